@@ -1,0 +1,351 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Guests: their options, QEMU's command line, their beginning and their end.
+
+# check_name NAME: it becomes a folder of the lab and a host name.
+check_name() {
+    [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$ ]] ||
+        die_usage "not a name for a guest (a letter or digit, then up to 31 of letters, digits, - and _): '$1'"
+    case $1 in
+        bus | build | lab | lock | state) die_usage "the lab itself uses this name: $1" ;;
+    esac
+    local longest=$lab_dir/$1/lab-qmp.sock
+    ((${#longest} < 108)) || die_usage "this path is too long for a socket, choose a shorter name or LAB_DIR: $longest"
+}
+
+# parse_size OPTION TEXT: prints bytes.
+parse_size() {
+    local -A shift=([K]=10 [M]=20 [G]=30 [T]=40)
+
+    [[ $2 =~ ^([0-9]{1,6})([KMGT])(iB)?$ ]] ||
+        die_usage "$1: a size is a number with K, M, G or T, such as 512M or 2G, not '$2'"
+    echo $((10#${BASH_REMATCH[1]} << shift[${BASH_REMATCH[2]}]))
+}
+
+parse_number() {
+    local option=$1 text=$2 low=$3 high=$4
+
+    [[ $text =~ ^[0-9]{1,6}$ ]] && ((10#$text >= low && 10#$text <= high)) ||
+        die_usage "$option: a number from $low to $high, not '$text'"
+    echo $((10#$text))
+}
+
+# Sets the guest_* variables from the command line.
+guest_parse() {
+    guest_name='' guest_memory=$((1 << 30)) guest_max_memory=$((16 << 30)) guest_slots=16
+    guest_virtio_mem=0 guest_balloon=false guest_swap=0 guest_cpus=1
+    guest_define=true guest_guestd=true guest_qemu_args=()
+    local arch=x86_64 platform=qmp max_memory_given=false
+
+    while (($# > 0)); do
+        case $1 in
+            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --arch | --platform)
+                (($# > 1)) || die_usage "$1 needs a value"
+                ;;&
+            --memory) guest_memory=$(parse_size "$1" "$2") && shift ;;
+            --max-memory) guest_max_memory=$(parse_size "$1" "$2") && max_memory_given=true && shift ;;
+            --slots) guest_slots=$(parse_number "$1" "$2" 0 256) && shift ;;
+            --virtio-mem) guest_virtio_mem=$(parse_size "$1" "$2") && shift ;;
+            --swap) guest_swap=$(parse_size "$1" "$2") && shift ;;
+            --cpus) guest_cpus=$(parse_number "$1" "$2" 1 64) && shift ;;
+            --arch) arch=$2 && shift ;;
+            --platform) platform=$2 && shift ;;
+            --balloon) guest_balloon=true ;;
+            --no-define) guest_define=false ;;
+            --no-guestd) guest_guestd=false ;;
+            --)
+                shift
+                guest_qemu_args=("$@")
+                break
+                ;;
+            -*) die_usage "unknown option: $1" ;;
+            *)
+                [[ -z $guest_name ]] || die_usage "one name only, not also '$1'"
+                check_name "$1"
+                guest_name=$1
+                ;;
+        esac
+        shift
+    done
+    [[ -n $guest_name ]] || die_usage "the guest needs a name: lab guest NAME [OPTION...]"
+    guest_check "$arch" "$platform" "$max_memory_given"
+}
+
+guest_check() {
+    local arch=$1 platform=$2 max_memory_given=$3
+
+    case $arch in
+        x86_64) ;;
+        ppc64le) die "--arch ppc64le is not supported yet" ;;
+        *) die_usage "--arch: x86_64 or ppc64le, not '$arch'" ;;
+    esac
+    case $platform in
+        qmp) ;;
+        libvirt) die "--platform libvirt is not supported yet" ;;
+        *) die_usage "--platform: qmp or libvirt, not '$platform'" ;;
+    esac
+    ((guest_memory >= 128 << 20)) || die_usage "--memory: a guest does not boot with less than 128M"
+    $max_memory_given || ((guest_max_memory >= guest_memory)) || guest_max_memory=$guest_memory
+    ((guest_max_memory >= guest_memory)) || die_usage "--max-memory is less than --memory"
+    ((guest_virtio_mem % (2 << 20) == 0)) || die_usage "--virtio-mem: a multiple of 2M"
+    ((guest_memory + guest_virtio_mem <= guest_max_memory)) ||
+        die_usage "--max-memory must have room for --memory and --virtio-mem together"
+    ((guest_swap == 0 || guest_swap >= 1 << 20)) || die_usage "--swap: at least 1M"
+    ((guest_max_memory > guest_memory)) || guest_slots=0
+    $guest_guestd || ! $guest_define || say "without guestd the guest is defined, but not waited for"
+}
+
+# Sets guest_accel. LAB_ACCEL=kvm counts only if a kernel comes up with it: a /dev/kvm may exist and hang.
+guest_choose_accel() {
+    guest_accel=${LAB_ACCEL:-tcg}
+    case $guest_accel in
+        tcg) ;;
+        kvm)
+            if ! guest_probe_kvm; then
+                say "a kernel does not boot with KVM here; using TCG"
+                guest_accel=tcg
+            fi
+            ;;
+        *) die_usage "LAB_ACCEL: tcg or kvm, not '$guest_accel'" ;;
+    esac
+}
+
+# Boots the kernel with nothing to run: it shall come as far as missing its root. Called under the lock.
+guest_probe_kvm() {
+    local log=$lab_dir/kvm-probe.log answer=$lab_dir/kvm-probe tries
+
+    if [[ ! -e $answer ]]; then
+        rm -f -- "$log"
+        echo no >"$answer.new"
+        spawn "$lab_dir/kvm-probe.pid" "$lab_dir/kvm-probe.err" \
+            qemu-system-x86_64 -nodefaults -no-user-config -display none -machine q35,accel=kvm -m 256M \
+            -kernel "$kernel_dir/vmlinuz" -append "console=ttyS0 panic=0" -serial "file:$log"
+        for tries in {1..100}; do
+            if grep -q "Kernel panic" "$log" 2>/dev/null; then
+                echo yes >"$answer.new"
+                break
+            fi
+            ((tries < 10)) || pid_is_ours "$spawned_pid" || break
+            sleep 0.1
+        done
+        kill_pids "$spawned_pid"
+        mv "$answer.new" "$answer"
+    fi
+    [[ $(<"$answer") == yes ]]
+}
+
+# Sets qemu_command. Everything of the architecture is in here.
+guest_qemu_command() {
+    local dir=$lab_dir/$guest_name memory append
+
+    memory=size=$((guest_memory >> 10))K
+    ((guest_max_memory == guest_memory || guest_slots + guest_virtio_mem == 0)) ||
+        memory+=,slots=$guest_slots,maxmem=$((guest_max_memory >> 10))K
+
+    # panic=0: a dead guest stays, so that its last words can be read.
+    append="console=ttyS0 loglevel=4 panic=0 lab.hostname=$guest_name"
+    $guest_guestd || append+=" lab.no_guestd"
+    ((guest_swap == 0)) || append+=" lab.swap"
+
+    qemu_command=(
+        qemu-system-x86_64 -nodefaults -no-user-config -display none
+        -name "$guest_name"
+        -machine "q35,accel=$guest_accel"
+        -cpu "$([[ $guest_accel == kvm ]] && echo host || echo max)"
+        -smp "$guest_cpus" -m "$memory"
+        -kernel "$kernel_dir/vmlinuz" -initrd "$dir/initrd" -append "$append"
+        -chardev "file,id=console,path=$dir/console.log" -serial chardev:console
+        -chardev "socket,id=qmp,path=$dir/qmp.sock,server=on,wait=off" -mon chardev=qmp,mode=control
+        -chardev "socket,id=labqmp,path=$dir/lab-qmp.sock,server=on,wait=off" -mon chardev=labqmp,mode=control
+        -device virtio-serial-pci,id=vserial0
+        -chardev "socket,id=guestd,path=$dir/guestd.sock,server=on,wait=off"
+        -device virtserialport,bus=vserial0.0,chardev=guestd,name=org.opendlpar.guestd.0
+        -chardev "socket,id=lab,path=$dir/lab.sock,server=on,wait=off"
+        -device virtserialport,bus=vserial0.0,chardev=lab,name=org.opendlpar.lab.0
+    )
+    ((guest_virtio_mem == 0)) || qemu_command+=(
+        -object "memory-backend-ram,id=mem-vm0,size=$((guest_virtio_mem >> 10))K"
+        -device virtio-mem-pci,id=vm0,memdev=mem-vm0,requested-size=0
+    )
+    ! $guest_balloon || qemu_command+=(
+        -device virtio-balloon-pci,id=balloon0,deflate-on-oom=on,free-page-reporting=on
+    )
+    ((guest_swap == 0)) || qemu_command+=(
+        -drive "file=$dir/swap.img,format=raw,if=none,id=swap,cache=unsafe" -device virtio-blk-pci,drive=swap
+    )
+    qemu_command+=("${guest_qemu_args[@]}")
+}
+
+# Starts QEMU, under the lock.
+guest_start() {
+    local dir=$lab_dir/$guest_name tries
+
+    ! pid_of "$dir/qemu.pid" >/dev/null || die "there is a guest $guest_name already: $dir"
+    guest_choose_accel
+    rm -rf -- "$dir"
+    mkdir "$dir"
+    image_build "$dir/initrd"
+    ((guest_swap == 0)) || truncate -s "$guest_swap" "$dir/swap.img"
+    guest_qemu_command
+    printf '%q ' "${qemu_command[@]}" >"$dir/command"
+    spawn "$dir/qemu.pid" "$dir/qemu.log" "${qemu_command[@]}"
+    guest_pid=$spawned_pid
+    for tries in {1..500}; do
+        # In the order of QEMU's making; it listens from the first moment.
+        [[ ! -S $dir/lab.sock ]] || return 0
+        ((tries < 25)) || pid_is_ours "$guest_pid" || break
+        sleep 0.02
+    done
+    cat "$dir/qemu.log" >&2
+    return 1
+}
+
+guest_is_ready() {
+    hmc -o json show "$guest_name" 2>/dev/null | grep -qE '"agent_state"[[:space:]]*:[[:space:]]*"ready"'
+}
+
+# Waits without the lock.
+guest_await() {
+    local timeout=${LAB_BOOT_TIMEOUT:-120} end
+    [[ $timeout =~ ^[0-9]{1,5}$ ]] || die_usage "LAB_BOOT_TIMEOUT: a number of seconds, not '$timeout'"
+    end=$((SECONDS + timeout))
+
+    if $guest_define && $guest_guestd; then
+        until guest_is_ready; do
+            pid_is_ours "$guest_pid" || { say "QEMU has ended" && return 1; }
+            ((SECONDS < end)) || { say "guestd did not report within $timeout s" && return 1; }
+            sleep 0.05
+        done
+    else
+        "$tools_dir/lab-exec" "$lab_dir/$guest_name/lab.sock" "$lab_dir/$guest_name/exec.lock" "$timeout" true || {
+            say "the guest does not answer"
+            return 1
+        }
+    fi
+}
+
+# The exit trap of `lab guest`: leaves nothing of a guest that did not come up.
+guest_abandon() {
+    local dir=$lab_dir/$guest_name
+
+    if [[ -s $dir/console.log ]]; then
+        say "the end of the guest's console:"
+        tail -n 30 "$dir/console.log" >&2
+    elif [[ -s $dir/qemu.log ]]; then
+        cat "$dir/qemu.log" >&2
+    fi
+    ! $guest_defined || hmc undefine "$guest_name" >/dev/null 2>&1 || true
+    [[ -z $guest_pid ]] || kill_pids "$guest_pid"
+    rm -rf -- "$dir"
+}
+
+lab_guest() {
+    guest_parse "$@"
+    guest_defined=false
+    guest_pid=
+
+    if $guest_define && ! lab_is_up; then
+        lab_up
+    elif ! $guest_define && ! lab_is_up && [[ -z ${OPENDLPAR_BUILD:-} ]]; then
+        need_packages "${packages_lab[@]}"
+        build_project dev
+    fi
+    lab_find_build
+    lab_find_tools
+    image_find_kernel
+    if $guest_define; then
+        pid_of "$lab_dir/hvd.pid" >/dev/null || die "the lab's hvd is not running: scripts/lab hvd start"
+        [[ -x $build_dir/guestd/guestd ]] || die "there is no guestd in the build folder $build_dir"
+    fi
+
+    lab_lock
+    ! pid_of "$lab_dir/$guest_name/qemu.pid" >/dev/null || die "there is a guest $guest_name already"
+    trap guest_abandon EXIT
+    trap 'exit 1' INT TERM HUP
+    guest_start
+    lab_unlock
+    if $guest_define; then
+        guest_define_in_hvd
+    fi
+    guest_await
+    trap - EXIT INT TERM HUP
+}
+
+# A guest that was killed and is started again is still defined, with the same sockets.
+guest_define_in_hvd() {
+    ! hmc show "$guest_name" >/dev/null 2>&1 || return 0
+    hmc define "$guest_name" --qmp "$lab_dir/$guest_name/qmp.sock" \
+        --channel "$lab_dir/$guest_name/guestd.sock" >/dev/null
+    guest_defined=true
+}
+
+# guest_need NAME: it must be running. Sets guest_pid.
+guest_need() {
+    (($# > 0)) || die_usage "the name of a guest is needed"
+    check_name "$1"
+    guest_pid=$(pid_of "$lab_dir/$1/qemu.pid") || die "there is no guest $1 running in $lab_dir"
+}
+
+lab_exec() {
+    (($# > 0)) || die_usage "usage: lab exec NAME -- COMMAND..."
+    local name=$1 timeout=${LAB_EXEC_TIMEOUT:-120}
+    check_name "$name"
+    shift
+    [[ ${1:-} != -- ]] || shift
+    (($# > 0)) || die_usage "usage: lab exec NAME -- COMMAND..."
+
+    pid_of "$lab_dir/$name/qemu.pid" >/dev/null || {
+        say "there is no guest $name running in $lab_dir"
+        exit 125
+    }
+    lab_find_build
+    lab_find_tools
+    exec "$tools_dir/lab-exec" "$lab_dir/$name/lab.sock" "$lab_dir/$name/exec.lock" "$timeout" "$@"
+}
+
+lab_qmp() {
+    (($# == 2)) || die_usage "usage: lab qmp NAME JSON"
+    guest_need "$1"
+    lab_find_build
+    lab_find_tools
+    exec "$tools_dir/lab-qmp" "$lab_dir/$1/lab-qmp.sock" "$lab_dir/$1/qmp.lock" "${LAB_EXEC_TIMEOUT:-120}" "$2"
+}
+
+lab_list() {
+    local file name
+
+    for file in "$lab_dir"/*/qemu.pid; do
+        ! pid_of "$file" >/dev/null || {
+            name=${file%/qemu.pid}
+            echo "${name##*/}"
+        }
+    done
+}
+
+lab_log() {
+    (($# == 1)) || die_usage "usage: lab log NAME"
+    check_name "$1"
+    cat -- "$lab_dir/$1/console.log"
+}
+
+lab_stop() {
+    (($# == 1)) || die_usage "usage: lab stop NAME"
+    guest_need "$1"
+    lab_find_build
+    lab_find_tools
+    lab_lock
+    if pid_of "$lab_dir/hvd.pid" >/dev/null && hmc show "$1" >/dev/null 2>&1; then
+        hmc undefine "$1" >/dev/null || say "hvd does not let go of $1; ending it all the same"
+    fi
+    "$tools_dir/lab-qmp" "$lab_dir/$1/lab-qmp.sock" "$lab_dir/$1/qmp.lock" 3 '{"execute":"quit"}' >/dev/null 2>&1 || true
+    await_end 3 "$guest_pid" || end_pids "$guest_pid"
+    rm -rf -- "${lab_dir:?}/$1"
+    lab_unlock
+}
+
+lab_kill() {
+    (($# == 1)) || die_usage "usage: lab kill NAME"
+    guest_need "$1"
+    kill_pids "$guest_pid"
+}

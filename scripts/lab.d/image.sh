@@ -1,0 +1,134 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What a guest boots: Debian's cloud kernel, fetched once into the cache, and an initramfs of busybox,
+# guestd with its libraries and lab-agent, made afresh for each guest (it takes a tenth of a second).
+
+image_kernel_package=linux-image-cloud-amd64
+image_modules=(virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+    virtio_console virtio_balloon virtio_mem virtio_blk)
+
+# Sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
+image_find_kernel() {
+    kernel_dir=$cache_dir/kernel-x86_64-1
+    [[ ! -e $kernel_dir ]] || return 0
+    mkdir -p "$cache_dir"
+    image_fetch_kernel_locked 8>"$cache_dir/kernel.lock"
+}
+
+image_fetch_kernel_locked() {
+    flock 8
+    [[ ! -e $kernel_dir ]] || return 0
+
+    local work
+    work=$(mktemp -d "$cache_dir/kernel.XXXXXX")
+    # No daemon is started under this lock, so a killed script leaves no more than this folder.
+    find "$cache_dir" -maxdepth 1 -name 'kernel.??????' ! -path "$work" -exec rm -rf {} +
+    image_download_kernel "$work" || {
+        rm -rf -- "$work"
+        die "the guest kernel could not be fetched: $image_kernel_package"
+    }
+    dpkg-deb -x "$work"/*.deb "$work/root"
+    mkdir -p "$work/result/modules"
+    cp "$work"/root/boot/vmlinuz-* "$work/result/vmlinuz"
+    image_collect_modules "$work"
+    mv -T "$work/result" "$kernel_dir"
+    rm -rf -- "$work"
+}
+
+# The archive may be changing under us: an index older than the pool gives a 404. Hence the rounds.
+image_download_kernel() {
+    local work=$1 delay package sandbox=()
+
+    ((EUID != 0)) || sandbox=(-o APT::Sandbox::User=root)
+    for delay in 0 2 5 15 40; do
+        if ((delay > 0)); then
+            sleep "$delay"
+            as_root apt-get update >"$work/apt.log" 2>&1 || true
+        fi
+        package=$(apt-cache depends "$image_kernel_package" 2>/dev/null |
+            sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+        [[ -n $package ]] || continue
+        say "fetching the guest kernel with apt: $package"
+        (cd "$work" && apt-get "${sandbox[@]}" download "$package") >"$work/apt.log" 2>&1 && return
+    done
+    cat "$work/apt.log" >&2
+    return 1
+}
+
+image_collect_modules() {
+    local work=$1 name
+    local -A seen=()
+    local count=10
+
+    for name in "${image_modules[@]}"; do
+        image_collect_module "$work" "$name"
+    done
+}
+
+# Copies a module after those that it depends on. Changes seen and count of its caller.
+image_collect_module() {
+    local work=$1 name=$2 tree=$1/root/lib/modules file dependency target
+
+    [[ -z ${seen[$name]:-} ]] || return 0
+    seen[$name]=1
+    ! grep -qE "/${name//_/[-_]}\.ko" "$tree"/*/modules.builtin || return 0
+    file=$(find "$tree" -regex ".*/${name//_/[-_]}\.ko\(\.xz\|\.zst\|\.gz\)?" -print -quit)
+    [[ -n $file ]] || die "the guest kernel has no module $name"
+
+    target=$work/$name.ko
+    case $file in
+        *.xz) need_packages xz-utils && xz -dc "$file" >"$target" ;;
+        *.zst) need_packages zstd && zstd -qdc "$file" >"$target" ;;
+        *.gz) gzip -dc "$file" >"$target" ;;
+        *) cp "$file" "$target" ;;
+    esac
+    for dependency in $(LC_ALL=C grep -aom1 'depends=[a-zA-Z0-9_,-]*' "$target" | head -n 1 | sed 's/depends=//; s/,/ /g'); do
+        image_collect_module "$work" "${dependency//-/_}"
+    done
+    mv "$target" "$work/result/modules/$((count++))-$name.ko"
+}
+
+# image_build TARGET: writes the initramfs. Without guestd in the build, a guest without guestd.
+image_build() {
+    local target=$1 root=$1.root applet
+
+    rm -rf -- "$root"
+    mkdir -p "$root"/{bin,dev,etc,lab,proc,root,run,sys,tmp,usr,var/lib}
+    ln -s bin "$root/sbin"
+    ln -s ../bin "$root/usr/bin"
+    ln -s ../bin "$root/usr/sbin"
+
+    cp /bin/busybox "$root/bin/busybox"
+    for applet in $(/bin/busybox --list); do
+        [[ $applet == busybox ]] || echo "$root/bin/$applet"
+    done | xargs -n 1 ln -s busybox
+    cp -r "$kernel_dir/modules" "$root/lab/modules"
+    cp "$tools_dir/lab-agent" "$root/bin/lab-agent"
+    ! [[ -x $build_dir/guestd/guestd ]] || image_add_program "$root" "$build_dir/guestd/guestd"
+
+    install -m 755 "$here/lab.d/guest-init" "$root/init"
+    install -m 755 "$here/lab.d/guest-guestd" "$root/lab/run-guestd"
+    cat >"$root/etc/inittab" <<'TEXT'
+::respawn:/bin/lab-agent
+::respawn:/lab/run-guestd
+TEXT
+    echo "root:x:0:0:root:/root:/bin/sh" >"$root/etc/passwd"
+    echo "root:x:0:" >"$root/etc/group"
+
+    # Not compressed: the guest would unpack it under TCG, which costs more than QEMU's copying.
+    (cd "$root" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$target.new"
+    mv "$target.new" "$target"
+    rm -rf -- "$root"
+}
+
+# A program goes to /bin, its libraries and its loader where they are on this host.
+image_add_program() {
+    local root=$1 program=$2 library
+
+    cp "$program" "$root/bin/"
+    ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$root${library%/*}"
+        cp -L "$library" "$root$library"
+    done
+}

@@ -1,0 +1,112 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What all scripts stand on: where the tree is, how to speak, how to get packages, how to build.
+# Sourced after `set -euo pipefail`.
+
+# shellcheck disable=SC2034  # the variables are for those who source this
+repo_root=$(cd -- "${BASH_SOURCE[0]%/*}/.." && pwd -P)
+cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/opendlpar
+
+# Debian's names of what each kind of work needs.
+packages_build=(build-essential cmake ninja-build pkg-config libsystemd-dev libudev-dev libjson-c-dev
+    libcmocka-dev libinih-dev libsmartcols-dev libsqlite3-dev)
+packages_sanitize=(clang libclang-rt-14-dev llvm)
+packages_lab=(qemu-system-x86 busybox-static cpio dbus-daemon procps)
+packages_test=(dbus-daemon python3 jq)
+packages_style=(clang-format clang-tidy shellcheck)
+
+say() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+die() {
+    say "$*"
+    exit 1
+}
+
+# For a wrong command line.
+die_usage() {
+    say "$*"
+    exit 2
+}
+
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "root or sudo is needed to run: $*"
+    fi
+}
+
+package_is_installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+# need_packages PACKAGE...: installs what is missing, and says so.
+need_packages() {
+    local package missing=()
+
+    for package in "$@"; do
+        package_is_installed "$package" || missing+=("$package")
+    done
+    ((${#missing[@]} > 0)) || return 0
+
+    command -v apt-get >/dev/null || die "these Debian packages are needed: ${missing[*]}"
+    if ((EUID != 0)) && ! command -v sudo >/dev/null; then
+        die "these packages are missing, and neither root nor sudo is here to install them: ${missing[*]}"
+    fi
+    say "installing with apt: ${missing[*]}"
+    mkdir -p "$cache_dir"
+    if ! apt_install "${missing[@]}" >"$cache_dir/apt.log" 2>&1; then
+        tail -n 20 "$cache_dir/apt.log" >&2
+        die "apt-get could not install: ${missing[*]}"
+    fi
+}
+
+# An archive may be in the middle of an update, and another apt may hold the lock: patience, a few times.
+apt_install() {
+    local delay
+
+    for delay in 0 3 10 30; do
+        sleep "$delay"
+        as_root apt-get update &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 \
+                install -y --no-install-recommends "$@" && return
+    done
+    return 1
+}
+
+# build_project PRESET: sets build_dir, which is finished when this returns.
+# OPENDLPAR_BUILD names a finished build folder to use instead.
+build_project() {
+    local preset=$1 log
+
+    if [[ -n ${OPENDLPAR_BUILD:-} ]]; then
+        build_dir=$(realpath -m -- "$OPENDLPAR_BUILD")
+        [[ -d $build_dir ]] || die "OPENDLPAR_BUILD: there is no folder $build_dir"
+        return
+    fi
+    need_packages "${packages_build[@]}"
+    [[ $preset != sanitize ]] || need_packages "${packages_sanitize[@]}"
+
+    build_dir=$repo_root/build/$preset
+    log=$repo_root/build/$preset.log
+    mkdir -p "$build_dir"
+    if ! build_locked "$preset" 8>"$repo_root/build/$preset.lock" >"$log" 2>&1; then
+        tail -n 60 "$log" >&2
+        die "the build failed (all of it: $log)"
+    fi
+}
+
+build_locked() {
+    flock 8
+    (
+        exec 8>&-
+        cd "$repo_root" || exit
+        [[ -e build/$1/build.ninja ]] || cmake --preset "$1" || exit
+        cmake --build --preset "$1"
+    )
+}
