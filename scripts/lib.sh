@@ -12,8 +12,8 @@ cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/opendlpar
 packages_build=(build-essential cmake ninja-build pkg-config libsystemd-dev libudev-dev libjson-c-dev
     libcmocka-dev libinih-dev libsmartcols-dev libsqlite3-dev)
 packages_sanitize=(clang libclang-rt-14-dev llvm)
-packages_lab=(qemu-system-x86 busybox-static cpio dbus-daemon procps)
-packages_test=(dbus-daemon python3 jq)
+packages_lab=(qemu-system-x86 busybox-static cpio dbus-daemon)
+packages_test=(dbus-daemon)
 packages_style=(clang-format clang-tidy shellcheck)
 
 say() {

@@ -14,21 +14,21 @@ check_name() {
     ((${#longest} < 108)) || die_usage "this path is too long for a socket, choose a shorter name or LAB_DIR: $longest"
 }
 
-# parse_size OPTION TEXT: prints bytes.
+# parse_size VARIABLE OPTION TEXT: sets the variable to bytes.
 parse_size() {
-    local -A shift=([K]=10 [M]=20 [G]=30 [T]=40)
+    local -A exponent=([K]=10 [M]=20 [G]=30 [T]=40)
 
-    [[ $2 =~ ^([0-9]{1,6})([KMGT])(iB)?$ ]] ||
-        die_usage "$1: a size is a number with K, M, G or T, such as 512M or 2G, not '$2'"
-    echo $((10#${BASH_REMATCH[1]} << shift[${BASH_REMATCH[2]}]))
+    [[ $3 =~ ^([0-9]{1,6})([KMGT])(iB)?$ ]] ||
+        die_usage "$2: a size is a number with K, M, G or T, such as 512M or 2G, not '$3'"
+    printf -v "$1" %s $((10#${BASH_REMATCH[1]} << ${exponent[${BASH_REMATCH[2]}]}))
 }
 
+# parse_number VARIABLE OPTION TEXT LOW HIGH
 parse_number() {
-    local option=$1 text=$2 low=$3 high=$4
-
-    [[ $text =~ ^[0-9]{1,6}$ ]] && ((10#$text >= low && 10#$text <= high)) ||
-        die_usage "$option: a number from $low to $high, not '$text'"
-    echo $((10#$text))
+    if ! [[ $3 =~ ^[0-9]{1,6}$ ]] || ((10#$3 < $4 || 10#$3 > $5)); then
+        die_usage "$2: a number from $4 to $5, not '$3'"
+    fi
+    printf -v "$1" %s $((10#$3))
 }
 
 # Sets the guest_* variables from the command line.
@@ -43,14 +43,15 @@ guest_parse() {
             --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --arch | --platform)
                 (($# > 1)) || die_usage "$1 needs a value"
                 ;;&
-            --memory) guest_memory=$(parse_size "$1" "$2") && shift ;;
-            --max-memory) guest_max_memory=$(parse_size "$1" "$2") && max_memory_given=true && shift ;;
-            --slots) guest_slots=$(parse_number "$1" "$2" 0 256) && shift ;;
-            --virtio-mem) guest_virtio_mem=$(parse_size "$1" "$2") && shift ;;
-            --swap) guest_swap=$(parse_size "$1" "$2") && shift ;;
-            --cpus) guest_cpus=$(parse_number "$1" "$2" 1 64) && shift ;;
-            --arch) arch=$2 && shift ;;
-            --platform) platform=$2 && shift ;;
+            --memory) parse_size guest_memory "$1" "$2" ;;&
+            --max-memory) parse_size guest_max_memory "$1" "$2" && max_memory_given=true ;;&
+            --slots) parse_number guest_slots "$1" "$2" 0 256 ;;&
+            --virtio-mem) parse_size guest_virtio_mem "$1" "$2" ;;&
+            --swap) parse_size guest_swap "$1" "$2" ;;&
+            --cpus) parse_number guest_cpus "$1" "$2" 1 64 ;;&
+            --arch) arch=$2 ;;&
+            --platform) platform=$2 ;;&
+            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --arch | --platform) shift ;;
             --balloon) guest_balloon=true ;;
             --no-define) guest_define=false ;;
             --no-guestd) guest_guestd=false ;;
@@ -136,6 +137,7 @@ guest_probe_kvm() {
 }
 
 # Sets qemu_command. Everything of the architecture is in here.
+# shellcheck disable=SC2054  # the commas are QEMU's
 guest_qemu_command() {
     local dir=$lab_dir/$guest_name memory append
 

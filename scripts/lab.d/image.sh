@@ -124,10 +124,12 @@ TEXT
 
 # A program goes to /bin, its libraries and its loader where they are on this host.
 image_add_program() {
-    local root=$1 program=$2 library
+    local root=$1 program=$2 libraries library
 
     cp "$program" "$root/bin/"
-    ldd "$program" | grep -o '/[^ ]*' | while read -r library; do
+    libraries=$(ldd "$program" 2>/dev/null) || return 0 # static
+    [[ $libraries != *"not found"* ]] || die "libraries of $program are missing: $libraries"
+    for library in $(grep -o '/[^ ]*' <<<"$libraries"); do
         mkdir -p "$root${library%/*}"
         cp -L "$library" "$root$library"
     done

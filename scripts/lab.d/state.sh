@@ -27,8 +27,8 @@ lab_dir_make() {
         mkdir -p -- "${lab_dir%/*}"
         mkdir -m 700 -- "$lab_dir" 2>/dev/null || true
         [[ -d $lab_dir && -O $lab_dir && ! -L $lab_dir ]] || die "LAB_DIR is not a folder of yours: $lab_dir"
-        # A lab that was interrupted right here has at most the lock in it.
-        [[ -z $(find "$lab_dir" -mindepth 1 -maxdepth 1 ! -name lock ! -name lab -print -quit) ]] ||
+        # A lab that was interrupted right here has at most the lock in it; a configuration may be laid ready.
+        [[ -z $(find "$lab_dir" -mindepth 1 -maxdepth 1 ! -name lock ! -name lab ! -name hvd.conf -print -quit) ]] ||
             die "LAB_DIR has other things in it, choose a folder of its own: $lab_dir"
         : >"$lab_dir/lab"
     fi
@@ -108,14 +108,17 @@ await_end() {
     done
 }
 
-# end_pids PID...: asks, and insists after three seconds.
+# end_pids PID...: asks, and insists after five seconds.
 end_pids() {
     local pid
 
     for pid in "$@"; do
         ! pid_is_ours "$pid" || kill -TERM "$pid" 2>/dev/null || true
     done
-    await_end 3 "$@" || kill_pids "$@"
+    await_end 5 "$@" || {
+        say "killing what does not end when asked: $*"
+        kill_pids "$@"
+    }
 }
 
 kill_pids() {

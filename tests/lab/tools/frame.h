@@ -45,7 +45,8 @@ struct frame_parser {
 };
 
 /* Takes one byte. Returns true when it completed a frame, which stays in p->body until the next call. */
-static inline bool frame_parser_push(struct frame_parser *p, uint8_t byte) {
+static inline bool frame_parser_push(struct frame_parser *p, uint8_t byte)
+{
         if (byte == FRAME_START) {
                 p->inside = true;
                 p->escaped = false;
@@ -71,7 +72,8 @@ static inline bool frame_parser_push(struct frame_parser *p, uint8_t byte) {
         return false;
 }
 
-static inline size_t frame_stuff(uint8_t *wire, size_t n, const uint8_t *data, size_t n_data) {
+static inline size_t frame_stuff(uint8_t *wire, size_t n, const uint8_t *data, size_t n_data)
+{
         for (size_t i = 0; i < n_data; i++) {
                 if (data[i] >= FRAME_END) {
                         wire[n++] = FRAME_ESCAPE;
@@ -82,13 +84,15 @@ static inline size_t frame_stuff(uint8_t *wire, size_t n, const uint8_t *data, s
         return n;
 }
 
-/* Encodes into wire, which holds FRAME_WIRE_MAX bytes; n_data is at most FRAME_DATA_MAX. Returns the length. */
-static inline size_t frame_encode(uint8_t *wire, enum frame_type type, const uint8_t id[FRAME_ID_SIZE],
-                                  const void *data, size_t n_data) {
+/* Encodes into wire, which holds FRAME_WIRE_MAX bytes; n_data is at most FRAME_DATA_MAX. Returns the length.
+ */
+static inline size_t frame_encode(
+        uint8_t *wire, enum frame_type type, const uint8_t id[FRAME_ID_SIZE], const void *data, size_t n_data)
+{
         size_t n = 0;
 
         wire[n++] = FRAME_START;
-        n = frame_stuff(wire, n, (const uint8_t[]) {(uint8_t) type}, 1);
+        n = frame_stuff(wire, n, (const uint8_t[]){(uint8_t)type}, 1);
         n = frame_stuff(wire, n, id, FRAME_ID_SIZE);
         if (n_data > 0)
                 n = frame_stuff(wire, n, data, n_data);
@@ -96,6 +100,7 @@ static inline size_t frame_encode(uint8_t *wire, enum frame_type type, const uin
         return n;
 }
 
-static inline bool frame_has_id(const struct frame_parser *p, const uint8_t id[FRAME_ID_SIZE]) {
+static inline bool frame_has_id(const struct frame_parser *p, const uint8_t id[FRAME_ID_SIZE])
+{
         return memcmp(p->body + 1, id, FRAME_ID_SIZE) == 0;
 }

@@ -55,12 +55,14 @@ struct agent {
 
 static struct agent agent = {.port = -1, .command.pipes = {-1, -1}};
 
-static void die(const char *what) {
+static void die(const char *what)
+{
         fprintf(stderr, "lab-agent: %s: %s\n", what, strerror(errno));
         exit(1);
 }
 
-static void oom_score_adjust(const char *value) {
+static void oom_score_adjust(const char *value)
+{
         int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
         if (fd < 0 || write(fd, value, strlen(value)) < 0)
@@ -68,7 +70,8 @@ static void oom_score_adjust(const char *value) {
         close(fd);
 }
 
-static int port_open(void) {
+static int port_open(void)
+{
         DIR *dir = opendir(PORTS_DIR);
         struct dirent *entry;
         int fd = -1;
@@ -92,7 +95,8 @@ static int port_open(void) {
         return fd;
 }
 
-static void agent_flush(struct agent *a) {
+static void agent_flush(struct agent *a)
+{
         while (a->out_start < a->out_end) {
                 ssize_t n = write(a->port, a->out + a->out_start, a->out_end - a->out_start);
 
@@ -100,12 +104,13 @@ static void agent_flush(struct agent *a) {
                         continue;
                 if (n <= 0)
                         return; /* full, or no host: the port's next edge calls again */
-                a->out_start += (size_t) n;
+                a->out_start += (size_t)n;
         }
         a->out_start = a->out_end = 0;
 }
 
-static void agent_send(struct agent *a, enum frame_type type, const uint8_t *id, const void *data, size_t n) {
+static void agent_send(struct agent *a, enum frame_type type, const uint8_t *id, const void *data, size_t n)
+{
         static uint8_t wire[FRAME_WIRE_MAX];
         size_t n_wire = frame_encode(wire, type, id, data, n);
 
@@ -116,26 +121,30 @@ static void agent_send(struct agent *a, enum frame_type type, const uint8_t *id,
         agent_flush(a);
 }
 
-static void command_close_pipe(struct command *c, int i) {
+static void command_close_pipe(struct command *c, int i)
+{
         if (c->pipes[i] >= 0)
                 close(c->pipes[i]); /* this takes it out of the epoll set, too */
         c->pipes[i] = -1;
 }
 
-static void command_forget(struct command *c) {
+static void command_forget(struct command *c)
+{
         command_close_pipe(c, 0);
         command_close_pipe(c, 1);
         memset(c->id, 0, sizeof(c->id));
         c->pid = 0;
 }
 
-static void command_abandon(struct command *c) {
+static void command_abandon(struct command *c)
+{
         if (c->pid > 0 && !c->exited)
                 kill(-c->pid, SIGKILL);
         command_forget(c);
 }
 
-static void child_run(char **argv, int out, int err) {
+static void child_run(char **argv, int out, int err)
+{
         sigset_t none;
         int null = open("/dev/null", O_RDONLY);
 
@@ -155,7 +164,8 @@ static void child_run(char **argv, int out, int err) {
         _exit(errno == ENOENT ? 127 : 126);
 }
 
-static void command_start(struct agent *a, const uint8_t *id, char *args, size_t n_args) {
+static void command_start(struct agent *a, const uint8_t *id, char *args, size_t n_args)
+{
         struct command *c = &a->command;
         char *argv[4096];
         size_t argc = 0;
@@ -164,7 +174,7 @@ static void command_start(struct agent *a, const uint8_t *id, char *args, size_t
         command_abandon(c);
         memcpy(c->id, id, FRAME_ID_SIZE);
         c->exited = false;
-        c->budget = (size_t) 2 * PIPE_SIZE;
+        c->budget = (size_t)2 * PIPE_SIZE;
 
         for (size_t i = 0; i < n_args && argc < sizeof(argv) / sizeof(argv[0]) - 1; i += strlen(args + i) + 1)
                 argv[argc++] = args + i;
@@ -197,7 +207,8 @@ static void command_start(struct agent *a, const uint8_t *id, char *args, size_t
 }
 
 /* Passes on what a pipe holds, as far as the host takes it. Returns false if there may be more. */
-static bool command_pump(struct agent *a, int i) {
+static bool command_pump(struct agent *a, int i)
+{
         static uint8_t buffer[FRAME_DATA_MAX / 2];
         struct command *c = &a->command;
 
@@ -213,9 +224,9 @@ static bool command_pump(struct agent *a, int i) {
                         command_close_pipe(c, i);
                         return true;
                 }
-                agent_send(a, i == 0 ? FRAME_STDOUT : FRAME_STDERR, c->id, buffer, (size_t) n);
+                agent_send(a, i == 0 ? FRAME_STDOUT : FRAME_STDERR, c->id, buffer, (size_t)n);
                 if (c->exited) {
-                        c->budget -= c->budget < (size_t) n ? c->budget : (size_t) n;
+                        c->budget -= c->budget < (size_t)n ? c->budget : (size_t)n;
                         if (c->budget == 0)
                                 command_close_pipe(c, i);
                 }
@@ -223,7 +234,8 @@ static bool command_pump(struct agent *a, int i) {
         return true;
 }
 
-static void agent_pump(struct agent *a) {
+static void agent_pump(struct agent *a)
+{
         struct command *c = &a->command;
 
         agent_flush(a);
@@ -232,12 +244,13 @@ static void agent_pump(struct agent *a) {
         bool empty = command_pump(a, 0);
         empty = command_pump(a, 1) && empty;
         if (c->exited && empty && a->out_end == 0) {
-                agent_send(a, FRAME_EXIT, c->id, &(uint8_t) {(uint8_t) c->code}, 1);
+                agent_send(a, FRAME_EXIT, c->id, &(uint8_t){(uint8_t)c->code}, 1);
                 command_forget(c);
         }
 }
 
-static void agent_reap(struct agent *a) {
+static void agent_reap(struct agent *a)
+{
         struct signalfd_siginfo info;
         int status;
         pid_t pid;
@@ -252,7 +265,8 @@ static void agent_reap(struct agent *a) {
         }
 }
 
-static void agent_on_frame(struct agent *a) {
+static void agent_on_frame(struct agent *a)
+{
         struct frame_parser *p = &a->parser;
         uint8_t id[FRAME_ID_SIZE], pong[2 * FRAME_ID_SIZE];
 
@@ -267,7 +281,7 @@ static void agent_on_frame(struct agent *a) {
                 if (p->n_body == FRAME_HEAD_SIZE || p->body[p->n_body - 1] != '\0')
                         break;
                 a->out_start = a->out_end = 0; /* the rest of a frame for a caller who has left */
-                command_start(a, id, (char *) p->body + FRAME_HEAD_SIZE, p->n_body - FRAME_HEAD_SIZE);
+                command_start(a, id, (char *)p->body + FRAME_HEAD_SIZE, p->n_body - FRAME_HEAD_SIZE);
                 break;
         case FRAME_KILL:
                 if (frame_has_id(p, a->command.id))
@@ -278,7 +292,8 @@ static void agent_on_frame(struct agent *a) {
         }
 }
 
-static void agent_read_port(struct agent *a) {
+static void agent_read_port(struct agent *a)
+{
         uint8_t buffer[4096];
         ssize_t n;
 
@@ -288,14 +303,16 @@ static void agent_read_port(struct agent *a) {
                                 agent_on_frame(a);
 }
 
-static void agent_watch(struct agent *a, int fd, uint32_t events) {
+static void agent_watch(struct agent *a, int fd, uint32_t events)
+{
         struct epoll_event event = {.events = events | EPOLLET, .data.fd = fd};
 
         if (fd < 0 || epoll_ctl(a->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
                 die("watching");
 }
 
-int main(void) {
+int main(void)
+{
         struct agent *a = &agent;
         sigset_t mask;
 
@@ -315,7 +332,8 @@ int main(void) {
         agent_watch(a, a->port, EPOLLIN | EPOLLOUT);
         agent_watch(a, a->signals, EPOLLIN);
         oom_score_adjust("-1000");
-        mlockall(MCL_CURRENT | MCL_FUTURE); /* tests starve the guest of memory; without it we are just slower */
+        mlockall(MCL_CURRENT |
+                 MCL_FUTURE); /* tests starve the guest of memory; without it we are just slower */
 
         for (;;) {
                 struct epoll_event event;

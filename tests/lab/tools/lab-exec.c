@@ -37,25 +37,28 @@ struct session {
 
 static struct session session;
 
-static void session_queue(struct session *s, enum frame_type type, const void *data, size_t n) {
+static void session_queue(struct session *s, enum frame_type type, const void *data, size_t n)
+{
         if (s->n_out > sizeof(s->out) - FRAME_WIRE_MAX)
                 return; /* pings to a guest that does not listen */
         s->n_out += frame_encode(s->out + s->n_out, type, s->id, data, n);
 }
 
-static int session_flush(struct session *s) {
+static int session_flush(struct session *s)
+{
         while (s->n_out > 0) {
                 ssize_t n = write(s->fd, s->out, s->n_out);
 
                 if (n < 0)
                         return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-                s->n_out -= (size_t) n;
+                s->n_out -= (size_t)n;
                 memmove(s->out, s->out + n, s->n_out);
         }
         return 0;
 }
 
-static void write_all(int fd, const uint8_t *data, size_t n) {
+static void write_all(int fd, const uint8_t *data, size_t n)
+{
         while (n > 0) {
                 ssize_t r = write(fd, data, n);
 
@@ -64,12 +67,13 @@ static void write_all(int fd, const uint8_t *data, size_t n) {
                 if (r < 0)
                         return; /* nobody reads it; the exit code still counts */
                 data += r;
-                n -= (size_t) r;
+                n -= (size_t)r;
         }
 }
 
 /* Returns an exit code, or -1 to go on. */
-static int session_on_pong(struct session *s, const uint8_t *data, size_t n) {
+static int session_on_pong(struct session *s, const uint8_t *data, size_t n)
+{
         if (n != 2 * FRAME_ID_SIZE)
                 return -1;
         if (!s->running) {
@@ -85,7 +89,8 @@ static int session_on_pong(struct session *s, const uint8_t *data, size_t n) {
         return -1;
 }
 
-static int session_on_frame(struct session *s) {
+static int session_on_frame(struct session *s)
+{
         const struct frame_parser *p = &s->parser;
         const uint8_t *data = p->body + FRAME_HEAD_SIZE;
         size_t n = p->n_body - FRAME_HEAD_SIZE;
@@ -109,7 +114,8 @@ static int session_on_frame(struct session *s) {
 }
 
 /* Returns an exit code, or -1 to go on. */
-static int session_read(struct session *s) {
+static int session_read(struct session *s)
+{
         static uint8_t buffer[65536];
         ssize_t n = read(s->fd, buffer, sizeof(buffer));
 
@@ -128,7 +134,8 @@ static int session_read(struct session *s) {
         return -1;
 }
 
-static int session_run(struct session *s) {
+static int session_run(struct session *s)
+{
         for (;;) {
                 int64_t now = client_now_msec();
 
@@ -159,7 +166,8 @@ static int session_run(struct session *s) {
 }
 
 /* Joins the words as the agent wants them. Exits if they are too long for one frame. */
-static void session_set_args(struct session *s, char **argv) {
+static void session_set_args(struct session *s, char **argv)
+{
         static uint8_t args[FRAME_DATA_MAX];
 
         for (; *argv; argv++) {
@@ -175,7 +183,8 @@ static void session_set_args(struct session *s, char **argv) {
         s->args = args;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
         struct session *s = &session;
         int r;
 

@@ -17,7 +17,7 @@
 
 #include "client.h"
 
-#define LINE_MAX_BYTES ((size_t) 64 * 1024 * 1024)
+#define LINE_MAX_BYTES ((size_t)64 * 1024 * 1024)
 
 struct monitor {
         int fd;
@@ -26,12 +26,14 @@ struct monitor {
         size_t n_buffer, n_allocated, n_used; /* n_used: the line that was handed out last */
 };
 
-static void die(int code, const char *text) {
+static void die(int code, const char *text)
+{
         fprintf(stderr, "lab-qmp: %s\n", text);
         exit(code);
 }
 
-static void monitor_wait(struct monitor *m, short events) {
+static void monitor_wait(struct monitor *m, short events)
+{
         struct pollfd pfd = {.fd = m->fd, .events = events};
         int r = poll(&pfd, 1, client_left_msec(m->deadline_msec));
 
@@ -41,7 +43,8 @@ static void monitor_wait(struct monitor *m, short events) {
                 die(EXIT_BROKEN, strerror(errno));
 }
 
-static void monitor_fill(struct monitor *m) {
+static void monitor_fill(struct monitor *m)
+{
         if (m->n_allocated - m->n_buffer < 4096) {
                 if (m->n_allocated >= LINE_MAX_BYTES)
                         die(EXIT_BROKEN, "a reply without end");
@@ -55,11 +58,12 @@ static void monitor_fill(struct monitor *m) {
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
                 die(EXIT_BROKEN, "QEMU closed the monitor");
         if (n > 0)
-                m->n_buffer += (size_t) n;
+                m->n_buffer += (size_t)n;
 }
 
 /* Returns the next line, NUL-ended, without its end; it is valid until the next call. */
-static char *monitor_read_line(struct monitor *m) {
+static char *monitor_read_line(struct monitor *m)
+{
         char *end;
 
         if (m->n_used > 0) {
@@ -69,14 +73,15 @@ static char *monitor_read_line(struct monitor *m) {
         }
         while (m->n_buffer == 0 || !(end = memchr(m->buffer, '\n', m->n_buffer)))
                 monitor_fill(m);
-        m->n_used = (size_t) (end - m->buffer) + 1;
+        m->n_used = (size_t)(end - m->buffer) + 1;
         if (end > m->buffer && end[-1] == '\r')
                 end--;
         *end = '\0';
         return m->buffer;
 }
 
-static void monitor_write(struct monitor *m, const char *text) {
+static void monitor_write(struct monitor *m, const char *text)
+{
         size_t n = strlen(text);
 
         while (n > 0) {
@@ -86,13 +91,14 @@ static void monitor_write(struct monitor *m, const char *text) {
                         die(EXIT_BROKEN, "QEMU closed the monitor");
                 if (r > 0) {
                         text += r;
-                        n -= (size_t) r;
+                        n -= (size_t)r;
                 }
         }
 }
 
 /* Sends one command and returns its reply, which the caller puts away. */
-static json_object *monitor_call(struct monitor *m, const char *command, const char **ret_line) {
+static json_object *monitor_call(struct monitor *m, const char *command, const char **ret_line)
+{
         monitor_write(m, command);
         monitor_write(m, "\n");
         for (;;) {
@@ -102,7 +108,7 @@ static json_object *monitor_call(struct monitor *m, const char *command, const c
                 if (!reply)
                         die(EXIT_BROKEN, "a reply that is not JSON");
                 if (json_object_object_get_ex(reply, "return", NULL) ||
-                    json_object_object_get_ex(reply, "error", NULL)) {
+                        json_object_object_get_ex(reply, "error", NULL)) {
                         *ret_line = line;
                         return reply;
                 }
@@ -110,7 +116,8 @@ static json_object *monitor_call(struct monitor *m, const char *command, const c
         }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
         struct monitor m = {};
         const char *line;
 
@@ -121,8 +128,8 @@ int main(int argc, char **argv) {
         signal(SIGPIPE, SIG_IGN);
         m.deadline_msec = client_parse_deadline(argv[3]);
 
-        /* One line, whatever the caller's quoting made of it: a bare newline would not hurt, but half a command
-         * would leave QEMU waiting for the rest of it. */
+        /* One line, whatever the caller's quoting made of it: a bare newline would not hurt, but half a
+         * command would leave QEMU waiting for the rest of it. */
         json_object *command = json_tokener_parse(argv[4]);
         if (!json_object_is_type(command, json_type_object))
                 die(2, "the command is not a JSON object, as in '{\"execute\":\"query-status\"}'");
@@ -138,7 +145,8 @@ int main(int argc, char **argv) {
                 die(EXIT_BROKEN, "this is not a QEMU monitor");
         json_object_put(monitor_call(&m, "{\"execute\":\"qmp_capabilities\"}", &line));
 
-        json_object *reply = monitor_call(&m, json_object_to_json_string_ext(command, JSON_C_TO_STRING_PLAIN), &line);
+        json_object *reply =
+                monitor_call(&m, json_object_to_json_string_ext(command, JSON_C_TO_STRING_PLAIN), &line);
         puts(line);
         bool failed = json_object_object_get_ex(reply, "error", NULL);
         json_object_put(reply);
