@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/text.h"
+
 #define BUS "org.opendlpar.hvd1.Error."
 
 static const struct {
@@ -73,6 +75,8 @@ static void error_fill(struct error *ret_error, enum error_code code, const char
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
         vsnprintf(ret_error->message, sizeof(ret_error->message), format, ap);
 #pragma GCC diagnostic pop
+        /* "%.40s" of a stranger's text may end inside a character. */
+        text_clean(ret_error->message, sizeof(ret_error->message), ret_error->message);
 }
 
 int error_set(struct error *ret_error, enum error_code code, const char *format, ...)

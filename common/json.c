@@ -1,28 +1,73 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* json-c behind strict rules. json-c 0.16 keeps the last of two equal keys without a word, accepts "NaN" even in
- * strict mode, and stops at the first value; each of these is closed here. */
+/* json-c behind strict rules. json-c 0.16 keeps the last of two equal keys without a word, cuts a key at
+ * "\u0000", accepts "NaN", "-01", "1." and raw control characters even in strict mode, takes overlong UTF-8
+ * for valid, and stops at the first value; each of these is closed here. */
 
 #include "common/json.h"
 
 #include <json-c/json_tokener.h>
+#include <json-c/linkhash.h>
 #include <limits.h>
 #include <string.h>
 
-/* What a scan outside of strings finds: the number of ':' is the number of members as written, and a letter N or
- * I can only begin NaN or Infinity. */
+#include "common/text.h"
+
+static size_t skip_digits(const char *text, size_t i, size_t length)
+{
+        while (i < length && text[i] >= '0' && text[i] <= '9')
+                i++;
+        return i;
+}
+
+/* The length of the number at the start of text, 0 if json-c alone would take it for one ("01", "1.", "-.5").
+ */
+static size_t scan_number(const char *text, size_t length)
+{
+        size_t i = text[0] == '-', from = i;
+
+        i = skip_digits(text, i, length);
+        if (i == from || (text[from] == '0' && i > from + 1))
+                return 0;
+        if (i < length && text[i] == '.') {
+                from = i + 1;
+                i = skip_digits(text, from, length);
+                if (i == from)
+                        return 0;
+        }
+        if (i < length && (text[i] | 0x20) == 'e') {
+                from = i + 1;
+                if (from < length && (text[from] == '+' || text[from] == '-'))
+                        from++;
+                i = skip_digits(text, from, length);
+                if (i == from)
+                        return 0;
+        }
+        return i;
+}
+
+/* What json-c would let pass. Outside of strings the number of ':' is the number of members as written, and a
+ * letter N or I can only begin NaN or Infinity. */
 static bool scan_text(const char *text, size_t length, size_t *ret_members)
 {
         bool in_string = false;
         size_t members = 0;
 
-        for (size_t i = 0; i < length; i++) {
+        for (size_t i = 0, n; i < length; i += n) {
                 char c = text[i];
 
+                n = utf8_sequence(text + i, length - i);
+                if (n == 0)
+                        return false;
                 if (in_string) {
-                        if (c == '\\')
-                                i++;
-                        else if (c == '"')
+                        if ((unsigned char)c < 0x20)
+                                return false;
+                        if (c == '\\') {
+                                if (length - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
+                                        return false;
+                                n = 2;
+                        }
+                        if (c == '"')
                                 in_string = false;
                         continue;
                 }
@@ -30,7 +75,11 @@ static bool scan_text(const char *text, size_t length, size_t *ret_members)
                         in_string = true;
                 else if (c == ':')
                         members++;
-                else if (c == '\0' || c == '\'' || c == 'N' || c == 'I')
+                else if (c == '-' || (c >= '0' && c <= '9')) {
+                        n = scan_number(text + i, length - i);
+                        if (n == 0)
+                                return false;
+                } else if (c == '\0' || c == '\'' || c == 'N' || c == 'I')
                         return false;
         }
         *ret_members = members;
@@ -45,7 +94,7 @@ static size_t count_members(struct json_object *o)
         if (json_object_is_type(o, json_type_object)) {
                 json_object_object_foreach(o, key, value)
                 {
-                        (void) key;
+                        (void)key;
                         n += 1 + count_members(value);
                 }
         } else if (json_object_is_type(o, json_type_array))
@@ -73,11 +122,11 @@ int json_parse(const char *text, size_t length, struct json_object **ret)
                 return -ENOMEM;
         json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 
-        o = json_tokener_parse_ex(tokener, text, (int) length);
+        o = json_tokener_parse_ex(tokener, text, (int)length);
         enum json_tokener_error e = json_tokener_get_error(tokener);
         if (e == json_tokener_continue) {
-                /* A bare number ends only with the next byte: give it one. In strict mode a NUL must not follow
-                 * an object's end, so it is not given in general. */
+                /* A bare number ends only with the next byte: give it one. In strict mode a NUL must not
+                 * follow an object's end, so it is not given in general. */
                 o = json_tokener_parse_ex(tokener, "", 1);
                 e = json_tokener_get_error(tokener);
         } else if (e == json_tokener_success && json_tokener_get_parse_end(tokener) != length)
@@ -124,7 +173,7 @@ int json_get_string(struct json_object *o, const char *key, const char **ret)
 
         /* "\u0000" is legal JSON and a trap in C. */
         const char *s = json_object_get_string(v);
-        if (strlen(s) != (size_t) json_object_get_string_len(v))
+        if (strlen(s) != (size_t)json_object_get_string_len(v))
                 return -EINVAL;
         *ret = s;
         return 0;

@@ -7,12 +7,12 @@
 
 #include "common/error.h"
 
-#define KIB             1024ULL
-#define MIB             (1024ULL * KIB)
-#define GIB             (1024ULL * MIB)
-#define TIB             (1024ULL * GIB)
-#define USEC_PER_MSEC   1000ULL
-#define USEC_PER_SEC    1000000ULL
+#define KIB             UINT64_C(1024)
+#define MIB             (UINT64_C(1024) * KIB)
+#define GIB             (UINT64_C(1024) * MIB)
+#define TIB             (UINT64_C(1024) * GIB)
+#define USEC_PER_MSEC   UINT64_C(1000)
+#define USEC_PER_SEC    UINT64_C(1000000)
 #define USEC_INFINITY   UINT64_MAX
 
 /* Parses a size: a whole decimal number and a binary unit, K M G T with an optional "iB" or "B" ("512M", "2G",

@@ -8,34 +8,42 @@
 #include "common/error.h"
 #include "proto/message.h"
 
-/* Planning is pure: a snapshot and a request in, pieces or devices out. No file descriptors, no clock. */
+/* Planning is pure: a snapshot and a request in, pieces or devices out. No file descriptors, no clock.
+ * Nothing here blocks; on failure outputs are untouched. */
 
-#define PLAN_DEVICES_MAX 256U /* x86: 256 slots; pseries 32 */
+#define PLAN_DEVICES_MAX    256U             /* x86: 256 slots; pseries 32 */
+#define PLAN_BACKEND_PREFIX "opendlpar-mem-" /* ids of the backends that hvd makes */
 
 /* One memory device, as both ends know it. */
 struct plan_device {
         char id[64];
         uint64_t address, size_bytes;
         unsigned slot, node;
-        bool is_dimm;      /* takes a slot; else (virtio-mem) only space */
-        bool removable;    /* hot-plugged, no unplug pending, not excluded by the caller */
+        bool is_dimm;   /* takes a slot; else (virtio-mem) only space */
+        bool removable; /* hot-plugged, no unplug pending, not excluded by the caller */
         /* from the guest's block inventory, bytes of the device's range: */
         uint64_t movable_bytes, kernel_bytes, offline_bytes, stuck_bytes; /* stuck: zone "none" */
 };
 
 struct plan_snapshot {
-        uint64_t granule_bytes;  /* the guest's block size; every DIMM is a multiple */
-        uint64_t base_bytes;     /* memory at boot */
-        uint64_t max_bytes;      /* maxmem; == base_bytes or 0: no hotplug memory */
-        unsigned slots;          /* as started */
+        uint64_t granule_bytes; /* the guest's block size; every DIMM is a multiple. 0: guestd never said */
+        uint64_t base_bytes;    /* memory at boot */
+        uint64_t max_bytes;     /* maxmem; == base_bytes or 0: no hotplug memory */
+        unsigned slots;         /* as started */
         uint64_t kernel_bytes, movable_bytes; /* the guest's zones */
         const struct plan_device *devices;
         size_t n_devices;
 };
 
-enum zone_policy { ZONE_POLICY_AUTO, ZONE_POLICY_MOVABLE, ZONE_POLICY_KERNEL, ZONE_POLICY_MAX, ZONE_POLICY_INVALID = -1 };
-enum zone_policy zone_policy_from_string(const char *s); /* "auto" "movable" "kernel" */
-const char *zone_policy_to_string(enum zone_policy p);
+enum zone_policy {
+        ZONE_POLICY_AUTO,
+        ZONE_POLICY_MOVABLE,
+        ZONE_POLICY_KERNEL,
+        ZONE_POLICY_MAX,
+        ZONE_POLICY_INVALID = -1,
+};
+enum zone_policy zone_policy_from_string(const char *s); /* "auto" "movable" "kernel"; NULL is invalid */
+const char *zone_policy_to_string(enum zone_policy p);   /* NULL if invalid */
 
 struct plan_piece {
         uint64_t size_bytes;
@@ -47,36 +55,80 @@ struct plan_add {
         size_t n_pieces;
 };
 
-/* Cuts an addition of size_bytes into DIMMs by the slot rule:
- *  share = (max - base) / slots, as the guest was started; cap = 2 * share, rounded down to granules, at least one;
- *  (1) afterwards, the rest of the capacity must be reachable with the slots left, in pieces of at most cap
- *      (pieces of this request too);
- *  (2) within that, pieces as small as an even use of the slots left allows.
- * Space already taken by devices that are not DIMMs (virtio-mem) counts as used. Zones: AUTO makes pieces Movable
- * as far as zone_ratio_* allows and the rest KERNEL (a kernel piece enlarges the budget); MOVABLE refuses with
- * ZONE_RATIO beyond it, naming the most that is allowed; KERNEL makes all kernel.
- * Errors, each naming the figures and what would be right: UNALIGNED_SIZE (the nearest valid sizes below and
- * above), NO_HOTPLUG, BEYOND_MAX (with what is left), NO_SLOTS, SLOT_RULE (the nearest size, below or above, that does
- * not break the rule), ZONE_RATIO. */
+/* Cuts an addition of size_bytes into DIMMs by the slot rule, all in whole granules:
+ *  share = (max - base) / slots, as the guest was started; cap = 2 * share rounded down to granules, at least
+ * one; (1) afterwards, the rest of the capacity must be reachable with the slots left, in pieces of at most
+ * cap (pieces of this request too); (2) within that, as many pieces as an even use allows: slots * size /
+ * rest, at least one. Pieces of one zone differ by at most one granule. Space already taken by devices that
+ * are not DIMMs (virtio-mem) counts as used. Devices that hvd did not plan can put (1) out of reach before
+ * anything is asked; then cap rises to the even share of what is left, so that max stays reachable. It
+ * follows that the whole rest is accepted as one request in every state with a free slot.
+ *
+ * Zones: MOVABLE refuses with ZONE_RATIO beyond zone_ratio_budget(), naming the most that is allowed. KERNEL
+ * makes all kernel. AUTO never refuses: it makes the kernel part as small, in granules, as
+ * zone_ratio_budget() allows (a kernel piece enlarges the budget) and the rest Movable, as pieces of their
+ * own. A zone's own piece may take one slot more than (2) would; where (1) has no slot for it, the kernel
+ * part grows to the next size that saves the slot.
+ *
+ * Errors, each naming the figures and what would be right; every size that a message offers is accepted for
+ * the same snapshot and policy: AGENT_ABSENT (granule 0), NO_HOTPLUG, INVALID_SIZE (0), BEYOND_MAX (with what
+ * is left), NO_SLOTS, UNALIGNED_SIZE (the nearest valid sizes below and above), SLOT_RULE (the nearest sizes
+ * that do not break the rule), ZONE_RATIO. */
 int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_policy policy,
         struct plan_add *ret, struct error *ret_error);
 
 struct plan_remove {
         size_t devices[PLAN_DEVICES_MAX]; /* indices into the snapshot, in the order to take them */
         size_t n_devices;
-        uint64_t total_bytes;             /* at most the size asked */
+        uint64_t total_bytes; /* at most the size asked */
 };
 
-/* Picks whole DIMMs for a removal of size_bytes: the largest total that is at most size_bytes, by exact subset
- * sums; among equal totals the cheapest set: no stuck or kernel-zone blocks before such with, offline and Movable first, then the
- * highest address first. device_id (may be NULL) restricts it to that one device. Errors: UNALIGNED_SIZE,
- * NOT_PLUGGED (more than is plugged: the figures), UNKNOWN_DEVICE (the known ids), BASE nothing removable:
- * NOT_PLUGGED, NO_EXACT_FIT when every removable device is larger than size_bytes, or device_id's size differs from
- * it (the sizes that would do: below and above). */
+/* Picks whole DIMMs for a removal of size_bytes. Candidates are removable DIMMs of whole granules. A DIMM's
+ * class is its worst block's: stuck, else kernel zone, else Movable, else wholly offline. Guaranteed, in this
+ * order:
+ *  1. the total is the largest subset sum that is at most size_bytes (exact up to 2^18 units of the sizes'
+ * greatest common divisor, which is 32 TiB in 128 MiB; beyond it is close, and never above size_bytes);
+ *  2. among such sets, the fewest bytes in stuck DIMMs; then the fewest in kernel-zone DIMMs; then the fewest
+ * in Movable ones (so the most in offline ones);
+ *  3. among those, the set that holds the DIMM at the highest address that any of them holds, and so on
+ * downwards. Order to take: offline, Movable, kernel, stuck; within a class the highest address first.
+ *
+ * device_id (may be NULL) restricts it to that one device, whose size must be size_bytes. Errors:
+ * AGENT_ABSENT (granule 0), INVALID_SIZE (0), UNALIGNED_SIZE (the nearest totals), NOT_PLUGGED (more than is
+ * plugged, or nothing of it removable: the figures), UNKNOWN_DEVICE (the known ids; or no DIMM),
+ * UNPLUG_PENDING (device_id is not removable), NO_EXACT_FIT when every removable device is larger than
+ * size_bytes, or device_id's size differs from it (the sizes that would do), INTERNAL (out of memory). */
 int plan_removal(const struct plan_snapshot *s, uint64_t size_bytes, const char *device_id,
         struct plan_remove *ret, struct error *ret_error);
 
-/* One of the nearest totals that removable devices add up to, for messages: *ret_below is 0 if there is none,
- * *ret_above UINT64_MAX. */
-void plan_nearest_removals(const struct plan_snapshot *s, uint64_t size_bytes, uint64_t *ret_below,
-        uint64_t *ret_above);
+/* The nearest totals that removable devices add up to, for messages: the largest at most size_bytes
+ * (*ret_below, 0 if there is none) and the smallest at least size_bytes (*ret_above, UINT64_MAX if there is
+ * none). */
+void plan_nearest_removals(
+        const struct plan_snapshot *s, uint64_t size_bytes, uint64_t *ret_below, uint64_t *ret_above);
+
+/* What hvd finds when it meets a QEMU again, or after the guest's reboot. */
+struct plan_attached {
+        const char *id, *backend; /* the device and its memdev's id */
+        uint64_t address, size_bytes;
+};
+
+struct plan_reconcile {
+        uint64_t granule_bytes;
+        const struct plan_attached *devices; /* those that hvd answers for, in any order */
+        size_t n_devices;
+        const char *const *backends; /* ids from qom-list /objects; those without the prefix are not ours */
+        size_t n_backends;
+        const struct block_range *blocks; /* the guest's inventory, sorted and disjoint */
+        size_t n_blocks;
+};
+
+/* Backends of ours that no device uses, to object-del: indices into r->backends, which ret must have room
+ * for. Returns their number. Only meaningful while no job is between object-add and device_add, or device_del
+ * and object-del. */
+size_t plan_orphan_backends(const struct plan_reconcile *r, size_t *ret);
+
+/* Whole blocks of the devices that the guest has offline, to be put online again: sorted, disjoint,
+ * neighbours joined. The caller frees *ret (NULL if there are none). Blocks that the guest is changing or
+ * does not list are left out. 0, or -ENOMEM. */
+int plan_offline_ranges(const struct plan_reconcile *r, struct mem_range **ret, size_t *ret_n);

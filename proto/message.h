@@ -10,27 +10,32 @@
 /* The guest protocol: what hvd and guestd say to each other over the virtio-serial port. PROTOCOL.md is its
  * specification; this is its pure codec: bytes in, messages out, no file descriptors and no clock.
  *
- * A message is one line of JSON. Either side may begin with PROTO_RESYNC, which makes the reader forget what it
- * had of a line. Framing is common/lines.h with PROTO_LINE_MAX and resync on. */
+ * A message is one line of JSON. Either side may begin with PROTO_RESYNC, which makes the reader forget what
+ * it had of a line. Framing is common/lines.h with PROTO_LINE_MAX and resync on. */
 
-#define PROTO_PORT_NAME     "org.opendlpar.guestd.0"
-#define PROTO_VERSION       1 /* what we speak */
-#define PROTO_VERSION_MIN   1 /* the oldest that we accept */
-#define PROTO_RESYNC        0xFF
-#define PROTO_LINE_MAX      (64U * 1024U) /* bytes of a line without its newline */
-#define PROTO_RANGES_MAX    512U          /* ranges, or failures, in one message */
-#define PROTO_TOKEN_LENGTH  16U           /* characters of a nonce or session id: lower case hexadecimal */
-#define PROTO_STRING_MAX    256U          /* bytes of any other string */
-#define PROTO_CAPS_MAX      32U           /* capabilities in a handshake */
-#define PROTO_ADDRESS_MAX   (1ULL << 52)  /* guest physical addresses and lengths lie below */
-#define PROTO_ID_MAX        ((1ULL << 53) - 1)
+#define PROTO_PORT_NAME         "org.opendlpar.guestd.0"
+#define PROTO_VERSION           1 /* what we speak */
+#define PROTO_VERSION_MIN       1 /* the oldest that we accept */
+#define PROTO_RESYNC            0xFF
+#define PROTO_LINE_MAX          (64U * 1024U) /* bytes of a line without its newline */
+#define PROTO_RANGES_MAX        512U          /* targets or ranges in one message */
+#define PROTO_FAILURES_MAX      64U /* failures in one reply: beside all ranges they fit in PROTO_LINE_MAX */
+#define PROTO_REASON_MAX        192U /* bytes of a failure's message in a reply; the encoder cuts longer ones */
+#define PROTO_TOKEN_LENGTH      16U          /* characters of a nonce or session id: lower case hexadecimal */
+#define PROTO_STRING_MAX        256U         /* bytes of any other string */
+#define PROTO_CAPS_MAX          32U          /* capabilities in a handshake */
+#define PROTO_ADDRESS_MAX       (1ULL << 52) /* guest physical addresses and lengths lie below */
+#define PROTO_NODES_MAX         4096U        /* NUMA nodes are below */
+#define PROTO_BLOCK_MIN         (1ULL << 20) /* a block size, and what every address and length is a multiple of */
+#define PROTO_BLOCK_MAX         (1ULL << 36)
+#define PROTO_ID_MAX            ((1ULL << 53) - 1)
 #define PROTO_DEADLINE_MAX_MSEC (7ULL * 24 * 3600 * 1000)
 
 enum zone {
         ZONE_UNKNOWN, /* offline, or the kernel did not say */
         ZONE_KERNEL,  /* DMA, DMA32, Normal: usually cannot leave again */
         ZONE_MOVABLE,
-        ZONE_NONE,    /* online, and the kernel says that it cannot go offline (valid_zones "none") */
+        ZONE_NONE, /* online, and the kernel says that it cannot go offline (valid_zones "none") */
         ZONE_MAX,
         ZONE_INVALID = -1,
 };
@@ -90,12 +95,12 @@ enum message_type {
 };
 
 enum op {
-        OP_GET_STATE,     /* -> memory */
-        OP_GET_BLOCKS,    /* from -> ranges, next */
-        OP_PREPARE,       /* zone, bytes: make blocks that will be plugged come up in that zone -> memory */
-        OP_RELEASE,       /* undo PREPARE: restore the guest's own auto_online_blocks -> memory */
-        OP_ONLINE,        /* targets, zone, deadline: wait until the blocks exist, see them online -> outcome */
-        OP_OFFLINE,       /* targets, deadline, attempt: all blocks of the set or none -> outcome */
+        OP_GET_STATE,  /* -> memory */
+        OP_GET_BLOCKS, /* from -> ranges, next */
+        OP_PREPARE,    /* zone, bytes: make blocks that will be plugged come up in that zone -> memory */
+        OP_RELEASE,    /* undo PREPARE: restore the guest's own auto_online_blocks -> memory */
+        OP_ONLINE,     /* targets, zone, deadline: wait until the blocks exist, see them online -> outcome */
+        OP_OFFLINE,    /* targets, deadline, attempt: all blocks of the set or none -> outcome */
         OP_AWAIT_REMOVED, /* targets, deadline: wait until the blocks are gone -> outcome */
         OP_CANCEL,        /* target_id: stop that request; it replies by itself */
         OP_MAX,
@@ -110,17 +115,17 @@ enum event_type {
 
 struct message_hello {
         unsigned version, version_min;
-        char nonce[PROTO_TOKEN_LENGTH + 1];   /* new for each hello */
-        char boot_id[64];                     /* /proc/sys/kernel/random/boot_id */
-        char agent[64];                       /* "guestd 0.1.0" */
-        char arch[32];                        /* uname -m */
-        uint64_t block_bytes;                 /* the guest's memory block size */
-        char **capabilities;                  /* NULL-terminated, owned; may be NULL */
+        char nonce[PROTO_TOKEN_LENGTH + 1]; /* new for each hello */
+        char boot_id[64];                   /* /proc/sys/kernel/random/boot_id */
+        char agent[64];                     /* "guestd 0.1.0" */
+        char arch[32];                      /* uname -m */
+        uint64_t block_bytes;               /* the guest's memory block size */
+        char **capabilities;                /* NULL-terminated, owned; may be NULL */
 };
 
 struct message_welcome {
-        unsigned version;                     /* the version of this session: at most the hello's */
-        char nonce[PROTO_TOKEN_LENGTH + 1];   /* the hello's, so that a stale welcome is not taken */
+        unsigned version;                   /* the version of this session: at most the hello's */
+        char nonce[PROTO_TOKEN_LENGTH + 1]; /* the hello's, so that a stale welcome is not taken */
 };
 
 struct message_refuse {
@@ -130,27 +135,28 @@ struct message_refuse {
 
 struct message_request {
         enum op op;
-        struct mem_range *targets;            /* owned */
+        struct mem_range *targets; /* owned */
         size_t n_targets;
-        enum zone zone;                       /* KERNEL or MOVABLE, where the op has one */
-        uint64_t bytes;                       /* PREPARE */
-        uint64_t from;                        /* GET_BLOCKS: first address wanted */
-        uint64_t deadline_msec;               /* from the moment of receipt; 0 where the op has none */
-        uint64_t attempt_msec;                /* OFFLINE: limit for one block's attempt */
-        uint64_t target_id;                   /* CANCEL */
+        enum zone zone;         /* KERNEL or MOVABLE, where the op has one */
+        uint64_t bytes;         /* PREPARE */
+        uint64_t from;          /* GET_BLOCKS: first address wanted */
+        uint64_t deadline_msec; /* from the moment of receipt; 0 where the op has none */
+        uint64_t attempt_msec;  /* OFFLINE: limit for one block's attempt */
+        uint64_t target_id;     /* CANCEL */
 };
 
 struct message_reply {
         enum op op;
         bool has_memory;
         struct guest_memory memory;
-        bool complete;                        /* ONLINE, OFFLINE, AWAIT_REMOVED: every target is as asked */
-        struct block_range *ranges;           /* owned; GET_BLOCKS, and what the targets are now */
+        bool complete;              /* ONLINE, OFFLINE, AWAIT_REMOVED: every target is as asked, so
+                                       that there are no failures */
+        struct block_range *ranges; /* owned; GET_BLOCKS, and what the targets are now */
         size_t n_ranges;
-        struct block_failure *failures;       /* owned */
+        struct block_failure *failures; /* owned */
         size_t n_failures;
         bool has_next;
-        uint64_t next;                        /* GET_BLOCKS: ask again from this address */
+        uint64_t next; /* there are more ranges: GET_BLOCKS from this address */
 };
 
 struct message_progress {
@@ -176,14 +182,18 @@ struct message {
 /* Frees what the message owns and zeroes it; a zeroed message is fine. */
 void message_done(struct message *m);
 
-/* Encodes into one line with its newline; the caller frees *ret_line. Checks every limit: -EMSGSIZE if the line
- * would be longer than PROTO_LINE_MAX, -EINVAL if a field is out of range. */
+/* Encodes into one line with its newline; the caller frees *ret_line. Checks every limit: -EMSGSIZE if the
+ * line would be longer than PROTO_LINE_MAX, -EINVAL if a field is out of range; what it writes,
+ * message_decode() takes. Messages for people are made printable and cut. An error code that a guest has no
+ * business to send becomes block-failed (in failures) or internal. */
 int message_encode(const struct message *m, char **ret_line, size_t *ret_length);
 
-/* Decodes one line (without newline). Checks syntax, types, ranges, limits, that targets are aligned to nothing
- * less than 1 MiB, non-empty, sorted and disjoint, and that all that the type and op need is there; unknown keys are
- * ignored, so that versions can grow. On failure *ret_m is untouched and *ret_error (ERROR_AGENT_MISBEHAVED) says what
- * was wrong. On success the caller calls message_done(). */
+/* Decodes one line (without newline). Checks syntax, types, ranges, limits, that targets are aligned to
+ * nothing less than 1 MiB, non-empty, sorted and disjoint, and that all that the type and op need is there;
+ * unknown keys are ignored, so that versions can grow. On failure *ret_m is untouched and *ret_error
+ * (ERROR_AGENT_MISBEHAVED) says what was wrong: -EPROTO; or -ENOMEM (ERROR_INTERNAL). On success the caller
+ * calls message_done(). An error code that is unknown, or that a guest has no business to send, decodes as
+ * block-failed (in failures) or internal. */
 int message_decode(const char *line, size_t length, struct message *ret_m, struct error *ret_error);
 
 const char *zone_to_string(enum zone z);
@@ -194,7 +204,8 @@ const char *op_to_string(enum op op);
 enum op op_from_string(const char *s);
 
 /* The guard against a guest that runs out of kernel memory: may `add` more bytes become Movable? The limit is
- * 301 % of kernel memory, as the kernel's own memory_hotplug.auto_movable_ratio: 3:1 and a little for holes. */
+ * 301 % of kernel memory, as the kernel's own memory_hotplug.auto_movable_ratio: 3:1 and a little for holes.
+ */
 bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes);
 /* The most bytes that may still become Movable. */
 uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes);

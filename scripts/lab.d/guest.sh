@@ -139,8 +139,10 @@ guest_probe_kvm() {
 # Sets qemu_command. Everything of the architecture is in here.
 # shellcheck disable=SC2054  # the commas are QEMU's
 guest_qemu_command() {
-    local dir=$lab_dir/$guest_name memory append
+    local dir=$lab_dir/$guest_name cpu=host memory append
 
+    # With erms and fsrm Linux copies and clears memory by bytes, which TCG takes one at a time.
+    [[ $guest_accel == kvm ]] || cpu=max,-erms,-fsrm
     memory=size=$((guest_memory >> 10))K
     ((guest_max_memory == guest_memory || guest_slots + guest_virtio_mem == 0)) ||
         memory+=,slots=$guest_slots,maxmem=$((guest_max_memory >> 10))K
@@ -154,7 +156,7 @@ guest_qemu_command() {
         qemu-system-x86_64 -nodefaults -no-user-config -display none
         -name "$guest_name"
         -machine "q35,accel=$guest_accel"
-        -cpu "$([[ $guest_accel == kvm ]] && echo host || echo max)"
+        -cpu "$cpu"
         -smp "$guest_cpus" -m "$memory"
         -kernel "$kernel_dir/vmlinuz" -initrd "$dir/initrd" -append "$append"
         -chardev "file,id=console,path=$dir/console.log" -serial chardev:console

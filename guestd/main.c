@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* guestd: the guest's end. Reads the command line, makes itself small and lasting (locked in memory, spared by the
+ * OOM killer: it is needed most when memory is short), and connects the channel, the monitor and the ops, which do
+ * not know one another. */
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/utsname.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/size.h"
+#include "guestd/blocks.h"
+#include "guestd/channel.h"
+#include "guestd/loop.h"
+#include "guestd/memory.h"
+#include "guestd/monitor.h"
+#include "guestd/ops.h"
+
+/* On the way out: for putting back what an operation had taken offline. */
+#define EXIT_USEC (10 * USEC_PER_SEC)
+
+static const char *arg_port = NULL;
+static const char *arg_sys_root = "/sys";
+static const char *arg_proc_root = "/proc";
+static uint64_t arg_margin_bytes = 0;
+
+struct guestd {
+        struct loop loop;
+        struct loop_io signals;
+        struct blocks blocks;
+        struct monitor *monitor;
+        struct channel *channel;
+        struct ops *ops;
+        int sys_fd, proc_fd;
+};
+
+static void usage(void)
+{
+        printf("guestd [OPTION...]\n\n"
+               "Takes memory into and out of use in this guest as hvd on its host asks for it.\n\n"
+               "  --port PATH        The port to the host (default: the virtio port " PROTO_PORT_NAME ")\n"
+               "  --margin SIZE      What must stay available after a block has gone (default: %s, or\n"
+               "                     %u %% of the memory if that is more)\n"
+               "  --sys-root PATH    Instead of /sys\n"
+               "  --proc-root PATH   Instead of /proc\n"
+               "  --log-level LEVEL  error, warning, notice, info or debug\n"
+               "  --version          The version\n"
+               "  --help             This text\n",
+                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT);
+}
+
+/* 1: go on; 0: done; -EINVAL: usage error, said. */
+static int parse_argv(int argc, char *argv[])
+{
+        enum { ARG_PORT = 256, ARG_MARGIN, ARG_SYS, ARG_PROC, ARG_LOG, ARG_VERSION, ARG_HELP };
+        static const struct option options[] = {
+                { "port", required_argument, NULL, ARG_PORT },
+                { "margin", required_argument, NULL, ARG_MARGIN },
+                { "sys-root", required_argument, NULL, ARG_SYS },
+                { "proc-root", required_argument, NULL, ARG_PROC },
+                { "log-level", required_argument, NULL, ARG_LOG },
+                { "version", no_argument, NULL, ARG_VERSION },
+                { "help", no_argument, NULL, ARG_HELP },
+                { 0 },
+        };
+        struct error error;
+        int c;
+
+        while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
+                switch (c) {
+                case ARG_PORT:
+                        arg_port = optarg;
+                        break;
+                case ARG_MARGIN:
+                        if (size_parse(optarg, &arg_margin_bytes, &error) < 0) {
+                                fprintf(stderr, "guestd: --margin: %s\n", error.message);
+                                return -EINVAL;
+                        }
+                        break;
+                case ARG_SYS:
+                        arg_sys_root = optarg;
+                        break;
+                case ARG_PROC:
+                        arg_proc_root = optarg;
+                        break;
+                case ARG_LOG: {
+                        int level = log_level_from_string(optarg);
+                        if (level < 0) {
+                                fprintf(stderr, "guestd: --log-level: '%s' is not a level\n", optarg);
+                                return -EINVAL;
+                        }
+                        log_set_max_level(level);
+                        break;
+                }
+                case ARG_VERSION:
+                        printf("guestd %s\n", PROJECT_VERSION);
+                        return 0;
+                case ARG_HELP:
+                        usage();
+                        return 0;
+                default:
+                        return -EINVAL;
+                }
+        if (optind < argc) {
+                fprintf(stderr, "guestd: '%s' is one argument too many\n", argv[optind]);
+                return -EINVAL;
+        }
+        return 1;
+}
+
+static void make_lasting(void)
+{
+        _cleanup_close_ int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+        if (fd < 0 || write(fd, "-1000", 5) < 0)
+                log_debug("oom_score_adj cannot be set: %s", strerror(errno));
+
+        /* All of the heap is resident once it is locked: keep it tight, and give back what a long reply took. */
+        mallopt(M_ARENA_MAX, 1);
+        mallopt(M_TOP_PAD, 16 * 1024);
+        mallopt(M_TRIM_THRESHOLD, 64 * 1024);
+        mallopt(M_MMAP_THRESHOLD, 64 * 1024);
+        if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+                log_warning("guestd is not locked in memory: %s", strerror(errno));
+}
+
+static int link_reply(uint64_t id, const struct message_reply *reply, void *userdata)
+{
+        struct guestd *g = userdata;
+        struct message m = { .type = MESSAGE_REPLY, .id = id, .reply = *reply };
+
+        return channel_send(g->channel, &m, false);
+}
+
+static void link_failure(uint64_t id, const struct error *error, void *userdata)
+{
+        struct guestd *g = userdata;
+        struct message m = { .type = MESSAGE_FAILURE, .id = id, .failure = *error };
+
+        (void) channel_send(g->channel, &m, false);
+}
+
+static void link_progress(uint64_t id, uint64_t done_bytes, uint64_t total_bytes, void *userdata)
+{
+        struct guestd *g = userdata;
+        struct message m = { .type = MESSAGE_PROGRESS, .id = id, .progress = { done_bytes, total_bytes } };
+
+        (void) channel_send(g->channel, &m, true);
+}
+
+static void link_event(enum event_type event, void *userdata)
+{
+        struct guestd *g = userdata;
+
+        channel_send_event(g->channel, event);
+}
+
+static void on_session(bool up, void *userdata)
+{
+        struct guestd *g = userdata;
+
+        ops_set_session(g->ops, up);
+}
+
+static void on_request(const struct message *m, void *userdata)
+{
+        struct guestd *g = userdata;
+
+        ops_request(g->ops, m);
+}
+
+static void on_block(uint32_t number, enum block_state state, void *userdata)
+{
+        struct guestd *g = userdata;
+
+        /* Events may come before everything is set up: the inventory is then taken after them. */
+        if (g->ops)
+                ops_on_block(g->ops, number, state);
+}
+
+static void on_overflow(void *userdata)
+{
+        struct guestd *g = userdata;
+
+        log_debug("Events were lost; the blocks are listed anew");
+        if (g->ops)
+                ops_on_overflow(g->ops);
+}
+
+static void on_port(void *userdata)
+{
+        struct guestd *g = userdata;
+
+        if (g->channel)
+                channel_look(g->channel);
+}
+
+static void on_signal(struct loop_io *io, uint32_t events)
+{
+        struct guestd *g = io->userdata;
+
+        log_info("guestd ends");
+        loop_quit(&g->loop);
+}
+
+static int watch_signals(struct guestd *g)
+{
+        sigset_t set;
+
+        sigemptyset(&set);
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGINT);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return -errno;
+        signal(SIGPIPE, SIG_IGN);
+        g->signals = (struct loop_io){ .on_ready = on_signal, .userdata = g };
+        g->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (g->signals.fd < 0)
+                return -errno;
+        return loop_add(&g->loop, &g->signals, EPOLLIN);
+}
+
+static int make_hello(struct guestd *g, struct message_hello *ret)
+{
+        struct utsname u;
+
+        *ret = (struct message_hello){
+                .version = PROTO_VERSION,
+                .version_min = PROTO_VERSION_MIN,
+                .agent = "guestd " PROJECT_VERSION,
+                .block_bytes = g->blocks.block_bytes,
+        };
+        if (uname(&u) < 0)
+                return -errno;
+        snprintf(ret->arch, sizeof(ret->arch), "%.31s", u.machine);
+        return memory_read_boot_id(g->proc_fd, ret->boot_id, sizeof(ret->boot_id));
+}
+
+static int open_root(const char *path)
+{
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        return fd < 0 ? -errno : fd;
+}
+
+static int failed(int r, const char *what)
+{
+        if (r < 0)
+                log_error("%s: %s", what, strerror(-r));
+        return r;
+}
+
+/* In an order that loses nothing: the monitor listens before the blocks are listed. */
+static int set_up(struct guestd *g)
+{
+        static const struct monitor_handlers monitor_handlers = { on_block, on_port, on_overflow };
+        static const struct channel_handlers channel_handlers = { on_session, on_request };
+        static const struct ops_link link = { link_reply, link_failure, link_progress, link_event };
+        struct ops_config config = { .margin_bytes = arg_margin_bytes };
+        struct message_hello hello;
+
+        if (failed(g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||
+                failed(config.proc_fd = g->proc_fd = open_root(arg_proc_root), arg_proc_root) < 0 ||
+                failed(loop_init(&g->loop), "epoll") < 0 || failed(watch_signals(g), "signals") < 0 ||
+                failed(monitor_new(&g->loop, &monitor_handlers, g, &g->monitor), "uevents") < 0 ||
+                failed(blocks_open(&g->blocks, g->sys_fd), "The kernel shows no memory blocks") < 0 ||
+                failed(make_hello(g, &hello), "boot_id") < 0 ||
+                failed(ops_new(&g->loop, &g->blocks, g->monitor, &config, &link, g, &g->ops), "ops") < 0 ||
+                failed(channel_new(&g->loop, g->sys_fd, arg_port, &hello, NULL, &channel_handlers, g, &g->channel),
+                        "channel") < 0)
+                return -1;
+        channel_look(g->channel);
+        return 0;
+}
+
+/* An operation in the middle is undone before we go. */
+static void wind_up(struct guestd *g)
+{
+        uint64_t until = now_monotonic_usec() + EXIT_USEC;
+
+        ops_set_session(g->ops, false);
+        g->channel = channel_free(g->channel);
+        g->loop.quit = false;
+        while (ops_busy(g->ops) && now_monotonic_usec() < until)
+                if (loop_run_once(&g->loop, 100) < 0)
+                        break;
+}
+
+static void tear_down(struct guestd *g)
+{
+        channel_free(g->channel);
+        ops_free(g->ops);
+        monitor_free(g->monitor);
+        blocks_close(&g->blocks);
+        loop_done(&g->loop);
+        close_fd(g->signals.fd);
+        close_fd(g->proc_fd);
+        close_fd(g->sys_fd);
+}
+
+int main(int argc, char *argv[])
+{
+        struct guestd g = {
+                .loop.epoll_fd = -1,
+                .signals.fd = -1,
+                .blocks.memory_fd = -1,
+                .sys_fd = -1,
+                .proc_fd = -1,
+        };
+
+        int r = parse_argv(argc, argv);
+        if (r <= 0)
+                return r < 0 ? 2 : 0;
+        make_lasting();
+        r = set_up(&g);
+        if (r >= 0) {
+                r = failed(loop_run(&g.loop), "The event loop");
+                wind_up(&g);
+        }
+        tear_down(&g);
+        return r < 0 ? 1 : 0;
+}

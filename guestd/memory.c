@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Reads /proc's accounts of memory. No state. zoneinfo grows with the number of CPUs, so it is read in pieces;
+ * the others fit into a page of the stack. */
+
+#include "guestd/memory.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/lines.h"
+#include "guestd/blocks.h"
+
+#define ZONEINFO_LINE_MAX 512U
+
+static void line_reader_donep(struct line_reader *r)
+{
+        line_reader_done(r);
+}
+
+/* "Name:   123 kB" -> bytes. */
+static bool field_bytes(const char *text, const char *name, uint64_t *ret)
+{
+        size_t length = strlen(name);
+
+        for (const char *p = text; p; p = strchr(p, '\n'), p = p ? p + 1 : NULL)
+                if (strncmp(p, name, length) == 0 && p[length] == ':') {
+                        uint64_t v = strtoull(p + length + 1, NULL, 10);
+                        return !__builtin_mul_overflow(v, (uint64_t) 1024, ret);
+                }
+        return false;
+}
+
+static int read_meminfo(int proc_fd, struct guest_memory *m)
+{
+        char text[4096];
+
+        int r = sysfs_read(proc_fd, "meminfo", text, sizeof(text));
+        if (r < 0)
+                return r;
+        if (!field_bytes(text, "MemTotal", &m->total_bytes) || !field_bytes(text, "MemFree", &m->free_bytes) ||
+                !field_bytes(text, "MemAvailable", &m->available_bytes))
+                return -EBADMSG;
+        (void) field_bytes(text, "SwapTotal", &m->swap_total_bytes);
+        (void) field_bytes(text, "SwapFree", &m->swap_free_bytes);
+        return 0;
+}
+
+static void zoneinfo_line(const char *line, char zone[static 16], struct guest_memory *m)
+{
+        uint64_t pages;
+
+        if (sscanf(line, "Node %*u, zone %15s", zone) == 1)
+                return;
+        line += strspn(line, " ");
+        if (sscanf(line, "present %" SCNu64, &pages) != 1 || strcmp(zone, "Device") == 0)
+                return;
+        uint64_t bytes = pages * (uint64_t) sysconf(_SC_PAGESIZE);
+        if (strcmp(zone, "Movable") == 0)
+                m->movable_bytes += bytes;
+        else
+                m->kernel_bytes += bytes;
+}
+
+static int read_zoneinfo(int proc_fd, struct guest_memory *m)
+{
+        _cleanup_(line_reader_donep) struct line_reader reader;
+        _cleanup_close_ int fd = -1;
+        char zone[16] = "", *line;
+        size_t length;
+        ssize_t n;
+
+        line_reader_init(&reader, ZONEINFO_LINE_MAX, false);
+        fd = openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        while ((n = line_reader_read(&reader, fd, 4096)) > 0)
+                for (int r; (r = line_reader_next(&reader, &line, &length)) != 0;)
+                        if (r > 0)
+                                zoneinfo_line(line, zone, m);
+        return (int) n;
+}
+
+/* "some avg10=1.23 ..." -> 123. */
+static bool pressure_centi(const char *text, const char *word, unsigned *ret)
+{
+        const char *p = strstr(text, word);
+        unsigned whole, cents;
+
+        if (!p || sscanf(p + strlen(word), " avg10=%3u.%2u", &whole, &cents) != 2)
+                return false;
+        *ret = MIN(whole * 100 + cents, 10000U);
+        return true;
+}
+
+static void read_pressure(int proc_fd, struct guest_memory *m)
+{
+        char text[256];
+
+        if (sysfs_read(proc_fd, "pressure/memory", text, sizeof(text)) < 0)
+                return;
+        m->has_pressure = pressure_centi(text, "some", &m->some_avg10_centi) &&
+                pressure_centi(text, "full", &m->full_avg10_centi);
+}
+
+int memory_read(int proc_fd, struct guest_memory *ret)
+{
+        struct guest_memory m = { 0 };
+
+        int r = read_meminfo(proc_fd, &m);
+        if (r < 0)
+                return r;
+        (void) read_zoneinfo(proc_fd, &m);
+        read_pressure(proc_fd, &m);
+        *ret = m;
+        return 0;
+}
+
+int memory_read_available(int meminfo_fd, uint64_t *ret_total, uint64_t *ret_available)
+{
+        char text[512]; /* both stand in the first three lines */
+        ssize_t n = pread(meminfo_fd, text, sizeof(text) - 1, 0);
+
+        if (n < 0)
+                return -errno;
+        text[n] = '\0';
+        if (!field_bytes(text, "MemTotal", ret_total) || !field_bytes(text, "MemAvailable", ret_available))
+                return -EBADMSG;
+        return 0;
+}
+
+uint64_t memory_margin(uint64_t margin_bytes, uint64_t total_bytes)
+{
+        if (margin_bytes > 0)
+                return margin_bytes;
+        return MAX(MEMORY_MARGIN_BYTES, total_bytes / 100 * MEMORY_MARGIN_PERCENT);
+}
+
+int memory_read_boot_id(int proc_fd, char *buffer, size_t size)
+{
+        int n = sysfs_read(proc_fd, "sys/kernel/random/boot_id", buffer, size);
+
+        return n < 0 ? n : n == 0 ? -ENODATA : 0;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "proto/message.h"
+
+/* The guest's memory by /proc, through a directory descriptor that tests replace. */
+
+/* Fills everything but the counts of blocks: meminfo, zoneinfo (which may be missing: then kernel and movable are
+ * 0) and pressure/memory (which may be missing or off). 0 or -errno. */
+int memory_read(int proc_fd, struct guest_memory *ret);
+
+/* Only MemTotal and MemAvailable, from an open meminfo, without allocating. Bytes. */
+int memory_read_available(int meminfo_fd, uint64_t *ret_total, uint64_t *ret_available);
+
+/* What must stay available after a block has gone: `margin` if it is not 0, else the larger of
+ * MEMORY_MARGIN_BYTES and MEMORY_MARGIN_PERCENT of MemTotal. */
+#define MEMORY_MARGIN_BYTES   (64ULL * 1024 * 1024)
+#define MEMORY_MARGIN_PERCENT 5U
+uint64_t memory_margin(uint64_t margin_bytes, uint64_t total_bytes);
+
+/* /proc/sys/kernel/random/boot_id. */
+int memory_read_boot_id(int proc_fd, char *buffer, size_t size);

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "guestd/ops.h"
+
+/* What ops.c, run.c, op-wait.c, op-offline.c and pledge.c share. Nobody else includes this. */
+
+enum op_phase {
+        PHASE_IDLE,
+        PHASE_WAITING,      /* ONLINE, AWAIT_REMOVED: for uevents */
+        PHASE_WORKING,      /* a worker carries the request out */
+        PHASE_PUTTING_BACK, /* a worker undoes an OFFLINE, or the grace is over */
+        PHASE_PAUSING,      /* between two tries of putting back */
+};
+
+/* The one changing request under way. Everything is reset when it ends. */
+struct op_run {
+        enum op_phase phase;
+        enum op op;
+        uint64_t id;   /* 0: nobody waits for an answer (any more) */
+        struct mem_range *targets;
+        size_t n_targets;
+        enum zone zone;
+        uint64_t began_usec, deadline_usec, attempt_usec;
+        enum error_code stopped; /* NONE, or why the work was ended early: CANCELLED, DEADLINE, INTERRUPTED */
+
+        uint64_t n_blocks, n_pending; /* targets' blocks, and those not yet as wanted (WAITING) */
+        uint64_t settle_at_usec;      /* ONLINE: when blocks that are still offline get a worker; 0: not set */
+        uint64_t settle_usec;
+
+        struct work_item *items; /* the worker's, and what is to be put back */
+        size_t n_items;
+        struct work_item *back_items; /* the part of items that a try of putting back works on */
+        size_t n_back_items;
+        unsigned tries;
+        struct worker *worker;
+
+        struct block_failure *failures; /* PROTO_FAILURES_MAX of them, once there is one */
+        size_t n_failures;
+        bool failed; /* something did not go as asked, also beyond what failures[] holds */
+        uint64_t progress_usec, progress_bytes;
+        struct loop_timer timer;
+};
+
+struct ops {
+        struct loop *loop;
+        struct blocks *blocks;
+        struct monitor *monitor;
+        struct ops_config config;
+        struct ops_link link;
+        void *userdata;
+
+        bool session;
+        bool prepared; /* auto_online_blocks is ours at present */
+        char auto_online_was[AUTO_ONLINE_MAX];
+
+        struct op_run run;
+
+        /* Offline by a request that was complete, not yet removed, and where each was before: sorted by block. */
+        struct work_item *pledges;
+        size_t n_pledges, n_pledges_allocated;
+        struct loop_timer grace_timer;
+
+        struct loop_timer event_timer;
+};
+
+/* run.c */
+/* Notes why a block did not do what was asked; neighbours with the same code become one run. */
+void run_fail(struct ops *ops, uint32_t block, const struct error *error);
+bool run_has_failure(struct ops *ops, uint32_t block);
+/* At most one progress message in 100 ms, and only when something moved. */
+void run_progress(struct ops *ops, uint64_t done_bytes, uint64_t total_bytes);
+/* Answers with the failures as noted, complete if there are none; the run may go on without an audience. */
+void run_answer(struct ops *ops);
+/* Ends the run without a word: kills its worker, frees everything. */
+void run_reset(struct ops *ops);
+/* Answers and ends. */
+void run_finish(struct ops *ops);
+/* Starts a worker on items for the run and pauses the monitor. 0 or -errno. */
+int run_work(struct ops *ops, enum work work, const struct work_item *items, size_t n_items,
+        const struct worker_limits *limits, const struct worker_handlers *handlers);
+/* In a worker's on_done: notes what failed and why it was killed, frees it, takes in what the monitor held. Returns
+ * whether every item was done without a failure. */
+bool run_work_done(struct ops *ops);
+int ops_read_memory(struct ops *ops, struct guest_memory *ret);
+
+/* op-wait.c: ONLINE and AWAIT_REMOVED */
+void wait_begin(struct ops *ops);
+void wait_on_block(struct ops *ops, uint32_t number, enum block_state before, enum block_state after);
+/* Counts again, after an overflow. */
+void wait_recount(struct ops *ops);
+/* Ends it now. */
+void wait_stop(struct ops *ops, enum error_code why);
+void wait_on_timer(struct ops *ops);
+
+/* op-offline.c */
+void offline_begin(struct ops *ops);
+void offline_stop(struct ops *ops, enum error_code why);
+void offline_on_timer(struct ops *ops);
+/* Takes the items over and puts them online, in each one's zone. The run must be idle. */
+void put_back_begin(struct ops *ops, struct work_item *items, size_t n_items);
+
+/* pledge.c */
+void pledge_add(struct ops *ops, const struct work_item *items, size_t n_items);
+/* The block is no longer offline, or was asked for. */
+void pledge_drop(struct ops *ops, uint32_t block);
+void pledge_on_session(struct ops *ops, bool up);
+void pledge_on_timer(struct loop_timer *timer);

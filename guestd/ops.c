@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Owns what the host asked for: the one run under way, the guest's own auto_online_blocks while ours is in its
+ * place, and the pledges. Decides which request may begin and what a lost session undoes; the ops themselves are in
+ * op-wait.c and op-offline.c.
+ *
+ * Invariants: a request gets exactly one answer, or none if its session ended; at most one run at a time, and none
+ * begins while an earlier one is still being undone. */
+
+#include "guestd/ops-internal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/size.h"
+
+static void fail(struct ops *ops, const struct message *m, const struct error *error)
+{
+        ops->link.failure(m->id, error, ops->userdata);
+}
+
+static void reply_memory(struct ops *ops, const struct message *m)
+{
+        struct message_reply reply = { .op = m->request.op, .has_memory = true };
+        struct error error;
+
+        int r = ops_read_memory(ops, &reply.memory);
+        if (r >= 0)
+                r = ops->link.reply(m->id, &reply, ops->userdata);
+        if (r < 0) {
+                error_set_errno(&error, ERROR_INTERNAL, r, "The guest's memory accounts cannot be read");
+                fail(ops, m, &error);
+        }
+}
+
+static void get_blocks(struct ops *ops, const struct message *m)
+{
+        struct message_reply reply = { .op = OP_GET_BLOCKS };
+        struct error error;
+
+        int r = blocks_ranges(ops->blocks, m->request.from, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges,
+                &reply.next);
+        reply.has_next = reply.next > 0;
+        if (r >= 0)
+                r = ops->link.reply(m->id, &reply, ops->userdata);
+        free(reply.ranges);
+        if (r < 0) {
+                error_set_errno(&error, ERROR_INTERNAL, r, "The block list cannot be made");
+                fail(ops, m, &error);
+        }
+}
+
+/* Kernels before 5.7 know no zone here: there new blocks stay offline and a worker brings them up. */
+static int set_auto_online(struct ops *ops, enum zone zone)
+{
+        int r = blocks_set_auto_online(ops->blocks, zone == ZONE_MOVABLE ? "online_movable" : "online_kernel");
+
+        return r == -EINVAL ? blocks_set_auto_online(ops->blocks, "offline") : r;
+}
+
+static void prepare(struct ops *ops, const struct message *m)
+{
+        const struct message_request *q = &m->request;
+        struct guest_memory memory;
+        struct error error;
+        int r;
+
+        if (q->zone == ZONE_MOVABLE && ops_read_memory(ops, &memory) >= 0 &&
+                !zone_ratio_allows(memory.kernel_bytes, memory.movable_bytes, q->bytes)) {
+                uint64_t budget = zone_ratio_budget(memory.kernel_bytes, memory.movable_bytes);
+
+                error_set(&error, ERROR_ZONE_RATIO,
+                        "%" PRIu64 " MiB more in zone Movable are beyond 3:1: kernel zones have %" PRIu64
+                        " MiB, Movable %" PRIu64 " MiB; up to %" PRIu64 " MiB are possible",
+                        q->bytes / MIB, memory.kernel_bytes / MIB, memory.movable_bytes / MIB, budget / MIB);
+                fail(ops, m, &error);
+                return;
+        }
+        r = ops->prepared ? 0 : blocks_get_auto_online(ops->blocks, ops->auto_online_was);
+        if (r >= 0)
+                r = set_auto_online(ops, q->zone);
+        if (r < 0) {
+                error_set_errno(&error, ERROR_INTERNAL, r, "auto_online_blocks cannot be set");
+                fail(ops, m, &error);
+                return;
+        }
+        ops->prepared = true;
+        reply_memory(ops, m);
+}
+
+static void restore_auto_online(struct ops *ops)
+{
+        if (!ops->prepared)
+                return;
+        ops->prepared = false;
+        int r = blocks_set_auto_online(ops->blocks, ops->auto_online_was);
+        if (r < 0)
+                log_warning("auto_online_blocks cannot be set back to '%s': %s", ops->auto_online_was, strerror(-r));
+}
+
+static void stop_run(struct ops *ops, enum error_code why)
+{
+        if (ops->run.op == OP_OFFLINE)
+                offline_stop(ops, why);
+        else
+                wait_stop(ops, why);
+}
+
+static void cancel(struct ops *ops, const struct message *m)
+{
+        struct message_reply reply = { .op = OP_CANCEL };
+
+        /* What is done, or was never asked for, needs no cancelling: that is no failure. */
+        (void) ops->link.reply(m->id, &reply, ops->userdata);
+        if (ops->run.phase != PHASE_IDLE && ops->run.id == m->request.target_id)
+                stop_run(ops, ERROR_CANCELLED);
+}
+
+static void on_run_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        if (ops->run.op == OP_OFFLINE)
+                offline_on_timer(ops);
+        else
+                wait_on_timer(ops);
+}
+
+static int copy_targets(struct op_run *run, const struct message_request *q)
+{
+        run->targets = calloc(q->n_targets, sizeof(*run->targets));
+        if (!run->targets)
+                return -ENOMEM;
+        memcpy(run->targets, q->targets, q->n_targets * sizeof(*run->targets));
+        run->n_targets = q->n_targets;
+        return 0;
+}
+
+static void begin(struct ops *ops, const struct message *m)
+{
+        const struct message_request *q = &m->request;
+        struct op_run *run = &ops->run;
+        uint64_t now = now_monotonic_usec();
+        struct error error;
+
+        int r = blocks_check_targets(ops->blocks, q->targets, q->n_targets, &error);
+        if (r >= 0 && (r = copy_targets(run, q)) < 0)
+                error_set(&error, ERROR_INTERNAL, "Out of memory");
+        if (r < 0) {
+                fail(ops, m, &error);
+                return;
+        }
+        run->op = q->op;
+        run->id = m->id;
+        run->zone = q->zone;
+        run->began_usec = run->progress_usec = now;
+        run->deadline_usec = now + q->deadline_msec * USEC_PER_MSEC;
+        run->attempt_usec = q->attempt_msec * USEC_PER_MSEC;
+        if (q->op == OP_OFFLINE)
+                offline_begin(ops);
+        else
+                wait_begin(ops);
+}
+
+void ops_request(struct ops *ops, const struct message *m)
+{
+        struct error error;
+
+        switch (m->request.op) {
+        case OP_GET_STATE:
+                reply_memory(ops, m);
+                return;
+        case OP_GET_BLOCKS:
+                get_blocks(ops, m);
+                return;
+        case OP_CANCEL:
+                cancel(ops, m);
+                return;
+        default:
+                break;
+        }
+        monitor_drain(ops->monitor);
+        if (ops->run.phase != PHASE_IDLE) {
+                error_set(&error, ERROR_BUSY, "The guest is at work: %s%s", op_to_string(ops->run.op),
+                        ops->run.id == 0 ? ", which is being undone" : "");
+                fail(ops, m, &error);
+                return;
+        }
+        if (m->request.op == OP_PREPARE)
+                prepare(ops, m);
+        else if (m->request.op == OP_RELEASE) {
+                restore_auto_online(ops);
+                reply_memory(ops, m);
+        } else
+                begin(ops, m);
+}
+
+void ops_set_session(struct ops *ops, bool up)
+{
+        if (ops->session == up)
+                return;
+        ops->session = up;
+        pledge_on_session(ops, up);
+        if (up)
+                return;
+
+        loop_timer_disarm(ops->loop, &ops->event_timer);
+        restore_auto_online(ops);
+        if (ops->run.phase == PHASE_IDLE)
+                return;
+        if (ops->run.op == OP_OFFLINE)
+                offline_stop(ops, ERROR_INTERRUPTED);
+        else
+                run_reset(ops);
+}
+
+static void on_event_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        if (ops->session)
+                ops->link.event(EVENT_BLOCKS_CHANGED, ops->userdata);
+}
+
+static void announce(struct ops *ops)
+{
+        if (ops->session && !ops->event_timer.armed)
+                loop_timer_arm(ops->loop, &ops->event_timer, now_monotonic_usec() + ops->config.debounce_usec);
+}
+
+void ops_on_block(struct ops *ops, uint32_t number, enum block_state state)
+{
+        struct op_run *run = &ops->run;
+        enum block_state before = blocks_note(ops->blocks, number, state);
+
+        if (state != BLOCK_OFFLINE)
+                pledge_drop(ops, number);
+        if (before == state)
+                return;
+        if (run->phase == PHASE_IDLE ||
+                !targets_contain(run->targets, run->n_targets, number * ops->blocks->block_bytes))
+                announce(ops);
+        else if (run->phase == PHASE_WAITING)
+                wait_on_block(ops, number, before, state);
+}
+
+void ops_on_overflow(struct ops *ops)
+{
+        int r = blocks_scan(ops->blocks);
+        if (r < 0)
+                log_warning("The memory blocks cannot be listed: %s", strerror(-r));
+        for (size_t i = ops->n_pledges; i-- > 0;)
+                if (blocks_state(ops->blocks, ops->pledges[i].block) != BLOCK_OFFLINE)
+                        pledge_drop(ops, ops->pledges[i].block);
+        if (ops->run.phase == PHASE_IDLE)
+                announce(ops);
+        else
+                wait_recount(ops);
+}
+
+bool ops_busy(struct ops *ops)
+{
+        return ops->run.phase != PHASE_IDLE;
+}
+
+int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor, const struct ops_config *config,
+        const struct ops_link *link, void *userdata, struct ops **ret)
+{
+        struct ops *ops = calloc(1, sizeof(*ops));
+
+        if (!ops)
+                return -ENOMEM;
+        *ops = (struct ops){
+                .loop = loop,
+                .blocks = blocks,
+                .monitor = monitor,
+                .config = *config,
+                .link = *link,
+                .userdata = userdata,
+                .run.timer = { .on_expired = on_run_timer, .userdata = ops },
+                .grace_timer = { .on_expired = pledge_on_timer, .userdata = ops },
+                .event_timer = { .on_expired = on_event_timer, .userdata = ops },
+        };
+        if (ops->config.grace_usec == 0)
+                ops->config.grace_usec = OPS_GRACE_USEC;
+        if (ops->config.settle_usec == 0)
+                ops->config.settle_usec = OPS_SETTLE_USEC;
+        if (ops->config.debounce_usec == 0)
+                ops->config.debounce_usec = OPS_DEBOUNCE_USEC;
+        *ret = ops;
+        return 0;
+}
+
+struct ops *ops_free(struct ops *ops)
+{
+        if (!ops)
+                return NULL;
+        run_reset(ops);
+        restore_auto_online(ops);
+        loop_timer_disarm(ops->loop, &ops->grace_timer);
+        loop_timer_disarm(ops->loop, &ops->event_timer);
+        free(ops->pledges);
+        free(ops);
+        return NULL;
+}

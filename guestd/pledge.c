@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Blocks that a request took offline wholly and whose device_del is to come. If the host dies in between, nobody
+ * would ever bring them back, and the guest would stay short of memory that it has: some time after the session is
+ * gone they go back online, each in its former zone. A new session within that time takes them over.
+ *
+ * Invariant: pledges[] is sorted by block; every entry is offline as far as we know. */
+
+#include "guestd/ops-internal.h"
+
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/size.h"
+
+#define BUSY_RETRY_USEC 1000000ULL
+
+static size_t position(const struct ops *ops, uint32_t block)
+{
+        size_t low = 0, high = ops->n_pledges;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                if (ops->pledges[middle].block < block)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+static bool make_room(struct ops *ops, size_t n)
+{
+        size_t want = ops->n_pledges + n;
+
+        if (want <= ops->n_pledges_allocated)
+                return true;
+        struct work_item *v = realloc(ops->pledges, want * sizeof(*v));
+        if (!v)
+                return false;
+        ops->pledges = v;
+        ops->n_pledges_allocated = want;
+        return true;
+}
+
+void pledge_add(struct ops *ops, const struct work_item *items, size_t n_items)
+{
+        if (!make_room(ops, n_items)) {
+                log_warning("Out of memory: blocks that the host leaves offline would stay so");
+                return;
+        }
+        for (size_t i = 0; i < n_items; i++) {
+                size_t at = position(ops, items[i].block);
+
+                if (at == ops->n_pledges || ops->pledges[at].block != items[i].block) {
+                        memmove(ops->pledges + at + 1, ops->pledges + at,
+                                (ops->n_pledges - at) * sizeof(*ops->pledges));
+                        ops->n_pledges++;
+                }
+                ops->pledges[at] = items[i];
+        }
+}
+
+void pledge_drop(struct ops *ops, uint32_t block)
+{
+        size_t at = position(ops, block);
+
+        if (at == ops->n_pledges || ops->pledges[at].block != block)
+                return;
+        memmove(ops->pledges + at, ops->pledges + at + 1, (ops->n_pledges - at - 1) * sizeof(*ops->pledges));
+        if (--ops->n_pledges > 0)
+                return;
+        loop_timer_disarm(ops->loop, &ops->grace_timer);
+        free(steal_pointer(ops->pledges));
+        ops->n_pledges_allocated = 0;
+}
+
+void pledge_on_session(struct ops *ops, bool up)
+{
+        if (up)
+                loop_timer_disarm(ops->loop, &ops->grace_timer);
+        else if (ops->n_pledges > 0)
+                loop_timer_arm(ops->loop, &ops->grace_timer, now_monotonic_usec() + ops->config.grace_usec);
+}
+
+void pledge_on_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        if (ops_busy(ops)) {
+                loop_timer_arm(ops->loop, timer, now_monotonic_usec() + BUSY_RETRY_USEC);
+                return;
+        }
+        struct work_item *items = steal_pointer(ops->pledges);
+        size_t n_items = ops->n_pledges;
+
+        ops->n_pledges = ops->n_pledges_allocated = 0;
+        log_notice("The host is gone: %zu blocks that it did not remove go back online", n_items);
+        put_back_begin(ops, items, n_items);
+}

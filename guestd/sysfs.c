@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The files of a memory block and how their words are read. No state: everything goes through a directory
+ * descriptor, so that tests put another tree in its place. */
+
+#include "guestd/blocks.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+
+int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size)
+{
+        _cleanup_close_ int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0)
+                return -errno;
+
+        ssize_t n;
+        do
+                n = read(fd, buffer, size - 1);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return -errno;
+        while (n > 0 && (buffer[n - 1] == '\n' || buffer[n - 1] == ' '))
+                n--;
+        buffer[n] = '\0';
+        return (int) n;
+}
+
+int sysfs_write(int dir_fd, const char *path, const char *value)
+{
+        _cleanup_close_ int fd = openat(dir_fd, path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        if (fd < 0)
+                return -errno;
+
+        /* Not repeated on EINTR: for a block's state that is the kernel's answer, "a signal ended the attempt". */
+        ssize_t n = write(fd, value, strlen(value));
+        if (n < 0)
+                return -errno;
+        return (size_t) n == strlen(value) ? 0 : -EIO;
+}
+
+enum block_state sysfs_read_state(int memory_fd, uint32_t number)
+{
+        char path[40], word[32];
+
+        snprintf(path, sizeof(path), "memory%u/state", number);
+        int n = sysfs_read(memory_fd, path, word, sizeof(word));
+        if (n == -ENOENT || n == -ENODEV)
+                return BLOCK_ABSENT;
+        if (n < 0)
+                return BLOCK_CHANGING;
+        if (strcmp(word, "online") == 0)
+                return BLOCK_ONLINE;
+        if (strcmp(word, "offline") == 0)
+                return BLOCK_OFFLINE;
+        return BLOCK_CHANGING;
+}
+
+enum zone sysfs_read_zone(int memory_fd, uint32_t number)
+{
+        char path[48], words[128];
+
+        snprintf(path, sizeof(path), "memory%u/valid_zones", number);
+        int n = sysfs_read(memory_fd, path, words, sizeof(words));
+        if (n == -ENOENT)
+                return ZONE_NONE; /* a kernel without memory hot-remove */
+        if (n < 0)
+                return ZONE_UNKNOWN;
+        words[strcspn(words, " \t\n")] = '\0';
+        if (strcmp(words, "Movable") == 0)
+                return ZONE_MOVABLE;
+        if (strcmp(words, "none") == 0)
+                return ZONE_NONE;
+        if (strcmp(words, "Normal") == 0 || strcmp(words, "DMA") == 0 || strcmp(words, "DMA32") == 0 ||
+                strcmp(words, "HighMem") == 0)
+                return ZONE_KERNEL;
+        return ZONE_UNKNOWN;
+}
+
+int block_number_from_name(const char *name, uint32_t *ret_number)
+{
+        uint64_t v = 0;
+
+        if (strncmp(name, "memory", 6) != 0 || name[6] == '\0')
+                return -EINVAL;
+        for (const char *p = name + 6; *p; p++) {
+                if (*p < '0' || *p > '9')
+                        return -EINVAL;
+                v = v * 10 + (uint64_t) (*p - '0');
+                if (v >= UINT32_MAX)
+                        return -EINVAL;
+        }
+        *ret_number = (uint32_t) v;
+        return 0;
+}

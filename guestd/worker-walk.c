@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The walk over the blocks: all that runs in the child. It owns nothing but two open files and writes its
+ * findings into the shared page; it may be killed at any instruction, and then the parent believes sysfs. */
+
+#include "guestd/worker.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "common/cleanup.h"
+#include "common/size.h"
+#include "guestd/blocks.h"
+#include "guestd/memory.h"
+
+int block_write_state(int memory_fd, uint32_t block, const char *state)
+{
+        char path[40];
+
+        snprintf(path, sizeof(path), "memory%u/state", block);
+        return sysfs_write(memory_fd, path, state);
+}
+
+static void note_failure(struct worker_shared *shared, const struct worker_failure *f)
+{
+        uint32_t n = shared->n_failures;
+
+        if (n >= WORKER_FAILURES_MAX)
+                return;
+        shared->failures[n] = *f;
+        shared->n_failures = n + 1;
+}
+
+static bool has_headroom(const struct worker_config *config, int meminfo_fd, struct worker_failure *f)
+{
+        uint64_t total, available;
+
+        int r = memory_read_available(meminfo_fd, &total, &available);
+        if (r < 0) {
+                f->code = ERROR_INTERNAL;
+                f->errnum = -r;
+                return false;
+        }
+        uint64_t margin = memory_margin(config->margin_bytes, total);
+        if (available > config->block_bytes + margin)
+                return true;
+        f->code = ERROR_NO_HEADROOM;
+        f->available_bytes = available;
+        f->margin_bytes = margin;
+        return false;
+}
+
+static enum error_code code_of(const struct worker_config *config, enum work work, uint32_t block, int errnum)
+{
+        switch (errnum) {
+        case EBUSY:
+        case EAGAIN:
+                return ERROR_BLOCK_BUSY;
+        case EINTR:
+                return ERROR_DEADLINE;
+        case ENOMEM:
+                return ERROR_NO_HEADROOM;
+        case ENOENT:
+        case ENODEV:
+                return ERROR_BLOCK_MISSING;
+        case EPERM:
+        case EINVAL:
+                if (work == WORK_OFFLINE && (errnum == EPERM || sysfs_read_zone(config->memory_fd, block) == ZONE_NONE))
+                        return ERROR_BLOCK_UNREMOVABLE;
+                return ERROR_BLOCK_FAILED;
+        default:
+                return ERROR_BLOCK_FAILED;
+        }
+}
+
+/* One block. A block that is already as asked counts as done: the kernel says EINVAL then, or EEXIST. */
+static int set_state(struct worker_shared *shared, const struct worker_config *config, enum work work,
+        const struct work_item *item)
+{
+        /* In zone Movable EBUSY usually passes: a page is just being allocated, migrated or written. */
+        static const unsigned pauses_msec[] = { 20, 100 };
+        block_write_t write_state = config->write ? config->write : block_write_state;
+        enum block_state wanted = work == WORK_OFFLINE ? BLOCK_OFFLINE : BLOCK_ONLINE;
+        const char *word = work == WORK_OFFLINE ? "offline"
+                : item->zone == ZONE_MOVABLE    ? "online_movable"
+                : item->zone == ZONE_KERNEL     ? "online_kernel"
+                                                : "online";
+
+        for (size_t i = 0;; i++) {
+                int r = write_state(config->memory_fd, item->block, word);
+                if (r == 0 || sysfs_read_state(config->memory_fd, item->block) == wanted)
+                        return 0;
+                if ((r != -EBUSY && r != -EAGAIN) || i == ARRAY_SIZE(pauses_msec))
+                        return r;
+                struct timespec pause = { .tv_nsec = pauses_msec[i] * 1000000L };
+                nanosleep(&pause, NULL);
+        }
+}
+
+int worker_walk(struct worker_shared *shared, const struct worker_config *config, enum work work,
+        const struct work_item *items, size_t n_items)
+{
+        _cleanup_close_ int meminfo_fd = openat(config->proc_fd, "meminfo", O_RDONLY | O_CLOEXEC);
+
+        for (uint32_t i = 0; i < n_items; i++) {
+                struct worker_failure f = { .item = i };
+
+                if (work == WORK_OFFLINE && !has_headroom(config, meminfo_fd, &f)) {
+                        note_failure(shared, &f);
+                        return 1;
+                }
+                shared->attempt_usec = now_monotonic_usec();
+                int r = set_state(shared, config, work, &items[i]);
+                shared->attempt_usec = 0;
+                if (r < 0) {
+                        f.errnum = -r;
+                        f.code = code_of(config, work, items[i].block, -r);
+                        note_failure(shared, &f);
+                        if (work == WORK_OFFLINE)
+                                return 1;
+                }
+                shared->n_done = i + 1;
+        }
+        return 0;
+}

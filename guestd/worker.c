@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The parent's half of a walk: owns the child, the page shared with it, and the watch over its deadlines.
+ *
+ * The child's end is seen as the end of file of a pipe that only the child holds (pidfds are younger than some
+ * guests' kernels). The timer looks at the shared page: it fires when an attempt that began now would be too long,
+ * when the walk must stop, or when progress is due, and so never while a walk is quick.
+ *
+ * Invariant: on_done comes exactly once, with the child reaped, unless the worker is freed before. */
+
+#include "guestd/worker.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/size.h"
+
+struct worker {
+        struct loop *loop;
+        struct loop_io io; /* the pipe's reading end */
+        struct loop_timer timer;
+        struct worker_shared *shared;
+        pid_t pid;
+
+        const struct work_item *items;
+        size_t n_items;
+        uint64_t block_bytes;
+        struct worker_limits limits;
+        struct worker_handlers handlers;
+        void *userdata;
+
+        enum error_code killed;
+        size_t killed_item, reported;
+        uint64_t killed_attempt_usec, progress_usec;
+};
+
+const struct work_item *worker_items(struct worker *w, size_t *ret_n)
+{
+        *ret_n = w->n_items;
+        return w->items;
+}
+
+size_t worker_n_done(struct worker *w)
+{
+        return MIN((size_t) w->shared->n_done, w->n_items);
+}
+
+size_t worker_n_failures(struct worker *w)
+{
+        return MIN((size_t) w->shared->n_failures, (size_t) WORKER_FAILURES_MAX);
+}
+
+const struct worker_failure *worker_failure(struct worker *w, size_t i)
+{
+        return &w->shared->failures[i];
+}
+
+enum error_code worker_killed(struct worker *w, size_t *ret_item, uint64_t *ret_attempt_usec)
+{
+        *ret_item = w->killed_item;
+        *ret_attempt_usec = w->killed_attempt_usec;
+        return w->killed;
+}
+
+void worker_explain(struct worker *w, size_t i, struct error *ret_error)
+{
+        const struct worker_failure *f = worker_failure(w, i);
+        uint32_t block = w->items[f->item].block;
+
+        if (f->code == ERROR_NO_HEADROOM && f->margin_bytes > 0)
+                error_set(ret_error, f->code,
+                        "%" PRIu64 " MiB are available in the guest; block memory%u needs %" PRIu64
+                        " MiB and %" PRIu64 " MiB must remain",
+                        f->available_bytes / MIB, block, w->block_bytes / MIB, f->margin_bytes / MIB);
+        else if (f->code == ERROR_BLOCK_BUSY)
+                error_set_errno(ret_error, f->code, f->errnum,
+                        "Block memory%u holds pages that cannot be moved now", block);
+        else if (f->code == ERROR_BLOCK_UNREMOVABLE)
+                error_set_errno(ret_error, f->code, f->errnum, "The kernel does not let block memory%u go", block);
+        else
+                error_set_errno(ret_error, f->code, f->errnum, "Block memory%u", block);
+        ret_error->code = f->code;
+}
+
+void worker_kill(struct worker *w, enum error_code why)
+{
+        if (w->killed != ERROR_NONE)
+                return;
+
+        uint64_t began = w->shared->attempt_usec, now = now_monotonic_usec();
+        w->killed = why;
+        w->killed_item = worker_n_done(w);
+        w->killed_attempt_usec = began > 0 && now > began ? now - began : 0;
+        kill(w->pid, SIGKILL);
+        loop_timer_disarm(w->loop, &w->timer);
+}
+
+static uint64_t stop_at(struct worker *w)
+{
+        if (w->limits.stop_at_usec == 0)
+                return USEC_INFINITY;
+        uint64_t less = worker_n_done(w) * w->limits.stop_per_item_usec;
+        return w->limits.stop_at_usec - MIN(less, w->limits.stop_items_max_usec);
+}
+
+/* Looks at the page and arms the timer for the next moment that matters. */
+static void watch(struct worker *w)
+{
+        uint64_t now = now_monotonic_usec(), began = w->shared->attempt_usec, limit = w->limits.attempt_usec;
+        uint64_t stop = stop_at(w), next = stop;
+
+        if (limit > 0)
+                next = MIN(next, (began > 0 ? began : now) + limit);
+        if (now >= next) {
+                worker_kill(w, ERROR_DEADLINE);
+                return;
+        }
+        if (w->handlers.on_progress) {
+                size_t n = worker_n_done(w);
+                if (now >= w->progress_usec && n > w->reported) {
+                        w->reported = n;
+                        w->progress_usec = now + WORKER_PROGRESS_USEC;
+                        w->handlers.on_progress(w, n, w->userdata);
+                }
+                uint64_t look = MAX(w->progress_usec, now + WORKER_PROGRESS_USEC);
+                next = MIN(next, look);
+        }
+        if (next != USEC_INFINITY)
+                loop_timer_arm(w->loop, &w->timer, next);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+        watch(timer->userdata);
+}
+
+static void on_pipe(struct loop_io *io, uint32_t events)
+{
+        struct worker *w = io->userdata;
+
+        /* Nothing is ever written to the pipe: this is its end. The child closed it on its way out, so that
+         * waiting is short. */
+        loop_remove(w->loop, &w->io);
+        loop_timer_disarm(w->loop, &w->timer);
+        while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
+                ;
+        w->pid = 0;
+        w->handlers.on_done(w, w->userdata);
+}
+
+static void close_others(int a, int b, int c)
+{
+        int fds[] = { a, b, c };
+
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+                for (size_t j = i + 1; j < ARRAY_SIZE(fds); j++)
+                        if (fds[j] < fds[i]) {
+                                int t = fds[i];
+                                fds[i] = fds[j];
+                                fds[j] = t;
+                        }
+        int from = STDERR_FILENO + 1;
+        for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+                if (fds[i] > from)
+                        close_range((unsigned) from, (unsigned) fds[i] - 1, 0);
+                from = MAX(from, fds[i] + 1);
+        }
+        close_range((unsigned) from, ~0U, 0);
+}
+
+/* The guest's port must not stay open in a child that outlives us: it can be opened only once. Kernels before
+ * 5.9 have no close_range(); there the child's end closes it. */
+static _Noreturn void child(const struct worker_config *config, struct worker_shared *shared, enum work work,
+        const struct work_item *items, size_t n_items, pid_t parent, int pipe_fd)
+{
+        sigset_t none;
+
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+                _exit(1);
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        close_others(config->memory_fd, config->proc_fd, pipe_fd);
+        _exit(worker_walk(shared, config, work, items, n_items));
+}
+
+struct worker *worker_free(struct worker *w)
+{
+        if (!w)
+                return NULL;
+        if (w->loop) {
+                loop_remove(w->loop, &w->io);
+                loop_timer_disarm(w->loop, &w->timer);
+        }
+        if (w->pid > 0) {
+                kill(w->pid, SIGKILL);
+                waitpid(w->pid, NULL, WNOHANG);
+        }
+        if (w->shared)
+                munmap(w->shared, sizeof(*w->shared));
+        w->io.fd = close_fd(w->io.fd);
+        free(w);
+        return NULL;
+}
+
+static void worker_freep(struct worker **w)
+{
+        worker_free(*w);
+}
+
+int worker_start(struct loop *loop, const struct worker_config *config, enum work work,
+        const struct work_item *items, size_t n_items, const struct worker_limits *limits,
+        const struct worker_handlers *handlers, void *userdata, struct worker **ret)
+{
+        _cleanup_(worker_freep) struct worker *w = calloc(1, sizeof(*w));
+        int fds[2];
+
+        if (!w)
+                return -ENOMEM;
+        *w = (struct worker){
+                .io = { .fd = -1, .on_ready = on_pipe, .userdata = w },
+                .timer = { .on_expired = on_timer, .userdata = w },
+                .items = items,
+                .n_items = n_items,
+                .block_bytes = config->block_bytes,
+                .limits = *limits,
+                .handlers = *handlers,
+                .userdata = userdata,
+        };
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+                ; /* children of workers that were freed while they ran */
+
+        void *p = mmap(NULL, sizeof(*w->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+                return -errno;
+        w->shared = p;
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                return -errno;
+        w->io.fd = fds[0];
+
+        pid_t parent = getpid();
+        w->pid = fork();
+        if (w->pid == 0)
+                child(config, w->shared, work, items, n_items, parent, fds[1]);
+        int r = w->pid < 0 ? -errno : 0;
+        close_fd(fds[1]);
+        if (r < 0)
+                return r;
+
+        r = loop_add(loop, &w->io, EPOLLIN);
+        if (r < 0)
+                return r;
+        w->loop = loop;
+        w->progress_usec = now_monotonic_usec() + WORKER_PROGRESS_USEC;
+        watch(w);
+        *ret = steal_pointer(w);
+        return 0;
+}

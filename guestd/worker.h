@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "guestd/loop.h"
+#include "proto/message.h"
+
+/* A walk over memory blocks that writes their states, in a child process of its own: an offline may run for ever
+ * inside write(), and only a signal ends it. SIGKILL has no race with the write's beginning, and offline_pages()
+ * gives up on it and leaves the block online. One fork for a walk, not for a block. */
+struct worker;
+
+enum work {
+        WORK_OFFLINE, /* in the order given; headroom is checked before each block; stops at the first failure */
+        WORK_ONLINE,  /* each into its item's zone; goes on after a failure */
+};
+
+struct work_item {
+        uint32_t block;
+        uint32_t zone; /* enum zone: where it goes when online, where it was when offline */
+};
+
+/* How a block's state is written: replaced by tests. 0 or the kernel's -errno. Runs in the child. */
+typedef int (*block_write_t)(int memory_fd, uint32_t block, const char *state);
+int block_write_state(int memory_fd, uint32_t block, const char *state);
+
+struct worker_config {
+        int memory_fd, proc_fd;
+        uint64_t block_bytes;
+        uint64_t margin_bytes; /* 0: memory_margin()'s default */
+        block_write_t write;   /* NULL: block_write_state() */
+};
+
+struct worker_limits {
+        uint64_t attempt_usec;       /* for one block; 0: none */
+        uint64_t stop_at_usec;       /* the walk is killed then, less... */
+        uint64_t stop_per_item_usec; /* ...this for each item that is done, ... */
+        uint64_t stop_items_max_usec; /* ...which sums up to at most this; stop_at_usec 0: no limit */
+};
+
+struct worker_failure {
+        uint32_t item; /* index */
+        enum error_code code;
+        int errnum;
+        uint64_t available_bytes, margin_bytes; /* NO_HEADROOM by our own check; else 0 */
+};
+#define WORKER_FAILURES_MAX 64U
+#define WORKER_PROGRESS_USEC 100000ULL /* between two calls of on_progress */
+
+struct worker_handlers {
+        /* The child is gone and reaped. Free the worker here. After a kill this may take as long as the kernel
+         * does not look at signals. */
+        void (*on_done)(struct worker *w, void *userdata);
+        /* More items are done than before; optional. */
+        void (*on_progress)(struct worker *w, size_t n_done, void *userdata);
+};
+
+/* Forks. items are borrowed until the worker is freed, config only for the call. */
+int worker_start(struct loop *loop, const struct worker_config *config, enum work work,
+        const struct work_item *items, size_t n_items, const struct worker_limits *limits,
+        const struct worker_handlers *handlers, void *userdata, struct worker **ret);
+/* Kills the child if it still runs; it is reaped now or by a later worker's start. NULL is fine. */
+struct worker *worker_free(struct worker *w);
+
+/* Ends the walk: why (CANCELLED, INTERRUPTED) is what worker_killed() says later. Not the first kill: no effect. */
+void worker_kill(struct worker *w, enum error_code why);
+
+/* What worker_start() was given. */
+const struct work_item *worker_items(struct worker *w, size_t *ret_n);
+/* Items done, in order: items[0..n) are as asked or among the failures. */
+size_t worker_n_done(struct worker *w);
+/* ERROR_NONE: it ended by itself. DEADLINE: an attempt's limit or stop_at. Else what worker_kill() was given.
+ * *ret_item: the item whose attempt was under way; *ret_attempt_usec how long, 0 if between two attempts. */
+enum error_code worker_killed(struct worker *w, size_t *ret_item, uint64_t *ret_attempt_usec);
+size_t worker_n_failures(struct worker *w);
+const struct worker_failure *worker_failure(struct worker *w, size_t i);
+/* The failure in words. */
+void worker_explain(struct worker *w, size_t i, struct error *ret_error);
+
+/* What parent and child share: a mapping, so that a walk that goes well wakes nobody until its end. */
+struct worker_shared {
+        _Atomic uint64_t attempt_usec; /* when the attempt under way began; 0: none is */
+        _Atomic uint32_t n_done, n_failures;
+        struct worker_failure failures[WORKER_FAILURES_MAX];
+};
+
+/* The child's half: walks and returns the exit status. Allocates nothing. */
+int worker_walk(struct worker_shared *shared, const struct worker_config *config, enum work work,
+        const struct work_item *items, size_t n_items);

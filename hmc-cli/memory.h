@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdint.h>
+
+#include "hmc-cli/cli.h"
+
+/* What add-memory and remove-memory were asked for. Strings are borrowed from argv; NULL and false: not given. */
+struct memory_request {
+        const char *partition;
+        uint64_t size_bytes;
+        const char *method, *zone, *device;
+        bool has_drc, has_node, no_wait, dry_run, all_or_nothing;
+        uint32_t drc, node;
+        uint64_t wait_usec; /* 0: not given */
+};
+
+/* An args_result, or -errno with *ret_error set. */
+int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, struct memory_request *ret,
+        struct error *ret_error);

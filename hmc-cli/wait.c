@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Following one job from the call that makes it to the last line about it.
+ *
+ * Latency is the point: a command may take little more than the guest itself does. So everything is asynchronous
+ * and goes out in one write behind the bus's own handshake: the matches for JobRemoved and for the loss of hvd,
+ * then the call. The bus keeps the order, so no signal of our job can be missed once the call is on its way; but
+ * a job may end before its path is known here, which is why its properties are asked for as soon as it is. They
+ * are asked for again when JobRemoved names the job; whichever answer first shows a final state ends the wait.
+ *
+ * Replies that never come because hvd goes away are answered by the bus with an error, as are calls to nobody;
+ * what is left is hvd going away between calls, which NameOwnerChanged tells.
+ *
+ * Ctrl-C asks hvd to cancel and goes on waiting, since the job's end says what had moved; a second one leaves. */
+
+#include "hmc-cli/wait.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include <json-c/linkhash.h>
+#include <systemd/sd-event.h>
+
+#include "common/size.h"
+#include "hmc-cli/args.h"
+#include "hmc-cli/bus.h"
+#include "hmc-cli/output.h"
+#include "hmc-cli/report.h"
+
+#define PROGRESS_FIRST_USEC (300 * USEC_PER_MSEC) /* a short job is over before a line would be read */
+#define PROGRESS_EVERY_USEC USEC_PER_SEC
+#define PROGRESS_MIN_USEC   (50 * USEC_PER_MSEC)
+/* From the last line of hvd's to the next: taking a job needs no guest, so that a hvd this slow is stuck. */
+#define CALL_TIMEOUT_USEC   (25 * USEC_PER_SEC)
+
+struct wait {
+        struct cli *cli;
+        const struct wait_options *options;
+        sd_event *event;
+
+        char *path;
+        uint32_t id;
+        struct json_object *job, *partition;
+        bool partition_asked, partition_answered;
+        bool cancel; /* Ctrl-C was pressed */
+
+        bool show_progress, progress_drawn, progress_due;
+        uint64_t progress_usec; /* CLOCK_MONOTONIC of the last one drawn */
+        sd_event_source *progress_timer, *interrupt;
+        sd_bus_slot *slots[12]; /* of matches and calls; freeing them at the end forgets what is pending */
+        size_t n_slots;
+};
+
+static void wait_done(struct wait *w)
+{
+        for (size_t i = 0; i < w->n_slots; i++)
+                sd_bus_slot_unref(w->slots[i]);
+        sd_event_source_unref(w->progress_timer);
+        sd_event_source_unref(w->interrupt);
+        if (w->cli->bus)
+                sd_bus_detach_event(w->cli->bus);
+        sd_event_unref(w->event);
+        json_object_put(w->job);
+        json_object_put(w->partition);
+        free(w->path);
+}
+
+static void progress_clear(struct wait *w)
+{
+        if (w->progress_drawn)
+                fputs("\r\033[K", stderr);
+        w->progress_drawn = false;
+}
+
+static void progress_draw(struct wait *w)
+{
+        _cleanup_free_ char *line = NULL;
+        size_t length, width = 79;
+        struct winsize size;
+        struct timespec now;
+
+        if (!w->progress_due || !w->job || w->cancel)
+                return;
+        if (now_monotonic_usec() - w->progress_usec < PROGRESS_MIN_USEC)
+                return;
+        FILE *f = open_memstream(&line, &length);
+        if (!f)
+                return;
+        clock_gettime(CLOCK_REALTIME, &now);
+        report_progress(f, w->job, (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000);
+        if (fclose(f) != 0)
+                return;
+
+        /* A line that wraps could not be redrawn. */
+        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+                width = size.ws_col - 1U;
+        fprintf(stderr, "\r\033[K%.*s", (int) MIN(width, length), line);
+        fflush(stderr);
+        w->progress_drawn = true;
+        w->progress_usec = now_monotonic_usec();
+}
+
+/* Everything that ends the wait comes through one of these two. */
+static int wait_exit(struct wait *w, int exit_code)
+{
+        return sd_event_exit(w->event, exit_code);
+}
+
+static int wait_fail(struct wait *w, const sd_bus_error *error, int r)
+{
+        progress_clear(w);
+        return wait_exit(w, bus_fail(w->cli, error, r));
+}
+
+static int wait_lost(struct wait *w, const char *why)
+{
+        progress_clear(w);
+        if (!w->path)
+                return wait_exit(w, bus_fail_unreachable(w->cli, why));
+        return wait_exit(w,
+                output_fail(w->cli, CLI_UNREACHABLE, "hvd-unreachable",
+                        "hvd went away while job %" PRIu32
+                        " was running (%s); when it is back, 'hmc-cli show' says what the partition has",
+                        w->id, why));
+}
+
+static int wait_finish(struct wait *w)
+{
+        progress_clear(w);
+        if (w->cli->arg_json)
+                output_json(w->job);
+        else if (w->options->dry_run)
+                report_plan(stdout, w->job);
+        else
+                report_job(stdout, w->job, w->partition);
+        return wait_exit(w, w->options->no_wait ? CLI_DONE : report_job_exit(w->job));
+}
+
+static int wait_call(struct wait *w, const char *path, const char *interface, const char *member,
+        sd_bus_message_handler_t callback, const char *argument)
+{
+        sd_bus_slot **slot = w->n_slots < ARRAY_SIZE(w->slots) ? &w->slots[w->n_slots] : NULL;
+        int r;
+
+        if (!slot)
+                return -ENOBUFS;
+        r = sd_bus_call_method_async(w->cli->bus, slot, HVD_NAME, path, interface, member, callback, w,
+                argument ? "s" : NULL, argument);
+        if (r >= 0)
+                w->n_slots++;
+        return r;
+}
+
+static int on_partition(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        struct wait *w = userdata;
+
+        /* It may be gone by now; the line does without what it has. */
+        if (!sd_bus_message_is_method_error(m, NULL) && bus_read_properties(m, &w->partition) < 0) {
+                json_object_put(w->partition);
+                w->partition = NULL;
+        }
+        w->partition_answered = true;
+        return w->job && report_job_is_final(w->job) ? wait_finish(w) : 0;
+}
+
+/* Only the last line for a person says what the partition has now. */
+static int ask_partition(struct wait *w)
+{
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        if (w->partition_asked)
+                return 0;
+        w->partition_asked = true;
+        if (w->cli->arg_json || w->options->dry_run) {
+                w->partition_answered = true;
+                return 0;
+        }
+        r = bus_partition_path(w->options->partition, &path);
+        if (r < 0)
+                return r;
+        return wait_call(w, path, "org.freedesktop.DBus.Properties", "GetAll", on_partition,
+                HVD_PARTITION_INTERFACE);
+}
+
+static int on_job(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        struct wait *w = userdata;
+        int r;
+
+        if (sd_bus_message_is_method_error(m, NULL))
+                return wait_fail(w, sd_bus_message_get_error(m), -sd_bus_message_get_errno(m));
+        r = bus_read_properties(m, &w->job);
+        if (r < 0)
+                return wait_fail(w, NULL, r);
+        if (w->options->no_wait)
+                return wait_finish(w);
+        if (!report_job_is_final(w->job))
+                return 0;
+        r = ask_partition(w);
+        if (r < 0)
+                return wait_fail(w, NULL, r);
+        return w->partition_answered ? wait_finish(w) : 0;
+}
+
+static int ask_job(struct wait *w)
+{
+        return wait_call(w, w->path, "org.freedesktop.DBus.Properties", "GetAll", on_job, HVD_JOB_INTERFACE);
+}
+
+static int on_job_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        struct wait *w = userdata;
+        const char *interface;
+
+        if (sd_bus_message_read(m, "s", &interface) < 0 || strcmp(interface, HVD_JOB_INTERFACE) != 0)
+                return 0;
+        /* Changes before the first GetAll are in its answer. A state that becomes final is left to JobRemoved. */
+        if (!w->job || report_job_is_final(w->job))
+                return 0;
+        _cleanup_json_ struct json_object *changed = NULL;
+        if (bus_read_properties(m, &changed) < 0 || report_job_is_final(changed))
+                return 0;
+        json_object_object_foreach(changed, key, value)
+                json_object_object_add(w->job, key, json_object_get(value));
+        progress_draw(w);
+        return 0;
+}
+
+static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        struct wait *w = userdata;
+        const char *path;
+        uint32_t id;
+        int r;
+
+        if (sd_bus_message_read(m, "uo", &id, &path) < 0 || !w->path || strcmp(path, w->path) != 0)
+                return 0;
+        /* In this order, so that the partition's answer is there when the job's one ends the wait. */
+        r = ask_partition(w);
+        if (r >= 0)
+                r = ask_job(w);
+        return r < 0 ? wait_fail(w, NULL, r) : 0;
+}
+
+static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        const char *name, *old_owner, *new_owner;
+
+        if (sd_bus_message_read(m, "sss", &name, &old_owner, &new_owner) < 0)
+                return 0;
+        /* An empty old owner: the bus has just started hvd for our call. */
+        return *old_owner ? wait_lost(userdata, *new_owner ? "it was replaced" : "it ended") : 0;
+}
+
+static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        return wait_lost(userdata, "the connection to the bus was closed");
+}
+
+static int on_cancelled(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        /* A job that has just ended cannot be cancelled, and its end is on its way. Other refusals matter. */
+        const sd_bus_error *error = sd_bus_message_get_error(m);
+
+        if (error && !sd_bus_error_has_name(error, SD_BUS_ERROR_UNKNOWN_OBJECT))
+                fprintf(stderr, "The job was not cancelled: %s\n", error->message ?: error->name);
+        return 0;
+}
+
+static int cancel_job(struct wait *w)
+{
+        int r;
+
+        fprintf(stderr, "Stopping job %" PRIu32 "; what has moved stays. Ctrl-C again leaves at once.\n", w->id);
+        r = wait_call(w, w->path, HVD_JOB_INTERFACE, "Cancel", on_cancelled, NULL);
+        return r < 0 ? wait_fail(w, NULL, r) : 0;
+}
+
+static int on_interrupt(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+        struct wait *w = userdata;
+
+        progress_clear(w);
+        fputs(isatty(STDERR_FILENO) ? "\n" : "", stderr); /* behind the terminal's "^C" */
+        if (w->cancel)
+                return wait_exit(w, CLI_INTERRUPTED);
+        w->cancel = true;
+        return w->path ? cancel_job(w) : 0;
+}
+
+static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct wait *w = userdata;
+
+        w->progress_due = true;
+        progress_draw(w);
+        if (sd_event_source_set_time_relative(source, PROGRESS_EVERY_USEC) < 0)
+                return 0;
+        return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+/* Progress is for a person who watches: a terminal on stderr, and no JSON. */
+static int start_progress(struct wait *w)
+{
+        const char *term = getenv("TERM");
+        int r;
+
+        if (w->cli->arg_json || w->options->no_wait || w->options->dry_run || !isatty(STDERR_FILENO) || !term ||
+                strcmp(term, "dumb") == 0)
+                return 0;
+        r = sd_bus_match_signal_async(w->cli->bus, &w->slots[w->n_slots], HVD_NAME, w->path,
+                "org.freedesktop.DBus.Properties", "PropertiesChanged", on_job_changed, NULL, w);
+        if (r < 0)
+                return r;
+        w->n_slots++;
+        return sd_event_add_time_relative(w->event, &w->progress_timer, CLOCK_MONOTONIC, PROGRESS_FIRST_USEC, 0,
+                on_progress_timer, w);
+}
+
+static int on_taken(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        struct wait *w = userdata;
+        struct error error;
+        const char *path;
+        int r;
+
+        if (sd_bus_message_is_method_error(m, NULL))
+                return wait_exit(w,
+                        bus_fail_partition(w->cli, w->options->partition, sd_bus_message_get_error(m),
+                                -sd_bus_message_get_errno(m)));
+        r = sd_bus_message_read(m, "o", &path);
+        if (r < 0)
+                return wait_fail(w, NULL, r);
+        const char *slash = strrchr(path, '/');
+        if (args_parse_u32("job", slash + 1, &w->id, &error) < 0)
+                return wait_fail(w, NULL, -EBADMSG);
+        w->path = strdup(path);
+        if (!w->path)
+                return wait_fail(w, NULL, -ENOMEM);
+
+        if (w->options->no_wait && !w->cli->arg_json) {
+                printf("job %" PRIu32 "\n", w->id);
+                return wait_exit(w, CLI_DONE);
+        }
+        r = start_progress(w);
+        if (r >= 0)
+                r = ask_job(w);
+        if (r < 0)
+                return wait_fail(w, NULL, r);
+        return w->cancel ? cancel_job(w) : 0;
+}
+
+static int add_matches(struct wait *w)
+{
+        sd_bus *bus = w->cli->bus;
+        int r;
+
+        r = sd_bus_match_signal_async(bus, &w->slots[w->n_slots++], HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE,
+                "JobRemoved", on_job_removed, NULL, w);
+        if (r < 0)
+                return r;
+        r = sd_bus_add_match_async(bus, &w->slots[w->n_slots++],
+                "type='signal',sender='org.freedesktop.DBus',path='/org/freedesktop/DBus',"
+                "interface='org.freedesktop.DBus',member='NameOwnerChanged',arg0='" HVD_NAME "'",
+                on_owner_changed, NULL, w);
+        if (r < 0)
+                return r;
+        return sd_bus_match_signal(bus, &w->slots[w->n_slots++], "org.freedesktop.DBus.Local",
+                "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local", "Disconnected", on_disconnected, w);
+}
+
+static int start(struct wait *w, sd_bus_message *call)
+{
+        sigset_t mask;
+        int r;
+
+        r = sd_event_new(&w->event);
+        if (r < 0)
+                return r;
+        if (!w->options->no_wait) {
+                sigemptyset(&mask);
+                sigaddset(&mask, SIGINT);
+                if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
+                        return -errno;
+                r = sd_event_add_signal(w->event, &w->interrupt, SIGINT, on_interrupt, w);
+                if (r < 0)
+                        return r;
+        }
+        r = sd_bus_attach_event(w->cli->bus, w->event, SD_EVENT_PRIORITY_NORMAL);
+        if (r < 0)
+                return r;
+        r = add_matches(w);
+        if (r < 0)
+                return r;
+        return sd_bus_call_async(w->cli->bus, &w->slots[w->n_slots++], call, on_taken, w, CALL_TIMEOUT_USEC);
+}
+
+int wait_for_job(struct cli *cli, sd_bus_message *call, const struct wait_options *options)
+{
+        _cleanup_(wait_done) struct wait w = { .cli = cli, .options = options };
+        int r;
+
+        r = start(&w, call);
+        if (r >= 0)
+                r = sd_event_loop(w.event);
+        return r < 0 ? bus_fail(cli, NULL, r) : r;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <sys/queue.h>
+#include <systemd/sd-bus.h>
+
+#include "hvd/bus/bus.h"
+
+/* Shared by the files of bus/: one file an interface. */
+struct bus {
+        sd_bus *bus;
+        struct manager *manager;
+        TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
+        sd_event_source *flush;
+        TAILQ_HEAD(, survey) surveys;
+        sd_bus_slot *slots[16];
+        size_t n_slots;
+};
+
+/* A bus error from ours: returns what a method handler returns. */
+int bus_fail(sd_bus_error *e, const struct error *error);
+/* Paths; the caller frees. NULL when out of memory. */
+char *bus_partition_path(const struct partition *p);
+char *bus_job_path(const struct job *j);
+/* PropertiesChanged for that object at the end of this turn of the loop, once however often it is asked. */
+void bus_mark_dirty(struct bus *b, char *path /* taken */, const char *interface);
+
+/* An a{sv} of options against a table: an unknown key, a wrong type or a key given twice is INVALID_ARGUMENT. */
+struct bus_option {
+        const char *key;
+        char type; /* 's', 't', 'u' or 'b' */
+        void *target; /* const char ** (borrowed from the message), uint64_t *, uint32_t *, int * */
+        bool seen;
+};
+int bus_read_options(sd_bus_message *m, struct bus_option *options, size_t n_options, struct error *ret_error);
+
+int bus_manager_register(struct bus *b);
+int bus_partition_register(struct bus *b);
+int bus_job_register(struct bus *b);
+int bus_add_slot(struct bus *b, sd_bus_slot *slot);
+
+void bus_partition_forget(struct bus *b, struct partition *p);
+void bus_surveys_free(struct bus *b);

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* org.opendlpar.hvd1.Manager. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "hvd/bus/internal.h"
+
+static int method_add_partition(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        struct partition_definition d = { .profile.weight = PARTITION_WEIGHT_DEFAULT };
+        const char *name, *qmp = "", *channel = "";
+        uint32_t weight = PARTITION_WEIGHT_DEFAULT;
+        struct bus_option options[] = {
+                { "qmp", 's', &qmp },
+                { "channel", 's', &channel },
+                { "min", 't', &d.profile.min_bytes },
+                { "desired", 't', &d.profile.desired_bytes },
+                { "max", 't', &d.profile.max_bytes },
+                { "weight", 'u', &weight },
+        };
+        struct error error;
+        struct partition *p;
+
+        int r = sd_bus_message_read_basic(m, 's', &name);
+        if (r < 0)
+                return r;
+        if (bus_read_options(m, options, ARRAY_SIZE(options), &error) < 0)
+                return bus_fail(e, &error);
+        if (!partition_name_valid(name)) {
+                error_set(&error, ERROR_INVALID_ARGUMENT,
+                        "'%.64s' is not a partition's name; use up to %u letters, digits, '.', '_' and '-', beginning "
+                        "with neither '.' nor '-'",
+                        name, PARTITION_NAME_MAX);
+                return bus_fail(e, &error);
+        }
+        snprintf(d.name, sizeof(d.name), "%s", name);
+        d.profile.weight = weight;
+        if (partition_socket_parse(qmp, d.qmp_path, &error) < 0 ||
+                partition_socket_parse(channel, d.channel_path, &error) < 0 ||
+                manager_define(b->manager, &d, &p, &error) < 0)
+                return bus_fail(e, &error);
+
+        _cleanup_free_ char *path = bus_partition_path(p);
+        return path ? sd_bus_reply_method_return(m, "o", path) : -ENOMEM;
+}
+
+static int method_remove_partition(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        const char *name;
+        struct error error;
+
+        int r = sd_bus_message_read_basic(m, 's', &name);
+        if (r < 0)
+                return r;
+        if (manager_undefine(b->manager, name, &error) < 0)
+                return bus_fail(e, &error);
+        return sd_bus_reply_method_return(m, "");
+}
+
+static int method_get_partition(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        const char *name;
+
+        int r = sd_bus_message_read_basic(m, 's', &name);
+        if (r < 0)
+                return r;
+        struct partition *p = manager_find_partition(b->manager, name);
+        if (!p) {
+                struct error error;
+                error_set(&error, ERROR_UNKNOWN_PARTITION, "There is no partition '%.64s'; 'hmc-cli list' shows them",
+                        name);
+                return bus_fail(e, &error);
+        }
+        _cleanup_free_ char *path = bus_partition_path(p);
+        return path ? sd_bus_reply_method_return(m, "o", path) : -ENOMEM;
+}
+
+static int get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        return sd_bus_message_append(reply, "s", strcmp(property, "Version") == 0 ? PROJECT_VERSION : "off");
+}
+
+static int get_pool(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        struct pool_account a = manager_pool(b->manager);
+
+        return sd_bus_message_append(reply, "t",
+                strcmp(property, "PoolTotal") == 0          ? a.total_bytes
+                        : strcmp(property, "PoolReserved") == 0 ? a.reserved_bytes
+                                                                : a.free_bytes);
+}
+
+static const sd_bus_vtable vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD_WITH_ARGS("AddPartition", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_RESULT("o", partition),
+                method_add_partition, 0),
+        SD_BUS_METHOD_WITH_ARGS("RemovePartition", SD_BUS_ARGS("s", name), SD_BUS_NO_RESULT, method_remove_partition,
+                0),
+        SD_BUS_METHOD_WITH_ARGS("GetPartition", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", partition),
+                method_get_partition, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_PROPERTY("Version", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("PoolTotal", "t", get_pool, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("PoolReserved", "t", get_pool, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("PoolFree", "t", get_pool, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("u", id, "o", job), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("u", id, "o", job, "s", result), 0),
+        SD_BUS_VTABLE_END,
+};
+
+int bus_manager_register(struct bus *b)
+{
+        sd_bus_slot *slot;
+        int r = sd_bus_add_object_vtable(b->bus, &slot, BUS_ROOT, BUS_IFACE_MANAGER, vtable, b);
+
+        return r < 0 ? r : bus_add_slot(b, slot);
+}

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* org.opendlpar.hvd1.Partition. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "hvd/bus/internal.h"
+
+/* A Survey() call that awaits the partition's answer. */
+struct survey {
+        TAILQ_ENTRY(survey) entry;
+        struct bus *bus;
+        struct partition *partition;
+        sd_bus_message *message;
+        struct partition_refresh *refresh;
+};
+
+#define SURVEYS_MAX 256U
+
+static int find_partition(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret_found,
+        sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        _cleanup_free_ char *name = NULL;
+
+        int r = sd_bus_path_decode(path, BUS_PARTITION_ROOT, &name);
+        if (r <= 0)
+                return r;
+        *ret_found = manager_find_partition(b->manager, name);
+        return *ret_found ? 1 : 0;
+}
+
+static int enumerate_partitions(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        size_t n = 0, i = 0;
+        struct partition *p = NULL;
+
+        while ((p = manager_next_partition(b->manager, p)))
+                n++;
+        char **nodes = calloc(n + 1, sizeof(*nodes));
+        if (!nodes)
+                return -ENOMEM;
+        while (i < n && (p = manager_next_partition(b->manager, p)))
+                nodes[i++] = bus_partition_path(p);
+        *ret_nodes = nodes;
+        return 0;
+}
+
+/* --- AddMemory, RemoveMemory --- */
+
+static int submit(sd_bus_message *m, struct partition *p, const struct job_request *request, sd_bus_error *e)
+{
+        struct error error;
+        struct job *j;
+
+        if (manager_submit(p->manager, p, request, &j, &error) < 0)
+                return bus_fail(e, &error);
+        _cleanup_free_ char *path = bus_job_path(j);
+        return path ? sd_bus_reply_method_return(m, "o", path) : -ENOMEM;
+}
+
+static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        bool add = strcmp(sd_bus_message_get_member(m), "AddMemory") == 0;
+        struct job_request request = { .kind = add ? JOB_ADD_MEMORY : JOB_REMOVE_MEMORY, .node = -1 };
+        const char *zone = "auto", *device = "";
+        uint32_t node = UINT32_MAX;
+        int dry_run = 0, all_or_nothing = 0;
+        struct bus_option options[] = {
+                { "method", 's', &request.method },
+                { "node", 'u', &node },
+                { "wait-usec", 't', &request.wait_usec },
+                { "dry-run", 'b', &dry_run },
+                { "all-or-nothing", 'b', &all_or_nothing },
+                add ? (struct bus_option){ "zone", 's', &zone } : (struct bus_option){ "device", 's', &device },
+        };
+        struct error error;
+
+        int r = sd_bus_message_read_basic(m, 't', &request.bytes);
+        if (r < 0)
+                return r;
+        if (bus_read_options(m, options, ARRAY_SIZE(options), &error) < 0)
+                return bus_fail(e, &error);
+        request.zone = zone_policy_from_string(zone);
+        if (request.zone == ZONE_POLICY_INVALID) {
+                error_set(&error, ERROR_INVALID_ARGUMENT, "Zone '%.40s' is not known; there are auto, movable and kernel",
+                        zone);
+                return bus_fail(e, &error);
+        }
+        if (strlen(device) >= sizeof(request.device)) {
+                error_set(&error, ERROR_UNKNOWN_DEVICE, "No device has so long an id: '%.70s...'", device);
+                return bus_fail(e, &error);
+        }
+        snprintf(request.device, sizeof(request.device), "%s", device);
+        if (node != UINT32_MAX) {
+                if (node > 1023) {
+                        error_set(&error, ERROR_UNKNOWN_NODE, "Node %u is not possible; nodes are 0 to 1023", node);
+                        return bus_fail(e, &error);
+                }
+                request.node = (int) node;
+        }
+        request.dry_run = dry_run;
+        request.all_or_nothing = all_or_nothing;
+        return submit(m, p, &request, e);
+}
+
+/* --- Survey --- */
+
+static void survey_free(struct survey *s)
+{
+        TAILQ_REMOVE(&s->bus->surveys, s, entry);
+        partition_refresh_free(s->refresh);
+        sd_bus_message_unref(s->message);
+        free(s);
+}
+
+void bus_surveys_free(struct bus *b)
+{
+        while (!TAILQ_EMPTY(&b->surveys))
+                survey_free(TAILQ_FIRST(&b->surveys));
+}
+
+void bus_partition_forget(struct bus *b, struct partition *p)
+{
+        struct survey *s, *next;
+
+        for (s = TAILQ_FIRST(&b->surveys); s; s = next) {
+                next = TAILQ_NEXT(s, entry);
+                if (s->partition != p)
+                        continue;
+                sd_bus_reply_method_errorf(s->message, error_code_dbus_name(ERROR_UNKNOWN_PARTITION),
+                        "Partition '%s' was undefined", p->definition.name);
+                survey_free(s);
+        }
+}
+
+/* Appends the runs of blocks, cut at the edges of memory devices. */
+static int append_blocks(sd_bus_message *reply, const struct partition *p)
+{
+        int r = sd_bus_message_open_container(reply, 'a', "(ttssus)");
+
+        for (size_t i = 0; r >= 0 && i < p->n_blocks; i++) {
+                const struct block_range *range = &p->blocks[i];
+                uint64_t at = range->start, end = range->start + range->length;
+
+                while (r >= 0 && at < end) {
+                        uint64_t until = end;
+                        const char *device = "";
+                        for (size_t k = 0; k < p->snapshot.n_devices; k++) {
+                                const struct platform_device *d = &p->snapshot.devices[k];
+                                uint64_t d_end = d->address + d->region_bytes;
+
+                                if (at >= d->address && at < d_end) {
+                                        device = d->id;
+                                        until = MIN(until, d_end);
+                                } else if (d->address > at)
+                                        until = MIN(until, d->address);
+                        }
+                        r = sd_bus_message_append(reply, "(ttssus)", at, until - at,
+                                block_state_to_string(range->state), zone_to_string(range->zone), range->node, device);
+                        at = until;
+                }
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
+{
+        struct survey *s = userdata;
+        sd_bus_message *reply = NULL;
+        int r;
+
+        s->refresh = NULL;
+        if (error)
+                r = sd_bus_reply_method_errorf(s->message, error_code_dbus_name(error->code), "%s", error->message);
+        else {
+                r = sd_bus_message_new_method_return(s->message, &reply);
+                if (r >= 0)
+                        r = append_blocks(reply, p);
+                if (r >= 0)
+                        r = sd_bus_send(NULL, reply, NULL);
+                sd_bus_message_unref(reply);
+        }
+        if (r < 0)
+                log_debug("A survey's answer could not be sent: %s", strerrordesc_np(-r));
+        survey_free(s);
+}
+
+static int method_survey(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m)));
+        struct survey *s;
+        size_t n = 0;
+        struct error error;
+
+        TAILQ_FOREACH(s, &b->surveys, entry)
+                n++;
+        if (n >= SURVEYS_MAX) {
+                error_set(&error, ERROR_BUSY, "%zu surveys are under way already", n);
+                return bus_fail(e, &error);
+        }
+        s = calloc(1, sizeof(*s));
+        if (!s)
+                return -ENOMEM;
+        *s = (struct survey){ .bus = b, .partition = p, .message = sd_bus_message_ref(m) };
+        TAILQ_INSERT_TAIL(&b->surveys, s, entry);
+        if (partition_refresh(p, REFRESH_ALL, on_surveyed, s, &s->refresh, &error) < 0) {
+                survey_free(s);
+                return bus_fail(e, &error);
+        }
+        return 1;
+}
+
+/* --- properties --- */
+
+static int get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        const char *value = "";
+
+        if (strcmp(property, "Name") == 0)
+                value = p->definition.name;
+        else if (strcmp(property, "Uuid") == 0)
+                value = p->snapshot.uuid;
+        else if (strcmp(property, "Architecture") == 0)
+                value = p->snapshot.arch;
+        else if (strcmp(property, "Platform") == 0)
+                value = p->platform->ops->name;
+        else if (strcmp(property, "State") == 0)
+                value = run_state_to_string(p->has_snapshot ? p->snapshot.state : RUN_ABSENT);
+        else if (strcmp(property, "AgentState") == 0)
+                value = agent_state_to_string(agent_state(p->agent));
+        else if (strcmp(property, "PolicyMode") == 0)
+                value = "off";
+        return sd_bus_message_append(reply, "s", value);
+}
+
+static int64_t pending_bytes(const struct partition *p)
+{
+        int64_t sum = 0;
+        struct job *j = NULL;
+
+        while ((j = manager_next_job(p->manager, j))) {
+                if (j->partition != p || job_state_is_end(j->state) || j->request.dry_run)
+                        continue;
+                if (j->request.kind == JOB_ADD_MEMORY)
+                        sum += (int64_t) j->request.bytes;
+                else if (j->request.kind == JOB_REMOVE_MEMORY)
+                        sum -= (int64_t) j->request.bytes;
+        }
+        return sum;
+}
+
+/* What the active job has already changed at QEMU's end is both current and pending: requested is what current was before
+ * it plus the whole of its wish, so it is kept from the base of that job. */
+static uint64_t requested_bytes(const struct partition *p)
+{
+        int64_t settled = (int64_t) (p->active ? p->settled_bytes : partition_current_bytes(p));
+
+        return (uint64_t) MAX(settled + pending_bytes(p), (int64_t) 0);
+}
+
+static unsigned slots_used(const struct partition *p)
+{
+        unsigned n = 0;
+
+        for (size_t i = 0; i < p->snapshot.n_devices; i++)
+                n += p->snapshot.devices[i].is_dimm;
+        return n;
+}
+
+static uint64_t u64_property(const struct partition *p, const char *property)
+{
+        const struct {
+                const char *name;
+                uint64_t value;
+        } table[] = {
+                { "BaseBytes", p->snapshot.base_bytes },
+                { "PluggedBytes", p->snapshot.plugged_bytes },
+                { "BalloonBytes", p->snapshot.balloon_bytes },
+                { "CurrentBytes", partition_current_bytes(p) },
+                { "RequestedBytes", requested_bytes(p) },
+                { "MinBytes", p->definition.profile.min_bytes },
+                { "DesiredBytes", p->definition.profile.desired_bytes },
+                { "MaxBytes", partition_max_bytes(p) },
+                { "TotalBytes", p->has_memory ? p->memory.total_bytes : 0 },
+                { "AvailableBytes", p->has_memory ? p->memory.available_bytes : 0 },
+                { "BlockBytes", partition_block_bytes(p) },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+                if (strcmp(table[i].name, property) == 0)
+                        return table[i].value;
+        return 0;
+}
+
+static int get_u64(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+        void *userdata, sd_bus_error *e)
+{
+        return sd_bus_message_append(reply, "t", u64_property(userdata, property));
+}
+
+static int get_pending(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+
+        return sd_bus_message_append(reply, "x",
+                (int64_t) requested_bytes(p) - (int64_t) partition_current_bytes(p));
+}
+
+static int get_u32(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
+        void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        uint32_t value = strcmp(property, "Weight") == 0 ? p->definition.profile.weight
+                : strcmp(property, "SlotsTotal") == 0    ? p->snapshot.slots
+                                                         : slots_used(p);
+
+        return sd_bus_message_append(reply, "u", value);
+}
+
+static int get_pressure(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        double pressure = p->has_memory && p->memory.has_pressure ? p->memory.some_avg10_centi / 100.0 : 0.0;
+
+        return sd_bus_message_append(reply, "d", pressure);
+}
+
+static int get_devices(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        _cleanup_free_ struct plan_device *devices = NULL;
+        struct plan_snapshot s;
+
+        int r = partition_plan_snapshot(p, NULL, &s, &devices);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(ssttuutttt)");
+        for (size_t i = 0; r >= 0 && i < s.n_devices; i++) {
+                const struct plan_device *d = &devices[i];
+                r = sd_bus_message_append(reply, "(ssttuutttt)", d->id, d->is_dimm ? "dimm" : "virtio-mem",
+                        d->address, p->snapshot.devices[i].size_bytes, d->slot, d->node, d->movable_bytes,
+                        d->kernel_bytes, d->offline_bytes, d->stuck_bytes);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+#define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
+#define CONST   SD_BUS_VTABLE_PROPERTY_CONST
+
+static const sd_bus_vtable vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD_WITH_ARGS("AddMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options), SD_BUS_RESULT("o", job),
+                method_change_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS("RemoveMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options), SD_BUS_RESULT("o", job),
+                method_change_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS("Survey", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ttssus)", blocks), method_survey,
+                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_PROPERTY("Name", "s", get_string, 0, CONST),
+        SD_BUS_PROPERTY("Uuid", "s", get_string, 0, CHANGES),
+        SD_BUS_PROPERTY("Architecture", "s", get_string, 0, CHANGES),
+        SD_BUS_PROPERTY("Platform", "s", get_string, 0, CONST),
+        SD_BUS_PROPERTY("State", "s", get_string, 0, CHANGES),
+        SD_BUS_PROPERTY("AgentState", "s", get_string, 0, CHANGES),
+        SD_BUS_PROPERTY("BaseBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("PluggedBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("BalloonBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("CurrentBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("RequestedBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("PendingBytes", "x", get_pending, 0, CHANGES),
+        SD_BUS_PROPERTY("MinBytes", "t", get_u64, 0, CONST),
+        SD_BUS_PROPERTY("DesiredBytes", "t", get_u64, 0, CONST),
+        SD_BUS_PROPERTY("MaxBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("Weight", "u", get_u32, 0, CONST),
+        SD_BUS_PROPERTY("TotalBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("AvailableBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("Pressure", "d", get_pressure, 0, CHANGES),
+        SD_BUS_PROPERTY("BlockBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("SlotsTotal", "u", get_u32, 0, CHANGES),
+        SD_BUS_PROPERTY("SlotsUsed", "u", get_u32, 0, CHANGES),
+        SD_BUS_PROPERTY("Devices", "a(ssttuutttt)", get_devices, 0, CHANGES),
+        SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
+        SD_BUS_VTABLE_END,
+};
+
+int bus_partition_register(struct bus *b)
+{
+        sd_bus_slot *slot;
+        int r = sd_bus_add_fallback_vtable(b->bus, &slot, BUS_PARTITION_ROOT, BUS_IFACE_PARTITION, vtable,
+                find_partition, b);
+        if (r >= 0)
+                r = bus_add_slot(b, slot);
+        if (r >= 0)
+                r = sd_bus_add_node_enumerator(b->bus, &slot, BUS_PARTITION_ROOT, enumerate_partitions, b);
+        return r < 0 ? r : bus_add_slot(b, slot);
+}

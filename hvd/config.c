@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The configuration, all or nothing: a set of files becomes one struct config, or one sentence that names
+ * file and line. Nothing is applied here, so that a caller can keep the last good set when a new one is
+ * refused.
+ *
+ * The files are parsed by inih, whose habits are fenced in by the reader that feeds it (read_line): Debian's
+ * build gives handlers no line number, cuts lines at 200 bytes and goes on with the rest as a line of its
+ * own, joins indented lines to the value above, takes text behind "]" for nothing, keeps quiet about sections
+ * without keys, and does not stop at an error. Since it asks for a line only after it has handled the one
+ * before, the reader's count is the line number wherever a handler runs. */
+
+#include "hvd/config.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/size.h"
+
+#define KEYS_MAX 16
+
+struct key {
+        const char *name;
+        int (*parse)(const struct key *key, const char *value, void *field, struct error *ret_error);
+        size_t offset; /* of the field in the section's struct */
+        bool required;
+        unsigned min, max; /* parse_count() */
+};
+
+struct section {
+        const char *name;
+        const struct key *keys; /* ends with a NULL name */
+};
+
+struct parser {
+        const char *path;
+        const struct section *section; /* the only one that the file may have */
+        void *target;                  /* the section's struct */
+        FILE *file;
+        char *buffer;
+        size_t allocated;
+        unsigned line;
+        unsigned section_line;
+        unsigned key_lines[KEYS_MAX]; /* where each key was given; 0: not yet */
+        struct error error;           /* the first one; what comes later is not looked at */
+};
+
+#define parser_fail(p, format, ...)                                                                          \
+        error_set(&(p)->error, ERROR_CONFIG, "%s:%u: " format, (p)->path,                                    \
+                (p)->line __VA_OPT__(, ) __VA_ARGS__)
+
+bool partition_name_valid(const char *name)
+{
+        static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+        if (!name || name[0] == '\0' || name[0] == '.' || name[0] == '-')
+                return false;
+        size_t length = strspn(name, allowed);
+        return name[length] == '\0' && length <= PARTITION_NAME_MAX;
+}
+
+int partition_socket_parse(const char *value, char ret[static SOCKET_PATH_MAX + 1], struct error *ret_error)
+{
+        size_t length = strlen(value);
+
+        if (value[0] != '/')
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Socket path '%.120s' is not absolute; write it from the root, as in "
+                        "/run/vm/web1.qmp",
+                        value);
+        if (length > SOCKET_PATH_MAX)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Socket path '%.40s...' has %zu bytes; a UNIX socket's has at most %u", value, length,
+                        SOCKET_PATH_MAX);
+        for (const char *p = value; *p; p++)
+                if ((unsigned char)*p < 0x20 || *p == 0x7f)
+                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                                "Socket path holds a control character; write a plain path");
+        memcpy(ret, value, length + 1);
+        return 0;
+}
+
+int partition_definition_check(const struct partition_definition *d, struct error *ret_error)
+{
+        const struct partition_profile *p = &d->profile;
+
+        if (!partition_name_valid(d->name))
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition name '%.64s' is not valid; use 1 to %u of A-Z a-z 0-9 . _ - and begin "
+                        "with "
+                        "neither . nor -",
+                        d->name, PARTITION_NAME_MAX);
+        if (d->qmp_path[0] != '/' || d->channel_path[0] != '/')
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition %s has no %s socket; give its absolute path", d->name,
+                        d->qmp_path[0] != '/' ? "QMP" : "channel");
+        if (strcmp(d->qmp_path, d->channel_path) == 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "QMP and channel of %s are the same socket, %s; they are two chardevs of QEMU",
+                        d->name, d->qmp_path);
+        if (p->weight < 1 || p->weight > PARTITION_WEIGHT_MAX)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Weight %u is out of range; write 1 to %u", p->weight, PARTITION_WEIGHT_MAX);
+
+        const struct {
+                const char *low_name, *high_name;
+                uint64_t low, high;
+        } pairs[] = {
+                {"min", "desired", p->min_bytes, p->desired_bytes},
+                {"desired", "max", p->desired_bytes, p->max_bytes},
+                {"min", "max", p->min_bytes, p->max_bytes},
+        };
+        for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
+                if (pairs[i].low > 0 && pairs[i].high > 0 && pairs[i].low > pairs[i].high)
+                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                                "%s (%s) is above %s (%s); make %s at most %s", pairs[i].low_name,
+                                SIZE_EXACT(pairs[i].low), pairs[i].high_name, SIZE_EXACT(pairs[i].high),
+                                pairs[i].low_name, SIZE_EXACT(pairs[i].high));
+        return 0;
+}
+
+static int parse_level(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        int level = log_level_from_string(value);
+
+        if (level < 0)
+                return error_set(ret_error, ERROR_CONFIG,
+                        "'%.40s' is no log level; write error, warning, notice, info or debug", value);
+        *(int *)field = level;
+        return 0;
+}
+
+static int parse_span(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        return timespan_parse(value, field, ret_error);
+}
+
+static int parse_size(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        return size_parse(value, field, ret_error);
+}
+
+static int parse_size_or_zero(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        if (strcmp(value, "0") != 0)
+                return size_parse(value, field, ret_error);
+        *(uint64_t *)field = 0;
+        return 0;
+}
+
+static int parse_size_or_auto(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        if (strcmp(value, "auto") != 0)
+                return size_parse(value, field, ret_error);
+        *(uint64_t *)field = 0;
+        return 0;
+}
+
+static int parse_count(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        size_t length = strspn(value, "0123456789");
+        unsigned long v =
+                length > 0 && length < 10 && value[length] == '\0' ? strtoul(value, NULL, 10) : ULONG_MAX;
+
+        if (v < key->min || v > key->max)
+                return error_set(ret_error, ERROR_CONFIG, "'%.40s' is not a whole number from %u to %u",
+                        value, key->min, key->max);
+        *(unsigned *)field = (unsigned)v;
+        return 0;
+}
+
+static int parse_socket(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        return partition_socket_parse(value, field, ret_error);
+}
+
+#define HVD_FIELD(f)       .offset = offsetof(struct config, f)
+#define PARTITION_FIELD(f) .offset = offsetof(struct partition_definition, f)
+
+static const struct section hvd_section = {
+        .name = "hvd",
+        .keys =
+                (const struct key[]){
+                        {"log_level", parse_level, HVD_FIELD(log_level)},
+                        {"job_wait", parse_span, HVD_FIELD(job_wait_usec)},
+                        {"block_attempt", parse_span, HVD_FIELD(block_attempt_usec)},
+                        {"pool_total", parse_size_or_auto, HVD_FIELD(pool_total_bytes)},
+                        {"pool_reserve", parse_size_or_zero, HVD_FIELD(pool_reserve_bytes)},
+                        {"jobs_kept", parse_count, HVD_FIELD(jobs_kept), .min = 1, .max = 1000000},
+                        {"jobs_queued", parse_count, HVD_FIELD(jobs_queued), .min = 1, .max = 256},
+                        {0},
+                },
+};
+
+static const struct section partition_section = {
+        .name = "partition",
+        .keys =
+                (const struct key[]){
+                        {"qmp", parse_socket, PARTITION_FIELD(qmp_path), .required = true},
+                        {"channel", parse_socket, PARTITION_FIELD(channel_path), .required = true},
+                        {"min", parse_size, PARTITION_FIELD(profile.min_bytes)},
+                        {"desired", parse_size, PARTITION_FIELD(profile.desired_bytes)},
+                        {"max", parse_size, PARTITION_FIELD(profile.max_bytes)},
+                        {"weight", parse_count, PARTITION_FIELD(profile.weight), .min = 1,
+                                .max = PARTITION_WEIGHT_MAX},
+                        {0},
+                },
+};
+
+static int check_section_line(struct parser *p, const char *text)
+{
+        const char *end = strchr(text, ']');
+
+        if (!end)
+                return parser_fail(p, "'%.60s' has no closing bracket; write [%s]", text, p->section->name);
+        size_t length = end - text - 1;
+        if (length != strlen(p->section->name) || strncmp(text + 1, p->section->name, length) != 0)
+                return parser_fail(p, "Unknown section '%.*s'; the only one here is [%s]",
+                        (int)MIN(length, (size_t)60), text + 1, p->section->name);
+        end += 1 + strspn(end + 1, " \t\r\n");
+        if (*end != '\0' && *end != '#' && *end != ';')
+                return parser_fail(p, "Text behind [%s]; put it on a line of its own", p->section->name);
+        if (p->section_line == 0)
+                p->section_line = p->line;
+        return 0;
+}
+
+/* inih's fgets: one whole line without its indentation, or NULL at the end or at the first error. */
+static char *read_line(char *ret, int size, void *userdata)
+{
+        struct parser *p = userdata;
+        ssize_t length;
+
+        if (p->error.code != ERROR_NONE)
+                return NULL;
+        length = getline(&p->buffer, &p->allocated, p->file);
+        if (length < 0) {
+                if (!feof(p->file))
+                        error_set_errno(&p->error, ERROR_CONFIG, errno, "%s: Cannot be read", p->path);
+                return NULL;
+        }
+        p->line++;
+
+        const char *text = p->buffer + strspn(p->buffer, " \t\r\n");
+        size_t text_length = strcspn(text, "\r\n");
+        if (strlen(p->buffer) != (size_t)length) {
+                parser_fail(p, "A NUL byte; this is no text file");
+                return NULL;
+        }
+        if (text_length >= (size_t)size) {
+                parser_fail(p, "Line of %zu bytes is too long; at most %d are read", text_length, size - 1);
+                return NULL;
+        }
+        if (text[0] == '[' && check_section_line(p, text) < 0)
+                return NULL;
+        memcpy(ret, text, text_length);
+        ret[text_length] = '\0';
+        return ret;
+}
+
+static void describe_keys(const struct section *section, size_t size, char *ret)
+{
+        size_t used = 0;
+
+        for (const struct key *k = section->keys; k->name && used < size; k++)
+                used += (size_t)snprintf(
+                        ret + used, size - used, "%s%s", k == section->keys ? "" : ", ", k->name);
+}
+
+/* inih's handler: 1 to go on. */
+static int on_key(void *userdata, const char *section, const char *name, const char *value)
+{
+        struct parser *p = userdata;
+        const struct key *key = p->section->keys;
+        struct error reason = {0};
+
+        if (section[0] == '\0') {
+                parser_fail(p, "Key '%.50s' stands before any section; write [%s] above it", name,
+                        p->section->name);
+                return 0;
+        }
+        while (key->name && strcmp(key->name, name) != 0)
+                key++;
+        if (!key->name) {
+                char known[160];
+                describe_keys(p->section, sizeof(known), known);
+                parser_fail(p, "Unknown key '%.50s' in [%s]; known are %s", name, p->section->name, known);
+                return 0;
+        }
+        unsigned *key_line = &p->key_lines[key - p->section->keys];
+        if (*key_line > 0) {
+                parser_fail(p, "%s is given twice, first in line %u; keep one", name, *key_line);
+                return 0;
+        }
+        *key_line = p->line;
+        if (key->parse(key, value, (char *)p->target + key->offset, &reason) < 0) {
+                parser_fail(p, "%s: %s", name, reason.message);
+                return 0;
+        }
+        return 1;
+}
+
+static int check_required(struct parser *p)
+{
+        p->line = MAX(p->section_line, 1U);
+        for (const struct key *k = p->section->keys; k->name; k++)
+                if (k->required && p->key_lines[k - p->section->keys] == 0)
+                        return parser_fail(
+                                p, "[%s] has no %s; add '%s = ...'", p->section->name, k->name, k->name);
+        return 0;
+}
+
+static void fclosep(FILE **f)
+{
+        if (*f)
+                fclose(*f);
+}
+
+static int parse_file(struct parser *p, const char *path, const struct section *section, void *target,
+        struct error *ret_error)
+{
+        _cleanup_(fclosep) FILE *file = NULL;
+        _cleanup_close_ int fd = -1;
+        struct stat st;
+
+        *p = (struct parser){.path = path, .section = section, .target = target};
+
+        /* Not to wait for a FIFO's other end. */
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0 || fstat(fd, &st) < 0)
+                return error_set_errno(ret_error, ERROR_CONFIG, errno, "%s: Cannot be read", path);
+        if (!S_ISREG(st.st_mode))
+                return error_set(
+                        ret_error, ERROR_CONFIG, "%s: Not a regular file; make it one, or remove it", path);
+        file = fdopen(fd, "re");
+        if (!file)
+                return error_set(ret_error, ERROR_CONFIG, "%s: Out of memory", path);
+        steal_fd(&fd);
+
+        p->file = file;
+        int bad_line = ini_parse_stream(read_line, p, on_key, p);
+        free(p->buffer);
+        /* inih names the first line that it or the handler did not like, and goes on; ours may come after it.
+         */
+        if (bad_line > 0 && (p->error.code == ERROR_NONE || (unsigned)bad_line < p->line)) {
+                p->line = (unsigned)bad_line;
+                parser_fail(p, "Neither a section nor a key with its value; write [%s] or 'key = value'",
+                        section->name);
+        } else if (bad_line < 0)
+                error_set(&p->error, ERROR_CONFIG, "%s: Out of memory", path);
+        if (p->error.code == ERROR_NONE)
+                check_required(p);
+        if (p->error.code != ERROR_NONE)
+                return error_set(ret_error, ERROR_CONFIG, "%s", p->error.message);
+        return 0;
+}
+
+struct listing {
+        struct dirent **entries;
+        int n;
+};
+
+static void listing_done(struct listing *l)
+{
+        for (int i = 0; i < l->n; i++)
+                free(l->entries[i]);
+        free(l->entries);
+}
+
+static int is_config_name(const struct dirent *e)
+{
+        size_t length = strlen(e->d_name);
+
+        return e->d_name[0] != '.' && length > 5 && strcmp(e->d_name + length - 5, ".conf") == 0;
+}
+
+/* By bytes: alphasort() would follow the locale. */
+static int compare_entries(const struct dirent **a, const struct dirent **b)
+{
+        return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int list_folder(const char *folder, struct listing *ret, struct error *ret_error)
+{
+        ret->n = scandir(folder, &ret->entries, is_config_name, compare_entries);
+        if (ret->n >= 0)
+                return 0;
+        ret->n = 0;
+        ret->entries = NULL;
+        if (errno == ENOENT)
+                return 0;
+        error_set_errno(ret_error, ERROR_CONFIG, errno, "%s: Cannot be listed", folder);
+        return -EINVAL;
+}
+
+static int load_overrides(struct config *c, const char *folder, struct error *ret_error)
+{
+        _cleanup_(listing_done) struct listing l = {0};
+        int e = list_folder(folder, &l, ret_error);
+
+        for (int i = 0; e >= 0 && i < l.n; i++) {
+                _cleanup_free_ char *path = NULL;
+                struct parser p;
+
+                if (asprintf(&path, "%s/%s", folder, l.entries[i]->d_name) < 0)
+                        return error_set(ret_error, ERROR_CONFIG, "Out of memory");
+                e = parse_file(&p, path, &hvd_section, c, ret_error);
+        }
+        return e < 0 ? -EINVAL : 0;
+}
+
+static int load_partition(
+        struct config *c, const char *folder, const char *file_name, struct error *ret_error)
+{
+        struct partition_definition d = {.profile.weight = PARTITION_WEIGHT_DEFAULT};
+        size_t length = strlen(file_name) - strlen(".conf");
+        _cleanup_free_ char *path = NULL;
+        struct error reason;
+        struct parser p;
+
+        if (asprintf(&path, "%s/%s", folder, file_name) < 0)
+                return error_set(ret_error, ERROR_CONFIG, "Out of memory");
+        /* One byte too many is enough for the check of the name to fail. */
+        char name[PARTITION_NAME_MAX + 2] = "";
+        memcpy(name, file_name, MIN(length, sizeof(name) - 1));
+        if (!partition_name_valid(name))
+                return error_set(ret_error, ERROR_CONFIG,
+                        "%s:1: The file's name is no partition name; use 1 to %u of A-Z a-z 0-9 . _ - before "
+                        ".conf, "
+                        "beginning with neither . nor -",
+                        path, PARTITION_NAME_MAX);
+        memcpy(d.name, name, length);
+
+        if (parse_file(&p, path, &partition_section, &d, ret_error) < 0)
+                return -EINVAL;
+        p.line = MAX(p.section_line, 1U);
+        if (partition_definition_check(&d, &reason) < 0) {
+                parser_fail(&p, "%s", reason.message);
+                return error_set(ret_error, ERROR_CONFIG, "%s", p.error.message);
+        }
+        for (size_t i = 0; i < c->n_partitions; i++) {
+                const struct partition_definition *other = &c->partitions[i];
+                const char *shared = NULL;
+
+                for (int j = 0; j < 2; j++)
+                        if (strcmp(j ? d.channel_path : d.qmp_path, other->qmp_path) == 0 ||
+                                strcmp(j ? d.channel_path : d.qmp_path, other->channel_path) == 0)
+                                shared = j ? d.channel_path : d.qmp_path;
+                if (shared)
+                        return error_set(ret_error, ERROR_CONFIG,
+                                "%s:%u: Socket %s belongs to partition %s already; give each its own", path,
+                                p.line, shared, other->name);
+        }
+        c->partitions[c->n_partitions++] = d;
+        return 0;
+}
+
+static int load_partitions(struct config *c, const char *folder, struct error *ret_error)
+{
+        _cleanup_(listing_done) struct listing l = {0};
+        int e = list_folder(folder, &l, ret_error);
+
+        if (e < 0 || l.n == 0)
+                return e;
+        if ((unsigned)l.n > PARTITIONS_MAX)
+                return error_set(ret_error, ERROR_CONFIG,
+                        "%s: %d partitions are too many; at most %u are served", folder, l.n, PARTITIONS_MAX);
+        c->partitions = calloc((size_t)l.n, sizeof(*c->partitions));
+        if (!c->partitions)
+                return error_set(ret_error, ERROR_CONFIG, "Out of memory");
+        for (int i = 0; e >= 0 && i < l.n; i++)
+                e = load_partition(c, folder, l.entries[i]->d_name, ret_error);
+        return e;
+}
+
+struct config *config_free(struct config *c)
+{
+        if (c)
+                free(c->partitions);
+        free(c);
+        return NULL;
+}
+
+static void config_freep(struct config **c)
+{
+        config_free(*c);
+}
+
+int config_load(const char *path, bool must_exist, struct config **ret, struct error *ret_error)
+{
+        _cleanup_(config_freep) struct config *c = NULL;
+        _cleanup_free_ char *overrides = NULL, *partitions = NULL;
+        const char *slash = strrchr(path, '/');
+        struct parser p;
+
+        c = calloc(1, sizeof(*c));
+        if (!c || asprintf(&overrides, "%s.d", path) < 0 ||
+                asprintf(&partitions, "%.*spartitions.d", slash ? (int)(slash - path + 1) : 0, path) < 0)
+                return error_set(ret_error, ERROR_CONFIG, "Out of memory");
+        *c = (struct config){
+                .log_level = LOG_INFO,
+                .job_wait_usec = 5 * 60 * USEC_PER_SEC,
+                .block_attempt_usec = 10 * USEC_PER_SEC,
+                .pool_reserve_bytes = GIB,
+                .jobs_kept = 1000,
+                .jobs_queued = 16,
+        };
+
+        struct error error;
+        int e = parse_file(&p, path, &hvd_section, c, &error);
+        if (e == -ENOENT && !must_exist)
+                e = 0;
+        else if (e < 0 && ret_error)
+                *ret_error = error;
+        if (e >= 0)
+                e = load_overrides(c, overrides, ret_error);
+        if (e >= 0)
+                e = load_partitions(c, partitions, ret_error);
+        if (e < 0)
+                return -EINVAL;
+        *ret = steal_pointer(c);
+        return 0;
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A job: one request on its way to an end.
+ *
+ * QUEUED -> SURVEYING -> (PLUGGING -> ONLINING [-> WITHDRAWING] | OFFLINING <-> UNPLUGGING) -> VERIFYING -> one of the
+ * ends. State changes in job_set_state() alone, which checks the step, logs it and tells the manager. The deadline runs
+ * from the moment of creation, queueing included; when it passes, or an operator cancels, the mechanism is asked to
+ * stop and ends the job itself, in a state that is known. */
+
+#include "hvd/job.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/manager.h"
+#include "hvd/memory/mechanism.h"
+
+const char *job_kind_to_string(enum job_kind k)
+{
+        static const char *const names[JOB_KIND_MAX] = {
+                [JOB_ADD_MEMORY] = "add-memory",
+                [JOB_REMOVE_MEMORY] = "remove-memory",
+                [JOB_RESTORE_MEMORY] = "restore-memory",
+        };
+        return names[k];
+}
+
+const char *job_state_to_string(enum job_state s)
+{
+        static const char *const names[JOB_STATE_MAX] = {
+                [JOB_QUEUED] = "QUEUED",
+                [JOB_SURVEYING] = "SURVEYING",
+                [JOB_PLUGGING] = "PLUGGING",
+                [JOB_ONLINING] = "ONLINING",
+                [JOB_OFFLINING] = "OFFLINING",
+                [JOB_UNPLUGGING] = "UNPLUGGING",
+                [JOB_WITHDRAWING] = "WITHDRAWING",
+                [JOB_VERIFYING] = "VERIFYING",
+                [JOB_DONE] = "DONE",
+                [JOB_PARTIAL] = "PARTIAL",
+                [JOB_FAILED] = "FAILED",
+                [JOB_CANCELLED] = "CANCELLED",
+        };
+        return names[s];
+}
+
+/* Which states may follow which: a row of bits each. Every state that is not an end may end. */
+static bool may_follow(enum job_state from, enum job_state to)
+{
+#define TO(s) (1U << JOB_##s)
+        static const unsigned table[JOB_STATE_MAX] = {
+                [JOB_QUEUED] = TO(SURVEYING),
+                [JOB_SURVEYING] = TO(PLUGGING) | TO(ONLINING) | TO(OFFLINING),
+                [JOB_PLUGGING] = TO(ONLINING) | TO(WITHDRAWING) | TO(VERIFYING),
+                [JOB_ONLINING] = TO(PLUGGING) | TO(WITHDRAWING) | TO(VERIFYING),
+                [JOB_OFFLINING] = TO(UNPLUGGING) | TO(VERIFYING),
+                [JOB_UNPLUGGING] = TO(OFFLINING) | TO(VERIFYING),
+                [JOB_WITHDRAWING] = TO(VERIFYING),
+        };
+#undef TO
+        if (job_state_is_end(from))
+                return false;
+        return job_state_is_end(to) || table[from] & (1U << to);
+}
+
+void job_set_state(struct job *j, enum job_state state)
+{
+        if (j->state == state)
+                return;
+        if (!may_follow(j->state, state)) {
+                log_error("Job %" PRIu32 ": step from %s to %s is not one that a job takes", j->id,
+                        job_state_to_string(j->state), job_state_to_string(state));
+                assert(false);
+        }
+        log_debug("Job %" PRIu32 " of '%s': %s -> %s", j->id, j->partition_name, job_state_to_string(j->state),
+                job_state_to_string(state));
+        j->state = state;
+        if (!job_state_is_end(state))
+                manager_job_changed(j->manager, j);
+}
+
+void job_set_progress(struct job *j, uint64_t progress_bytes)
+{
+        progress_bytes = MIN(progress_bytes, j->request.bytes);
+        if (j->progress_bytes == progress_bytes)
+                return;
+        j->progress_bytes = progress_bytes;
+        manager_job_changed(j->manager, j);
+}
+
+void job_add_done(struct job *j, uint64_t bytes)
+{
+        j->done_bytes += bytes;
+        if (j->progress_bytes < j->done_bytes)
+                j->progress_bytes = j->done_bytes;
+}
+
+void job_add_reason(struct job *j, const char *device, uint64_t block, const struct error *error)
+{
+        if (j->n_reasons == JOB_REASONS_MAX)
+                return;
+        struct job_reason *grown = reallocarray(j->reasons, j->n_reasons + 1, sizeof(*grown));
+        if (!grown)
+                return;
+        j->reasons = grown;
+
+        struct job_reason *r = &grown[j->n_reasons++];
+        *r = (struct job_reason){ .error = *error };
+        snprintf(r->device, sizeof(r->device), "%s", device ?: "");
+        if (block != UINT64_MAX)
+                snprintf(r->block, sizeof(r->block), "0x%" PRIx64, block);
+}
+
+void job_add_plan(struct job *j, const char *format, ...)
+{
+        va_list ap;
+
+        if (j->n_plan == JOB_PLAN_MAX)
+                return;
+        va_start(ap, format);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        int r = vasprintf(&j->plan[j->n_plan], format, ap);
+#pragma GCC diagnostic pop
+        va_end(ap);
+        if (r >= 0)
+                j->n_plan++;
+}
+
+uint64_t job_left_usec(const struct job *j)
+{
+        uint64_t now = now_monotonic_usec();
+
+        return j->deadline_usec > now ? j->deadline_usec - now : 0;
+}
+
+double job_progress(const struct job *j)
+{
+        if (job_state_is_end(j->state) && j->state == JOB_DONE)
+                return 1.0;
+        return j->request.bytes ? (double) j->progress_bytes / (double) j->request.bytes : 0.0;
+}
+
+uint64_t job_elapsed_usec(const struct job *j)
+{
+        return (j->ended_usec ?: now_monotonic_usec()) - j->created_usec;
+}
+
+static enum job_state end_state(const struct job *j)
+{
+        if (j->request.dry_run)
+                return j->n_reasons ? JOB_FAILED : JOB_DONE;
+        if (j->done_bytes >= j->request.bytes)
+                return JOB_DONE;
+        if (j->done_bytes > 0)
+                return JOB_PARTIAL;
+        return j->stop == JOB_STOP_CANCEL ? JOB_CANCELLED : JOB_FAILED;
+}
+
+static void add_stop_reason(struct job *j)
+{
+        struct error error;
+
+        if (j->done_bytes >= j->request.bytes)
+                return;
+        if (j->stop == JOB_STOP_CANCEL)
+                error_set(&error, ERROR_CANCELLED, "The job was cancelled");
+        else if (j->stop == JOB_STOP_DEADLINE)
+                error_set(&error, ERROR_DEADLINE, "The time limit of %.1f s passed%s",
+                        (double) j->request.wait_usec / (double) USEC_PER_SEC,
+                        j->state == JOB_QUEUED ? " while the job was queued behind another one" : "");
+        else
+                return;
+        job_add_reason(j, NULL, UINT64_MAX, &error);
+}
+
+static void end(struct job *j)
+{
+        j->finish_source = sd_event_source_disable_unref(j->finish_source);
+        if (j->work && j->mechanism) {
+                j->mechanism->free_work(j);
+                j->work = NULL;
+        }
+        add_stop_reason(j);
+        j->ended_usec = now_monotonic_usec();
+        j->deadline_timer = sd_event_source_disable_unref(j->deadline_timer);
+        job_set_state(j, end_state(j));
+        log_info("Job %" PRIu32 ": %s of %s for '%s' ends %s, %s in %.3f s%s%s", j->id,
+                job_kind_to_string(j->request.kind), SIZE(j->request.bytes), j->partition_name,
+                job_state_to_string(j->state), SIZE(j->done_bytes),
+                (double) job_elapsed_usec(j) / (double) USEC_PER_SEC, j->n_reasons ? ": " : "",
+                j->n_reasons ? j->reasons[0].error.message : "");
+        manager_job_ended(j->manager, j);
+}
+
+static int on_finish(sd_event_source *s, void *userdata)
+{
+        end(userdata);
+        return 0;
+}
+
+void job_finish(struct job *j)
+{
+        if (j->finish_source || job_state_is_end(j->state))
+                return;
+        int r = sd_event_add_defer(manager_event(j->manager), &j->finish_source, on_finish, j);
+        if (r < 0) {
+                log_error("Job %" PRIu32 " cannot end: %s", j->id, strerrordesc_np(-r));
+                abort(); /* out of memory in the one place that must not fail: restart and derive all again */
+        }
+        sd_event_source_set_priority(j->finish_source, SD_EVENT_PRIORITY_IMPORTANT);
+}
+
+void job_abort(struct job *j)
+{
+        if (job_state_is_end(j->state))
+                return;
+        j->stop = JOB_STOP_CANCEL;
+        end(j);
+}
+
+void job_stop(struct job *j, enum job_stop why)
+{
+        if (job_state_is_end(j->state) || j->finish_source)
+                return;
+        if (j->stop == JOB_STOP_NO)
+                j->stop = why;
+        log_debug("Job %" PRIu32 " is to stop: %s", j->id, why == JOB_STOP_CANCEL ? "cancelled" : "deadline");
+        if (j->state == JOB_QUEUED)
+                job_finish(j);
+        else
+                j->mechanism->stop(j);
+}
+
+static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        job_stop(userdata, JOB_STOP_DEADLINE);
+        return 0;
+}
+
+void job_start(struct job *j)
+{
+        job_set_state(j, JOB_SURVEYING);
+        j->mechanism->start(j);
+}
+
+struct job *job_free(struct job *j)
+{
+        if (!j)
+                return NULL;
+        if (j->work && j->mechanism)
+                j->mechanism->free_work(j);
+        sd_event_source_disable_unref(j->deadline_timer);
+        sd_event_source_disable_unref(j->finish_source);
+        for (size_t i = 0; i < j->n_plan; i++)
+                free(j->plan[i]);
+        free(j->reasons);
+        free(j);
+        return NULL;
+}
+
+int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request, struct job **ret)
+{
+        struct timespec now;
+        struct job *j = calloc(1, sizeof(*j));
+        if (!j)
+                return -ENOMEM;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        j->manager = m;
+        j->partition = p;
+        j->id = id;
+        j->request = *request;
+        j->request.method = NULL; /* the mechanism stands for it */
+        snprintf(j->partition_name, sizeof(j->partition_name), "%s", p->definition.name);
+        j->created_realtime_usec = (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000;
+        j->created_usec = now_monotonic_usec();
+        j->deadline_usec = j->created_usec + request->wait_usec;
+        int r = sd_event_add_time(manager_event(m), &j->deadline_timer, CLOCK_MONOTONIC, j->deadline_usec, 1,
+                on_deadline, j);
+        if (r < 0) {
+                job_free(j);
+                return r;
+        }
+        *ret = j;
+        return 0;
+}

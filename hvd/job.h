@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <systemd/sd-event.h>
+
+#include "common/error.h"
+#include "hvd/partition.h"
+#include "hvd/plan.h"
+
+struct mechanism;
+
+enum job_kind {
+        JOB_ADD_MEMORY,
+        JOB_REMOVE_MEMORY,
+        JOB_RESTORE_MEMORY, /* of hvd's own accord: plugged blocks that are offline come online again */
+        JOB_KIND_MAX,
+};
+const char *job_kind_to_string(enum job_kind k);
+
+enum job_state {
+        JOB_QUEUED,
+        JOB_SURVEYING,   /* both ends are asked, the plan is made */
+        JOB_PLUGGING,    /* add: the guest is prepared, devices are plugged */
+        JOB_ONLINING,    /* add: the guest brings their blocks online */
+        JOB_OFFLINING,   /* remove: the guest takes blocks offline */
+        JOB_UNPLUGGING,  /* remove: a device whose blocks are all offline is unplugged */
+        JOB_WITHDRAWING, /* add: what did not come online is taken out again */
+        JOB_VERIFYING,   /* both ends are compared */
+        JOB_DONE,
+        JOB_PARTIAL,
+        JOB_FAILED,
+        JOB_CANCELLED,
+        JOB_STATE_MAX,
+};
+const char *job_state_to_string(enum job_state s); /* "QUEUED" ... */
+static inline bool job_state_is_end(enum job_state s)
+{
+        return s >= JOB_DONE;
+}
+
+struct job_request {
+        enum job_kind kind;
+        uint64_t bytes;
+        const char *method;          /* NULL: auto */
+        enum zone_policy zone;       /* add */
+        int node;                    /* -1: any */
+        char device[PLATFORM_ID_MAX];/* remove: only this one; empty: any */
+        uint64_t wait_usec;          /* limit for the whole job, queueing included */
+        bool dry_run, all_or_nothing;
+};
+
+struct job_reason {
+        char device[PLATFORM_ID_MAX]; /* empty: of the job as a whole */
+        char block[24];               /* the block's address, "0x140000000", or empty */
+        struct error error;
+};
+
+#define JOB_REASONS_MAX 512U
+#define JOB_PLAN_MAX    (PLAN_DEVICES_MAX + 8U)
+
+enum job_stop {
+        JOB_STOP_NO,
+        JOB_STOP_CANCEL,
+        JOB_STOP_DEADLINE,
+};
+
+/* One request, as an explicit state machine. job.c changes state, one place only; the mechanism that carries it out
+ * calls the functions below. */
+struct job {
+        struct manager *manager;
+        struct partition *partition; /* NULL once it ended and the partition was removed */
+        TAILQ_ENTRY(job) entry;      /* the manager's list, by id */
+        uint32_t id;
+        char partition_name[64];
+        struct job_request request;
+        enum job_state state;
+        enum job_stop stop;
+
+        uint64_t done_bytes;       /* confirmed by both ends */
+        uint64_t progress_bytes;   /* with what is under way */
+        uint64_t movable_bytes, kernel_bytes;
+        struct job_reason *reasons;
+        size_t n_reasons;
+        char *plan[JOB_PLAN_MAX];
+        size_t n_plan;
+
+        uint64_t created_realtime_usec;
+        uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
+        uint64_t deadline_usec;            /* CLOCK_MONOTONIC */
+        sd_event_source *deadline_timer;
+        sd_event_source *finish_source;
+
+        const struct mechanism *mechanism;
+        void *work;                /* the mechanism's, while the job is active */
+};
+
+int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request, struct job **ret);
+struct job *job_free(struct job *j);
+
+/* The partition is ours now: the mechanism begins. */
+void job_start(struct job *j);
+/* An operator's wish, or the deadline: the mechanism stops at the next safe point and the job ends by itself. */
+void job_stop(struct job *j, enum job_stop why);
+
+/* For mechanisms. */
+void job_set_state(struct job *j, enum job_state state);
+void job_set_progress(struct job *j, uint64_t progress_bytes);
+void job_add_done(struct job *j, uint64_t bytes);
+/* Block: its address, or UINT64_MAX for none; device may be NULL. */
+void job_add_reason(struct job *j, const char *device, uint64_t block, const struct error *error);
+void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
+/* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from the event
+ * loop, never from inside this call. */
+void job_finish(struct job *j);
+/* Ends the job here and now, as it is, without its mechanism: its partition is about to go. */
+void job_abort(struct job *j);
+/* Time left until the deadline. */
+uint64_t job_left_usec(const struct job *j);
+
+double job_progress(const struct job *j);
+uint64_t job_elapsed_usec(const struct job *j);

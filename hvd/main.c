@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* hvd: command line, configuration, wiring. */
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/bus/bus.h"
+#include "hvd/config.h"
+#include "hvd/manager.h"
+#include "hvd/store/store.h"
+
+static const char *arg_bus = "system";
+static const char *arg_config;
+static const char *arg_state_dir;
+static int arg_log_level = -1;
+
+struct hvd {
+        sd_event *event;
+        struct manager *manager;
+        struct bus *bus;
+};
+
+static void help(void)
+{
+        printf("hvd [OPTIONS...]\n\n"
+               "Moves memory in and out of running QEMU guests.\n\n"
+               "  --bus system|session|ADDRESS   the bus to serve (system)\n"
+               "  --config FILE                  configuration (" CONFIG_PATH_DEFAULT ")\n"
+               "  --state-dir DIR                where state is kept ($STATE_DIRECTORY, or /var/lib/opendlpar)\n"
+               "  --log-level LEVEL              error, warning, notice, info or debug\n"
+               "  --version, --help\n\n"
+               "See hvd(8).\n");
+}
+
+/* 1: go on; 0: done; -EINVAL: said what is wrong. */
+static int parse_argv(int argc, char **argv)
+{
+        enum { ARG_BUS = 0x100, ARG_CONFIG, ARG_STATE_DIR, ARG_LOG_LEVEL, ARG_VERSION };
+        static const struct option options[] = {
+                { "bus", required_argument, NULL, ARG_BUS },
+                { "config", required_argument, NULL, ARG_CONFIG },
+                { "state-dir", required_argument, NULL, ARG_STATE_DIR },
+                { "log-level", required_argument, NULL, ARG_LOG_LEVEL },
+                { "version", no_argument, NULL, ARG_VERSION },
+                { "help", no_argument, NULL, 'h' },
+                {},
+        };
+        int c;
+
+        while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                switch (c) {
+                case ARG_BUS:
+                        arg_bus = optarg;
+                        break;
+                case ARG_CONFIG:
+                        arg_config = optarg;
+                        break;
+                case ARG_STATE_DIR:
+                        arg_state_dir = optarg;
+                        break;
+                case ARG_LOG_LEVEL:
+                        arg_log_level = log_level_from_string(optarg);
+                        if (arg_log_level < 0) {
+                                fprintf(stderr, "hvd: '%s' is no log level; there are error, warning, notice, info and debug\n",
+                                        optarg);
+                                return -EINVAL;
+                        }
+                        break;
+                case ARG_VERSION:
+                        puts("hvd " PROJECT_VERSION);
+                        return 0;
+                case 'h':
+                        help();
+                        return 0;
+                default:
+                        return -EINVAL;
+                }
+        if (optind < argc) {
+                fprintf(stderr, "hvd: '%s' is not expected; hvd takes only options, see --help\n", argv[optind]);
+                return -EINVAL;
+        }
+        return 1;
+}
+
+static int load_config(struct config **ret, struct error *ret_error)
+{
+        return config_load(arg_config ?: CONFIG_PATH_DEFAULT, arg_config != NULL, ret, ret_error);
+}
+
+static void apply_log_level(const struct config *c)
+{
+        log_set_max_level(arg_log_level >= 0 ? arg_log_level : c->log_level);
+}
+
+static int open_store(struct store **ret, struct error *ret_error)
+{
+        const char *dir = arg_state_dir ?: getenv("STATE_DIRECTORY") ?: "/var/lib/opendlpar";
+        _cleanup_free_ char *path = NULL;
+
+        if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+                return error_set_errno(ret_error, ERROR_INTERNAL, errno, "The state folder %s cannot be made", dir);
+        if (asprintf(&path, "%s/hvd.sqlite", dir) < 0)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        return store_open(path, ret, ret_error);
+}
+
+static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+        struct hvd *h = userdata;
+        struct config *config;
+        struct error error;
+
+        sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long) now_monotonic_usec());
+        if (load_config(&config, &error) < 0)
+                log_error("%s. The configuration stays as it was", error.message);
+        else {
+                apply_log_level(config);
+                manager_reconfigure(h->manager, config);
+                log_notice("The configuration was read again");
+        }
+        sd_notify(false, "READY=1");
+        return 0;
+}
+
+static void hvd_done(struct hvd *h)
+{
+        bus_free(h->bus);
+        manager_free(h->manager);
+        sd_event_unref(h->event);
+}
+
+static int set_up(struct hvd *h, struct error *ret_error)
+{
+        struct config *config = NULL;
+        struct store *store = NULL;
+        sigset_t mask;
+
+        int r = load_config(&config, ret_error);
+        if (r < 0)
+                return r;
+        apply_log_level(config);
+        r = open_store(&store, ret_error);
+        if (r < 0) {
+                config_free(config);
+                return r;
+        }
+
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGTERM);
+        sigaddset(&mask, SIGINT);
+        sigaddset(&mask, SIGHUP);
+        sigprocmask(SIG_BLOCK, &mask, NULL);
+        signal(SIGPIPE, SIG_IGN);
+        r = sd_event_default(&h->event);
+        if (r >= 0)
+                r = sd_event_add_signal(h->event, NULL, SIGTERM, NULL, NULL);
+        if (r >= 0)
+                r = sd_event_add_signal(h->event, NULL, SIGINT, NULL, NULL);
+        if (r >= 0)
+                r = sd_event_add_signal(h->event, NULL, SIGHUP, on_hangup, h);
+        if (r >= 0)
+                r = sd_event_set_watchdog(h->event, true);
+        if (r < 0) {
+                config_free(config);
+                store_free(store);
+                return error_set_errno(ret_error, ERROR_INTERNAL, r, "The event loop could not be set up");
+        }
+
+        r = manager_new(h->event, config, store, &h->manager, ret_error);
+        if (r < 0)
+                return r;
+        return bus_new(h->event, arg_bus, h->manager, &h->bus, ret_error);
+}
+
+int main(int argc, char **argv)
+{
+        _cleanup_(hvd_done) struct hvd h = { 0 };
+        struct error error;
+
+        int r = parse_argv(argc, argv);
+        if (r <= 0)
+                return r < 0 ? 2 : EXIT_SUCCESS;
+        if (set_up(&h, &error) < 0) {
+                log_error("%s", error.message);
+                return EXIT_FAILURE;
+        }
+        log_info("hvd " PROJECT_VERSION " serves " BUS_NAME " on the bus '%s'", arg_bus);
+        sd_notify(false, "READY=1");
+        r = sd_event_loop(h.event);
+        sd_notify(false, "STOPPING=1");
+        return r < 0 ? EXIT_FAILURE : r;
+}

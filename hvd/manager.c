@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Owns the partitions, the jobs and the pool.
+ *
+ * A partition has at most one active job; others wait in the order of their ids, their deadlines running. Jobs that ended
+ * stay in memory until MANAGER_JOBS_ENDED_KEPT newer ones have ended; the store keeps more. What `define` said is in the
+ * store; partitions of files are as the files say. */
+
+#include "hvd/manager.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/json.h"
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/memory/mechanism.h"
+#include "hvd/memory/restore.h"
+
+#define RESTORE_WAIT_USEC (60 * USEC_PER_SEC)
+
+struct manager {
+        sd_event *event;
+        struct config *config;
+        struct store *store;
+        TAILQ_HEAD(partition_list, partition) partitions; /* by name */
+        size_t n_partitions;
+        TAILQ_HEAD(job_list, job) jobs; /* by id */
+        unsigned n_ended;
+        const struct manager_observer *observer;
+        void *observer_userdata;
+        uint64_t host_bytes;
+};
+
+#define NOTIFY(m, what, ...)                                                   \
+        do {                                                                   \
+                if ((m)->observer)                                             \
+                        (m)->observer->what(__VA_ARGS__ __VA_OPT__(, )(m)->observer_userdata); \
+        } while (0)
+
+/* --- partitions --- */
+
+struct partition *manager_find_partition(struct manager *m, const char *name)
+{
+        struct partition *p;
+
+        TAILQ_FOREACH(p, &m->partitions, entry)
+                if (strcmp(p->definition.name, name) == 0)
+                        return p;
+        return NULL;
+}
+
+struct partition *manager_next_partition(struct manager *m, struct partition *after)
+{
+        return after ? TAILQ_NEXT(after, entry) : TAILQ_FIRST(&m->partitions);
+}
+
+/* A socket serves one client: two partitions on one would take turns and both see a stranger's guest. */
+static int check_sockets(struct manager *m, const struct partition_definition *d, struct error *ret_error)
+{
+        struct partition *p;
+
+        TAILQ_FOREACH(p, &m->partitions, entry)
+                if (strcmp(p->definition.qmp_path, d->qmp_path) == 0 ||
+                        strcmp(p->definition.channel_path, d->channel_path) == 0)
+                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                                "Partition '%s' already uses one of these sockets; each guest needs its own",
+                                p->definition.name);
+        return 0;
+}
+
+static int add_partition(struct manager *m, const struct partition_definition *d, bool from_file,
+        struct partition **ret, struct error *ret_error)
+{
+        struct partition *p, *other;
+        int r = partition_definition_check(d, ret_error);
+        if (r < 0)
+                return r;
+        if (manager_find_partition(m, d->name))
+                return error_set(ret_error, ERROR_PARTITION_EXISTS,
+                        "Partition '%s' is already defined; undefine it first to define it anew", d->name);
+        if (m->n_partitions >= MANAGER_PARTITIONS_MAX)
+                return error_set(ret_error, ERROR_LIMIT, "There are %u partitions already, which is the limit",
+                        MANAGER_PARTITIONS_MAX);
+        r = check_sockets(m, d, ret_error);
+        if (r < 0)
+                return r;
+        r = partition_new(m, m->event, d, &p, ret_error);
+        if (r < 0)
+                return r;
+        p->from_file = from_file;
+
+        TAILQ_FOREACH(other, &m->partitions, entry)
+                if (strcmp(other->definition.name, d->name) > 0)
+                        break;
+        if (other)
+                TAILQ_INSERT_BEFORE(other, p, entry);
+        else
+                TAILQ_INSERT_TAIL(&m->partitions, p, entry);
+        m->n_partitions++;
+        NOTIFY(m, partition_added, p);
+        if (ret)
+                *ret = p;
+        return 0;
+}
+
+static void end_jobs_of(struct manager *m, struct partition *p);
+
+static void drop_partition(struct manager *m, struct partition *p)
+{
+        end_jobs_of(m, p);
+        NOTIFY(m, partition_removed, p);
+        TAILQ_REMOVE(&m->partitions, p, entry);
+        m->n_partitions--;
+        partition_free(p);
+        NOTIFY(m, pool_changed);
+}
+
+int manager_define(struct manager *m, const struct partition_definition *d, struct partition **ret,
+        struct error *ret_error)
+{
+        struct partition *p;
+        int r = add_partition(m, d, false, &p, ret_error);
+        if (r < 0)
+                return r;
+        r = store_partition_put(m->store, d, ret_error);
+        if (r < 0) {
+                drop_partition(m, p);
+                return r;
+        }
+        *ret = p;
+        return 0;
+}
+
+int manager_undefine(struct manager *m, const char *name, struct error *ret_error)
+{
+        struct partition *p = manager_find_partition(m, name);
+
+        if (!p)
+                return error_set(ret_error, ERROR_UNKNOWN_PARTITION, "There is no partition '%s'", name);
+        if (p->from_file)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition '%s' is defined by a file in partitions.d; remove the file and reload hvd", name);
+        int r = store_partition_delete(m->store, name, ret_error);
+        if (r < 0)
+                return r;
+        drop_partition(m, p);
+        return 0;
+}
+
+void manager_partition_changed(struct manager *m, struct partition *p)
+{
+        NOTIFY(m, partition_changed, p);
+}
+
+/* --- jobs --- */
+
+static const char *reasons_to_json(const struct job *j, struct json_object **ret)
+{
+        struct json_object *array = json_object_new_array();
+
+        *ret = array;
+        for (size_t i = 0; array && i < j->n_reasons; i++) {
+                struct json_object *o = json_object_new_object();
+                const struct job_reason *r = &j->reasons[i];
+
+                if (!o || json_add_string(o, "device", r->device) < 0 || json_add_string(o, "block", r->block) < 0 ||
+                        json_add_string(o, "code", error_code_name(r->error.code)) < 0 ||
+                        json_add_string(o, "message", r->error.message) < 0) {
+                        json_object_put(o);
+                        break;
+                }
+                json_array_add(array, o);
+        }
+        return (array ? json_object_to_json_string_ext(array, JSON_C_TO_STRING_PLAIN) : NULL) ?: "[]";
+}
+
+static void store_job(struct manager *m, const struct job *j)
+{
+        _cleanup_json_ struct json_object *reasons = NULL;
+        struct error error;
+        struct store_job s = {
+                .id = j->id,
+                .partition = j->partition_name,
+                .kind = job_kind_to_string(j->request.kind),
+                .state = job_state_to_string(j->state),
+                .requested_bytes = j->request.bytes,
+                .done_bytes = j->done_bytes,
+                .created_usec = j->created_realtime_usec,
+                .ended_usec = j->ended_usec ? j->created_realtime_usec + (j->ended_usec - j->created_usec) : 0,
+                .deadline_usec = j->created_realtime_usec + j->request.wait_usec,
+                .reasons = reasons_to_json(j, &reasons),
+        };
+
+        if (store_job_put(m->store, &s, &error) < 0)
+                log_warning("Job %" PRIu32 " could not be stored: %s", j->id, error.message);
+}
+
+struct job *manager_find_job(struct manager *m, uint32_t id)
+{
+        struct job *j;
+
+        TAILQ_FOREACH(j, &m->jobs, entry)
+                if (j->id == id)
+                        return j;
+        return NULL;
+}
+
+struct job *manager_next_job(struct manager *m, struct job *after)
+{
+        return after ? TAILQ_NEXT(after, entry) : TAILQ_FIRST(&m->jobs);
+}
+
+void manager_job_changed(struct manager *m, struct job *j)
+{
+        NOTIFY(m, job_changed, j);
+}
+
+static void forget_job(struct manager *m, struct job *j)
+{
+        if (j->ended_usec)
+                m->n_ended--;
+        NOTIFY(m, job_forgotten, j);
+        TAILQ_REMOVE(&m->jobs, j, entry);
+        job_free(j);
+}
+
+static void trim_jobs(struct manager *m)
+{
+        struct job *j = TAILQ_FIRST(&m->jobs);
+
+        while (j && m->n_ended > MANAGER_JOBS_ENDED_KEPT) {
+                struct job *next = TAILQ_NEXT(j, entry);
+                if (j->ended_usec)
+                        forget_job(m, j);
+                j = next;
+        }
+}
+
+static void start_next_job(struct manager *m, struct partition *p)
+{
+        struct job *j;
+
+        if (p->active)
+                return;
+        TAILQ_FOREACH(j, &m->jobs, entry)
+                if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
+                        p->active = j;
+                        p->settled_bytes = partition_current_bytes(p);
+                        job_start(j);
+                        return;
+                }
+}
+
+void manager_job_ended(struct manager *m, struct job *j)
+{
+        struct partition *p = j->partition;
+        struct error error;
+
+        m->n_ended++;
+        store_job(m, j);
+        if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
+                log_warning("Old jobs could not be dropped from the store: %s", error.message);
+        NOTIFY(m, job_ended, j);
+
+        j->partition = NULL;
+        if (p && p->active == j) {
+                p->active = NULL;
+                /* A job that did not go as planned may have left something half done. A restore that failed is not
+                 * repeated before something changes. */
+                partition_settle(p,
+                        j->state != JOB_DONE && !j->request.dry_run && j->request.kind != JOB_RESTORE_MEMORY);
+                start_next_job(m, p);
+        }
+        NOTIFY(m, pool_changed);
+        trim_jobs(m);
+}
+
+static struct job *find_live_job(struct manager *m, const struct partition *p)
+{
+        struct job *j;
+
+        TAILQ_FOREACH(j, &m->jobs, entry)
+                if (j->partition == p)
+                        return j;
+        return NULL;
+}
+
+/* The partition goes: its jobs end at once, as they are. */
+static void end_jobs_of(struct manager *m, struct partition *p)
+{
+        struct job *j;
+        struct error error;
+
+        error_set(&error, ERROR_CANCELLED, "The partition was undefined");
+        p->active = NULL;
+        while ((j = find_live_job(m, p))) {
+                job_add_reason(j, NULL, UINT64_MAX, &error);
+                job_abort(j);
+        }
+}
+
+static int submit(struct manager *m, struct partition *p, const struct job_request *request,
+        const struct mechanism *mechanism, struct job **ret, struct error *ret_error)
+{
+        uint32_t id;
+        struct job *j;
+        int r = store_job_next_id(m->store, &id, ret_error);
+        if (r < 0)
+                return r;
+        r = job_new(m, p, id, request, &j);
+        if (r < 0)
+                return error_set_errno(ret_error, ERROR_INTERNAL, r, "The job could not be made");
+        j->mechanism = mechanism;
+        TAILQ_INSERT_TAIL(&m->jobs, j, entry);
+        store_job(m, j);
+        NOTIFY(m, job_added, j);
+        start_next_job(m, p);
+        if (ret)
+                *ret = j;
+        return 0;
+}
+
+int manager_submit(struct manager *m, struct partition *p, const struct job_request *request, struct job **ret,
+        struct error *ret_error)
+{
+        const struct mechanism *mechanism;
+        struct job_request complete = *request;
+        size_t n_queued = 0;
+        struct job *j;
+
+        int r = mechanism_find(request->kind, request->method, &mechanism, ret_error);
+        if (r < 0)
+                return r;
+        if (request->bytes == 0)
+                return error_set(ret_error, ERROR_INVALID_SIZE, "Nothing to move: the size is zero");
+        r = partition_check_usable(p, ret_error);
+        if (r < 0)
+                return r;
+        /* What an active or a waiting job will have changed is not known yet: then the job itself plans, and refuses. */
+        if (!p->active) {
+                r = mechanism->check(p, request, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        TAILQ_FOREACH(j, &m->jobs, entry)
+                n_queued += j->partition == p && j->state == JOB_QUEUED;
+        if (n_queued >= m->config->jobs_queued)
+                return error_set(ret_error, ERROR_BUSY, "Partition '%s' has %zu jobs waiting already",
+                        p->definition.name, n_queued);
+
+        if (!complete.wait_usec)
+                complete.wait_usec = m->config->job_wait_usec;
+        return submit(m, p, &complete, mechanism, ret, ret_error);
+}
+
+void manager_partition_ready(struct manager *m, struct partition *p)
+{
+        struct job_request request = { .kind = JOB_RESTORE_MEMORY, .node = -1, .wait_usec = RESTORE_WAIT_USEC };
+        struct error error;
+
+        /* A job under way has things half done by intention, and when it ends badly this is asked again. */
+        if (p->active || !restore_is_due(p, &request.bytes))
+                return;
+        if (submit(m, p, &request, &mechanism_restore, NULL, &error) < 0)
+                log_warning("Partition '%s' could not be restored: %s", p->definition.name, error.message);
+}
+
+/* --- the pool --- */
+
+static uint64_t read_host_bytes(void)
+{
+        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+        return pages > 0 && page > 0 ? (uint64_t) pages * (uint64_t) page : 0;
+}
+
+struct pool_account manager_pool(struct manager *m)
+{
+        struct pool_account a = {
+                .reserved_bytes = m->config->pool_reserve_bytes,
+                .total_bytes = m->config->pool_total_bytes,
+        };
+        struct partition *p;
+        uint64_t used = 0;
+
+        if (!a.total_bytes)
+                a.total_bytes = m->host_bytes - MIN(m->host_bytes, a.reserved_bytes);
+        TAILQ_FOREACH(p, &m->partitions, entry)
+                used += partition_current_bytes(p);
+        a.free_bytes = a.total_bytes - MIN(used, a.total_bytes);
+        return a;
+}
+
+/* --- configuration --- */
+
+static bool same_definition(const struct partition_definition *a, const struct partition_definition *b)
+{
+        return strcmp(a->name, b->name) == 0 && strcmp(a->qmp_path, b->qmp_path) == 0 &&
+                strcmp(a->channel_path, b->channel_path) == 0 && a->profile.min_bytes == b->profile.min_bytes &&
+                a->profile.desired_bytes == b->profile.desired_bytes &&
+                a->profile.max_bytes == b->profile.max_bytes && a->profile.weight == b->profile.weight;
+}
+
+static const struct partition_definition *find_definition(const struct config *c, const char *name)
+{
+        for (size_t i = 0; i < c->n_partitions; i++)
+                if (strcmp(c->partitions[i].name, name) == 0)
+                        return &c->partitions[i];
+        return NULL;
+}
+
+static void take_partitions(struct manager *m)
+{
+        struct partition *p, *next;
+        struct error error;
+
+        for (p = TAILQ_FIRST(&m->partitions); p; p = next) {
+                const struct partition_definition *d = find_definition(m->config, p->definition.name);
+
+                next = TAILQ_NEXT(p, entry);
+                if (p->from_file && (!d || !same_definition(d, &p->definition)))
+                        drop_partition(m, p);
+        }
+        for (size_t i = 0; i < m->config->n_partitions; i++) {
+                const struct partition_definition *d = &m->config->partitions[i];
+
+                p = manager_find_partition(m, d->name);
+                if (p && p->from_file)
+                        continue;
+                if (add_partition(m, d, true, NULL, &error) < 0)
+                        log_error("partitions.d: %s", error.message);
+        }
+}
+
+void manager_reconfigure(struct manager *m, struct config *config)
+{
+        config_free(m->config);
+        m->config = config;
+        take_partitions(m);
+        NOTIFY(m, pool_changed);
+}
+
+sd_event *manager_event(struct manager *m)
+{
+        return m->event;
+}
+
+const struct config *manager_config(struct manager *m)
+{
+        return m->config;
+}
+
+/* --- life --- */
+
+void manager_set_observer(struct manager *m, const struct manager_observer *observer, void *userdata)
+{
+        m->observer = observer;
+        m->observer_userdata = userdata;
+}
+
+static int on_stored_partition(const struct partition_definition *d, void *userdata)
+{
+        struct manager *m = userdata;
+        struct error error;
+
+        if (add_partition(m, d, false, NULL, &error) < 0)
+                log_error("Partition '%s', which was defined before, is left out: %s", d->name, error.message);
+        return 0;
+}
+
+struct manager *manager_free(struct manager *m)
+{
+        if (!m)
+                return NULL;
+        m->observer = NULL;
+        while (!TAILQ_EMPTY(&m->jobs))
+                forget_job(m, TAILQ_FIRST(&m->jobs));
+        while (!TAILQ_EMPTY(&m->partitions)) {
+                struct partition *p = TAILQ_FIRST(&m->partitions);
+                TAILQ_REMOVE(&m->partitions, p, entry);
+                partition_free(p);
+        }
+        config_free(m->config);
+        store_free(m->store);
+        sd_event_unref(m->event);
+        free(m);
+        return NULL;
+}
+
+int manager_new(sd_event *event, struct config *config, struct store *store, struct manager **ret,
+        struct error *ret_error)
+{
+        struct timespec now;
+        unsigned n_interrupted = 0;
+        struct manager *m = calloc(1, sizeof(*m));
+        if (!m)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+
+        m->event = sd_event_ref(event);
+        m->config = config;
+        m->store = store;
+        m->host_bytes = read_host_bytes();
+        TAILQ_INIT(&m->partitions);
+        TAILQ_INIT(&m->jobs);
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        uint64_t now_usec = (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000;
+        int r = store_jobs_interrupt(store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, ret_error);
+        if (r >= 0)
+                take_partitions(m);
+        if (r >= 0)
+                r = store_partition_foreach(store, on_stored_partition, m, ret_error);
+        if (r < 0) {
+                manager_free(m);
+                return r;
+        }
+        if (n_interrupted)
+                log_notice("%u jobs were interrupted by the last end of hvd; what they had moved stays", n_interrupted);
+        *ret = m;
+        return 0;
+}

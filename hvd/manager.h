@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "common/error.h"
+#include "hvd/config.h"
+#include "hvd/job.h"
+#include "hvd/partition.h"
+#include "hvd/store/store.h"
+
+/* Owns the partitions, the jobs and the pool; the only place where they meet. */
+struct manager;
+
+/* How the bus learns of what happens. All are called synchronously; changed ones may come often. */
+struct manager_observer {
+        void (*partition_added)(struct partition *p, void *userdata);
+        void (*partition_removed)(struct partition *p, void *userdata); /* about to be freed */
+        void (*partition_changed)(struct partition *p, void *userdata);
+        void (*job_added)(struct job *j, void *userdata);
+        void (*job_changed)(struct job *j, void *userdata);
+        void (*job_ended)(struct job *j, void *userdata);
+        void (*job_forgotten)(struct job *j, void *userdata); /* about to be freed */
+        void (*pool_changed)(void *userdata);
+};
+
+#define MANAGER_PARTITIONS_MAX   1024U
+#define MANAGER_JOBS_ENDED_KEPT  128U /* readable on the bus after they ended */
+#define MANAGER_QUEUE_MAX        64U  /* jobs waiting for one partition */
+
+/* Takes ownership of config and store. Partitions from both are defined at once. */
+int manager_new(sd_event *event, struct config *config, struct store *store, struct manager **ret,
+        struct error *ret_error);
+struct manager *manager_free(struct manager *m);
+/* At most one; NULL removes it. */
+void manager_set_observer(struct manager *m, const struct manager_observer *observer, void *userdata);
+/* Another configuration: partitions of files come, go and change with it; those of `define` stay. Takes ownership. */
+void manager_reconfigure(struct manager *m, struct config *config);
+
+sd_event *manager_event(struct manager *m);
+const struct config *manager_config(struct manager *m);
+
+/* Defines and keeps a partition. PARTITION_EXISTS, INVALID_ARGUMENT, LIMIT. */
+int manager_define(struct manager *m, const struct partition_definition *d, struct partition **ret,
+        struct error *ret_error);
+int manager_undefine(struct manager *m, const char *name, struct error *ret_error);
+struct partition *manager_find_partition(struct manager *m, const char *name);
+/* Iterates in the order of names: NULL begins; NULL ends. */
+struct partition *manager_next_partition(struct manager *m, struct partition *after);
+
+/* Checks a request against what is known, and queues it. The job is the manager's. */
+int manager_submit(struct manager *m, struct partition *p, const struct job_request *request, struct job **ret,
+        struct error *ret_error);
+struct job *manager_find_job(struct manager *m, uint32_t id);
+/* Iterates in the order of ids. */
+struct job *manager_next_job(struct manager *m, struct job *after);
+
+struct pool_account {
+        uint64_t total_bytes, reserved_bytes, free_bytes;
+};
+struct pool_account manager_pool(struct manager *m);
+
+/* For partition.c and job.c. */
+void manager_partition_changed(struct manager *m, struct partition *p);
+void manager_job_changed(struct manager *m, struct job *j);
+void manager_job_ended(struct manager *m, struct job *j);
+void manager_partition_ready(struct manager *m, struct partition *p);

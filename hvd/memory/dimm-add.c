@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Adding memory by DIMMs.
+ *
+ * The plan's pieces are taken in batches, one zone each: the guest is prepared for the zone (PREPARE), backends and
+ * devices are plugged, QEMU says where they lie, and the guest reports their blocks online (ONLINE), which is what
+ * counts. A batch is as large as the guest can bear: the page structures of new memory cost 1/64 of it out of the
+ * memory that is there before.
+ *
+ * A piece is in one of the states below, and in the end either ONLINE, or gone again (FAILED, WITHDRAWN), or LEFT: plugged,
+ * without the guest's word, reported, and brought online or withdrawn when the guest speaks again (restore.c). */
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/manager.h"
+#include "hvd/memory/guest.h"
+#include "hvd/memory/mechanism.h"
+#include "hvd/memory/ranges.h"
+
+/* Kept from the job's time so that the guest's answer and what follows it fit before the deadline. */
+#define GUEST_RESERVE_USEC (300 * USEC_PER_MSEC)
+/* What was plugged must be brought online or be withdrawn even when time is up. */
+#define MOP_UP_USEC        (5 * USEC_PER_SEC)
+/* Page structures: 64 bytes for a page of 4 KiB. */
+#define MEMMAP_DIVISOR     64U
+
+enum piece_state {
+        PIECE_PLANNED,
+        PIECE_PLUGGING,
+        PIECE_PLUGGED,
+        PIECE_FAILED, /* refused by QEMU, nothing is left of it */
+        PIECE_ONLINE,
+        PIECE_DOUBTFUL, /* plugged, and not wholly online: to be withdrawn */
+        PIECE_WITHDRAWN,
+        PIECE_LEFT,
+};
+
+struct piece {
+        struct job *job;
+        enum piece_state state;
+        char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
+        uint64_t size_bytes, address;
+        enum zone zone;
+        uint64_t movable_bytes, kernel_bytes;
+        struct platform_op *op;
+};
+
+struct dimm_add {
+        struct job *job;
+        struct piece pieces[PLAN_DEVICES_MAX];
+        size_t n_pieces;
+        size_t batch, batch_end; /* the pieces under way */
+        size_t n_plugging;
+        struct partition_refresh *refresh;
+        struct guest_call *call;
+};
+
+static void next_batch(struct dimm_add *w);
+static void withdraw_next(struct dimm_add *w);
+
+static void fail(struct dimm_add *w, const char *device, const struct error *error)
+{
+        job_add_reason(w->job, device, UINT64_MAX, error);
+}
+
+/* --- the end --- */
+
+static void on_verified(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+
+        w->refresh = NULL;
+        for (size_t i = 0; i < w->n_pieces; i++) {
+                struct piece *piece = &w->pieces[i];
+                bool found = false;
+
+                if (piece->state != PIECE_ONLINE)
+                        continue;
+                for (size_t k = 0; !error && k < p->snapshot.n_devices; k++)
+                        found |= strcmp(p->snapshot.devices[k].id, piece->id) == 0;
+                if (found) {
+                        job_add_done(w->job, piece->size_bytes);
+                        w->job->movable_bytes += piece->movable_bytes;
+                        w->job->kernel_bytes += piece->kernel_bytes;
+                        continue;
+                }
+                struct error missing;
+                error_set(&missing, ERROR_ACCOUNTS_DIFFER,
+                        "the guest has %s online, but QEMU does not confirm the device: %.200s", piece->id,
+                        error ? error->message : "it is not in its list");
+                fail(w, piece->id, &missing);
+        }
+        job_finish(w->job);
+}
+
+static void verify(struct dimm_add *w)
+{
+        struct partition *p = w->job->partition;
+        struct message_request release = { .op = OP_RELEASE };
+        struct error error;
+
+        job_set_state(w->job, JOB_VERIFYING);
+        /* Its answer changes nothing for this job: the guest also releases when the session ends. */
+        if (agent_state(p->agent) == AGENT_READY)
+                agent_call(p->agent, &release, USEC_PER_SEC, NULL, NULL, NULL, NULL, NULL);
+        if (partition_refresh(p, REFRESH_HYPERVISOR, on_verified, w, &w->refresh, &error) < 0)
+                on_verified(p, &error, w);
+}
+
+/* --- withdrawing --- */
+
+static void leave(struct dimm_add *w, struct piece *piece, const struct error *why)
+{
+        struct error error;
+
+        piece->state = PIECE_LEFT;
+        error_set(&error, why->code,
+                "%s of %s stays plugged without being in use (%.300s); it is brought online when guestd speaks again",
+                piece->id, SIZE(piece->size_bytes), why->message);
+        fail(w, piece->id, &error);
+}
+
+static void on_withdrawn(const struct error *error, void *userdata)
+{
+        struct piece *piece = userdata;
+        struct dimm_add *w = piece->job->work;
+
+        piece->op = NULL;
+        if (error)
+                leave(w, piece, error);
+        else
+                piece->state = PIECE_WITHDRAWN;
+        withdraw_next(w);
+}
+
+static struct piece *next_doubtful(struct dimm_add *w)
+{
+        for (size_t i = w->n_pieces; i-- > 0;)
+                if (w->pieces[i].state == PIECE_DOUBTFUL)
+                        return &w->pieces[i];
+        return NULL;
+}
+
+static void on_taken_offline(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+        struct partition *p = w->job->partition;
+        struct piece *piece = next_doubtful(w);
+
+        w->call = NULL;
+        if (error) {
+                leave(w, piece, error);
+                withdraw_next(w);
+                return;
+        }
+
+        struct range_account a =
+                ranges_account(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes);
+        if (a.absent_bytes + a.offline_bytes == piece->size_bytes) {
+                int r = platform_detach(p->platform, piece->id, piece->backend, MOP_UP_USEC, on_withdrawn, piece,
+                        &piece->op);
+                if (r >= 0)
+                        return;
+                struct error absent;
+                error_set_errno(&absent, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to unplug it");
+                leave(w, piece, &absent);
+        } else if (range_account_online(&a) == piece->size_bytes && reply->n_failures > 0) {
+                /* It is whole and in use, and will not leave: then it has been added. */
+                ranges_add_reasons(w->job, reply);
+                piece->state = PIECE_ONLINE;
+                piece->movable_bytes = a.movable_bytes;
+                piece->kernel_bytes = a.kernel_bytes + a.stuck_bytes;
+        } else {
+                struct error mixed;
+                error_set(&mixed, ERROR_BLOCK_FAILED, "%s of it is online and will not go offline again",
+                        SIZE(range_account_online(&a)));
+                leave(w, piece, &mixed);
+        }
+        withdraw_next(w);
+}
+
+static void withdraw_next(struct dimm_add *w)
+{
+        struct piece *piece = next_doubtful(w);
+        struct error error;
+
+        if (!piece) {
+                verify(w);
+                return;
+        }
+        job_set_state(w->job, JOB_WITHDRAWING);
+
+        struct mem_range target = { piece->address, piece->size_bytes };
+        struct message_request request = {
+                .op = OP_OFFLINE,
+                .targets = &target,
+                .n_targets = 1,
+                .attempt_msec = MOP_UP_USEC / USEC_PER_MSEC,
+        };
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + MOP_UP_USEC, on_taken_offline, NULL, w, &w->call,
+                    &error) < 0) {
+                leave(w, piece, &error);
+                withdraw_next(w);
+        }
+}
+
+/* No further batch: what is doubtful leaves again, and with all-or-nothing everything does unless all is online. */
+static void wrap_up(struct dimm_add *w)
+{
+        bool all_online = true;
+
+        for (size_t i = 0; i < w->n_pieces; i++)
+                all_online &= w->pieces[i].state == PIECE_ONLINE;
+        if (!all_online && w->job->request.all_or_nothing)
+                for (size_t i = 0; i < w->n_pieces; i++)
+                        if (w->pieces[i].state == PIECE_ONLINE)
+                                w->pieces[i].state = PIECE_DOUBTFUL;
+        withdraw_next(w);
+}
+
+/* --- a batch --- */
+
+static void on_online(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+        bool all_online = true;
+        uint64_t online_bytes = 0;
+
+        w->call = NULL;
+        for (size_t i = w->batch; i < w->batch_end; i++) {
+                struct piece *piece = &w->pieces[i];
+
+                if (piece->state != PIECE_PLUGGED)
+                        continue;
+                if (error) {
+                        leave(w, piece, error);
+                        all_online = false;
+                        continue;
+                }
+                struct range_account a =
+                        ranges_account(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes);
+                if (range_account_online(&a) == piece->size_bytes) {
+                        piece->state = PIECE_ONLINE;
+                        piece->movable_bytes = a.movable_bytes;
+                        piece->kernel_bytes = a.kernel_bytes + a.stuck_bytes;
+                        online_bytes += piece->size_bytes;
+                } else {
+                        piece->state = PIECE_DOUBTFUL;
+                        all_online = false;
+                }
+        }
+        if (reply)
+                ranges_add_reasons(w->job, reply);
+        job_set_progress(w->job, w->job->progress_bytes + online_bytes);
+
+        w->batch = w->batch_end;
+        if (all_online && w->job->stop == JOB_STOP_NO && w->batch < w->n_pieces)
+                next_batch(w);
+        else
+                wrap_up(w);
+}
+
+/* QEMU said where the new devices lie: the guest is asked to see them online. */
+static void on_located(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+        struct mem_range targets[PLAN_DEVICES_MAX];
+        size_t n_targets = 0;
+        struct error local;
+
+        w->refresh = NULL;
+        /* Devices are in the order of addresses, as targets must be. */
+        for (size_t k = 0; !error && k < p->snapshot.n_devices; k++) {
+                struct platform_device *d = &p->snapshot.devices[k];
+
+                for (size_t i = w->batch; i < w->batch_end; i++)
+                        if (w->pieces[i].state == PIECE_PLUGGED && strcmp(w->pieces[i].id, d->id) == 0) {
+                                w->pieces[i].address = d->address;
+                                targets[n_targets++] = (struct mem_range){ d->address, d->size_bytes };
+                        }
+        }
+        if (n_targets == 0) {
+                if (!error)
+                        error_set(&local, ERROR_ACCOUNTS_DIFFER, "QEMU took the device and does not list it");
+                on_online(NULL, error ?: &local, w);
+                return;
+        }
+
+        job_set_state(w->job, JOB_ONLINING);
+        /* Time may be up already: what is plugged gets its moment to come online all the same. */
+        uint64_t left = w->job->stop == JOB_STOP_NO ? job_left_usec(w->job) : MOP_UP_USEC;
+        left = left > 2 * GUEST_RESERVE_USEC ? left - GUEST_RESERVE_USEC : GUEST_RESERVE_USEC;
+        struct message_request request = {
+                .op = OP_ONLINE,
+                .targets = targets,
+                .n_targets = n_targets,
+                .zone = w->pieces[w->batch].zone,
+        };
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + left, on_online, NULL, w, &w->call, &local) < 0)
+                on_online(NULL, &local, w);
+}
+
+static void batch_plugged(struct dimm_add *w)
+{
+        bool any = false;
+        struct error error;
+
+        for (size_t i = w->batch; i < w->batch_end; i++)
+                any |= w->pieces[i].state == PIECE_PLUGGED;
+        if (!any) {
+                wrap_up(w);
+                return;
+        }
+        if (partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_located, w, &w->refresh, &error) < 0)
+                on_located(w->job->partition, &error, w);
+}
+
+static void on_plugged(const struct error *error, void *userdata)
+{
+        struct piece *piece = userdata;
+        struct dimm_add *w = piece->job->work;
+
+        piece->op = NULL;
+        if (error) {
+                piece->state = PIECE_FAILED;
+                fail(w, piece->id, error);
+        } else
+                piece->state = PIECE_PLUGGED;
+        if (--w->n_plugging == 0)
+                batch_plugged(w);
+}
+
+static void plug(struct dimm_add *w, struct piece *piece)
+{
+        struct job *j = w->job;
+
+        piece->state = PIECE_PLUGGING;
+        int r = platform_attach_dimm(j->partition->platform, piece->id, piece->backend, piece->size_bytes,
+                j->request.node, on_plugged, piece, &piece->op);
+        if (r >= 0) {
+                w->n_plugging++;
+                return;
+        }
+        struct error error;
+        error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to plug %s", piece->id);
+        piece->state = PIECE_FAILED;
+        fail(w, piece->id, &error);
+}
+
+static void on_prepared(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+
+        w->call = NULL;
+        if (error || w->job->stop != JOB_STOP_NO) {
+                if (error)
+                        fail(w, NULL, error);
+                wrap_up(w);
+                return;
+        }
+        for (size_t i = w->batch; i < w->batch_end; i++)
+                plug(w, &w->pieces[i]);
+        if (w->n_plugging == 0)
+                wrap_up(w);
+}
+
+/* The next pieces of one zone whose page structures take at most half of what the guest has available. */
+static void next_batch(struct dimm_add *w)
+{
+        const struct partition *p = w->job->partition;
+        uint64_t bytes = 0, bearable = UINT64_MAX;
+        struct error error;
+
+        if (p->has_memory)
+                bearable = p->memory.available_bytes / 2 * MEMMAP_DIVISOR;
+        for (w->batch_end = w->batch; w->batch_end < w->n_pieces; w->batch_end++) {
+                const struct piece *piece = &w->pieces[w->batch_end];
+                bool first = w->batch_end == w->batch;
+
+                if (!first && (piece->zone != w->pieces[w->batch].zone || bytes + piece->size_bytes > bearable))
+                        break;
+                bytes += piece->size_bytes;
+        }
+
+        job_set_state(w->job, JOB_PLUGGING);
+        struct message_request request = { .op = OP_PREPARE, .zone = w->pieces[w->batch].zone, .bytes = bytes };
+        if (guest_call_start(w->job, &request, w->job->deadline_usec, on_prepared, NULL, w, &w->call, &error) < 0)
+                on_prepared(NULL, &error, w);
+}
+
+/* --- planning --- */
+
+static bool name_taken(const struct platform_snapshot *s, const char *id, const char *backend)
+{
+        for (size_t i = 0; i < s->n_devices; i++)
+                if (strcmp(s->devices[i].id, id) == 0)
+                        return true;
+        for (size_t i = 0; i < s->n_backends; i++)
+                if (strcmp(s->backends[i], backend) == 0)
+                        return true;
+        return false;
+}
+
+static void take_plan(struct dimm_add *w, const struct plan_add *plan)
+{
+        const struct platform_snapshot *s = &w->job->partition->snapshot;
+        unsigned number = 0;
+
+        for (size_t i = 0; i < plan->n_pieces; i++) {
+                struct piece *piece = &w->pieces[i];
+
+                piece->job = w->job;
+                piece->size_bytes = plan->pieces[i].size_bytes;
+                piece->zone = plan->pieces[i].zone;
+                do {
+                        snprintf(piece->id, sizeof(piece->id), PLATFORM_DEVICE_PREFIX "%u", number);
+                        snprintf(piece->backend, sizeof(piece->backend), PLATFORM_BACKEND_PREFIX "%u", number);
+                        number++;
+                } while (name_taken(s, piece->id, piece->backend));
+                job_add_plan(w->job, "plug %s, a DIMM of %s, and bring it online in %s", piece->id,
+                        SIZE(piece->size_bytes), piece->zone == ZONE_MOVABLE ? "zone Movable" : "a kernel zone");
+        }
+        w->n_pieces = plan->n_pieces;
+}
+
+static int make_plan(const struct partition *p, const struct job_request *request, struct plan_add *ret,
+        struct error *ret_error)
+{
+        _cleanup_free_ struct plan_device *devices = NULL;
+        struct plan_snapshot s;
+
+        if (partition_plan_snapshot(p, NULL, &s, &devices) < 0)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        uint64_t max = partition_max_bytes(p), current = s.base_bytes + p->snapshot.plugged_bytes;
+        if (p->definition.profile.max_bytes && max < s.max_bytes && current + request->bytes > max)
+                return error_set(ret_error, ERROR_BEYOND_MAX,
+                        "Partition '%s' has %s and its profile allows %s; at most %s can be added",
+                        p->definition.name, SIZE(current), SIZE(max), SIZE_EXACT(max - MIN(max, current)));
+        return plan_addition(&s, request->bytes, request->zone, ret, ret_error);
+}
+
+static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+        struct error local;
+        struct plan_add plan;
+
+        w->refresh = NULL;
+        if (!error && partition_check_usable(p, &local) >= 0 && make_plan(p, &w->job->request, &plan, &local) >= 0) {
+                take_plan(w, &plan);
+                if (w->job->request.dry_run)
+                        job_finish(w->job);
+                else
+                        next_batch(w);
+                return;
+        }
+        fail(w, NULL, error ?: &local);
+        job_finish(w->job);
+}
+
+/* --- the mechanism --- */
+
+static int dimm_add_check(const struct partition *p, const struct job_request *request, struct error *ret_error)
+{
+        struct plan_add plan;
+
+        if (!p->has_snapshot || !p->has_memory)
+                return 0; /* not known yet: the job's own survey decides */
+        return make_plan(p, request, &plan, ret_error);
+}
+
+static void dimm_add_start(struct job *j)
+{
+        struct partition *p = j->partition;
+        struct error error;
+        struct dimm_add *w = calloc(1, sizeof(*w));
+
+        if (!w) {
+                error_set(&error, ERROR_INTERNAL, "Out of memory");
+                job_add_reason(j, NULL, UINT64_MAX, &error);
+                job_finish(j);
+                return;
+        }
+        w->job = j;
+        j->work = w;
+        /* The guest's zones are known from its last word; it checks the ratio again itself. */
+        unsigned what = REFRESH_HYPERVISOR | (p->has_memory ? 0 : REFRESH_MEMORY);
+        if (partition_refresh(p, what, on_surveyed, w, &w->refresh, &error) < 0) {
+                fail(w, NULL, &error);
+                job_finish(j);
+        }
+}
+
+static void dimm_add_stop(struct job *j)
+{
+        struct dimm_add *w = j->work;
+
+        if (j->state == JOB_SURVEYING) {
+                w->refresh = partition_refresh_free(w->refresh);
+                job_finish(j);
+        } else if (w->call && (j->state == JOB_PLUGGING || j->state == JOB_ONLINING))
+                guest_call_stop(w->call);
+}
+
+static void dimm_add_free(struct job *j)
+{
+        struct dimm_add *w = j->work;
+
+        for (size_t i = 0; i < w->n_pieces; i++)
+                platform_op_free(w->pieces[i].op);
+        partition_refresh_free(w->refresh);
+        guest_call_free(w->call);
+        free(w);
+}
+
+const struct mechanism mechanism_dimm_add = {
+        .method = "dimm",
+        .kind = JOB_ADD_MEMORY,
+        .check = dimm_add_check,
+        .start = dimm_add_start,
+        .stop = dimm_add_stop,
+        .free_work = dimm_add_free,
+};

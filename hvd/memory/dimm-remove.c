@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Removing memory that lies in DIMMs.
+ *
+ * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline (OFFLINE: all
+ * or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with blocks online can hang a
+ * busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to one device the guest already works on
+ * the next. A device that cannot go is put back by the guest, and the plan is made again without it. At the end the guest
+ * confirms that the blocks are gone, and QEMU that the devices are; only then anything counts as done.
+ *
+ * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
+ *
+ * At most one request is under way in the guest; pump() starts whatever is due next. */
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/manager.h"
+#include "hvd/memory/guest.h"
+#include "hvd/memory/mechanism.h"
+#include "hvd/memory/ranges.h"
+
+#define GUEST_RESERVE_USEC (500 * USEC_PER_MSEC)
+/* An unplug of a device that is wholly offline takes milliseconds; this is for a guest that is slow to look. */
+#define UNPLUG_MIN_USEC    (2 * USEC_PER_SEC)
+#define UNPLUG_MAX_USEC    (15 * USEC_PER_SEC)
+#define PUT_BACK_USEC      (5 * USEC_PER_SEC)
+#define VERIFY_USEC        (3 * USEC_PER_SEC)
+
+enum target_state {
+        TARGET_PLANNED,
+        TARGET_OFFLINING,
+        TARGET_OFFLINE,   /* all-or-nothing: waits for the others */
+        TARGET_UNPLUGGING,
+        TARGET_GONE,      /* QEMU says so */
+        TARGET_PUT_BACK,  /* offline, and to come online again */
+        TARGET_PUTTING_BACK,
+        TARGET_STAYED,    /* in use as before, or reported as not */
+};
+
+struct target {
+        struct job *job;
+        enum target_state state;
+        char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
+        uint64_t address, size_bytes;
+        bool was_kernel; /* its blocks lay in a kernel zone: where they go back to */
+        struct platform_op *op;
+};
+
+struct dimm_remove {
+        struct job *job;
+        struct target targets[PLAN_DEVICES_MAX];
+        size_t n_targets;
+        struct target *current; /* the guest works on it */
+        struct partition_refresh *refresh;
+        struct guest_call *call;
+        bool gave_up;           /* all-or-nothing, and one cannot go */
+        bool guest_lost;        /* no further request to the guest */
+        bool verifying, guest_confirmed, host_confirmed;
+};
+
+static void pump(struct dimm_remove *w);
+
+static uint64_t sum_of(const struct dimm_remove *w, enum target_state from, enum target_state to)
+{
+        uint64_t sum = 0;
+
+        for (size_t i = 0; i < w->n_targets; i++)
+                if (w->targets[i].state >= from && w->targets[i].state <= to)
+                        sum += w->targets[i].size_bytes;
+        return sum;
+}
+
+static struct target *first_in(struct dimm_remove *w, enum target_state state)
+{
+        for (size_t i = 0; i < w->n_targets; i++)
+                if (w->targets[i].state == state)
+                        return &w->targets[i];
+        return NULL;
+}
+
+/* --- planning --- */
+
+/* Plans for what is still to go, without the devices that were tried. On success they are appended as PLANNED. */
+static int plan_more(struct dimm_remove *w, struct error *ret_error)
+{
+        struct job *j = w->job;
+        _cleanup_free_ struct plan_device *devices = NULL;
+        char *excluded[PLAN_DEVICES_MAX + 1];
+        struct plan_snapshot s;
+        struct plan_remove plan;
+
+        for (size_t i = 0; i < w->n_targets; i++)
+                excluded[i] = w->targets[i].id;
+        excluded[w->n_targets] = NULL;
+        if (partition_plan_snapshot(j->partition, excluded, &s, &devices) < 0)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        /* The guest's node and the operator's wish restrict the choice. */
+        for (size_t i = 0; i < s.n_devices; i++)
+                if (j->request.node >= 0 && devices[i].node != (unsigned) j->request.node)
+                        devices[i].removable = false;
+
+        uint64_t left = j->request.bytes - MIN(j->request.bytes, sum_of(w, TARGET_PLANNED, TARGET_GONE));
+        int r = plan_removal(&s, left, j->request.device[0] ? j->request.device : NULL, &plan, ret_error);
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; i < plan.n_devices && w->n_targets < PLAN_DEVICES_MAX; i++) {
+                const struct plan_device *d = &s.devices[plan.devices[i]];
+                const struct platform_device *from = &j->partition->snapshot.devices[plan.devices[i]];
+                struct target *t = &w->targets[w->n_targets++];
+
+                *t = (struct target){
+                        .job = j,
+                        .address = d->address,
+                        .size_bytes = d->size_bytes,
+                        .was_kernel = d->kernel_bytes > 0,
+                };
+                memcpy(t->id, from->id, sizeof(t->id));
+                memcpy(t->backend, from->memdev, sizeof(t->backend));
+                job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 " in %s, and unplug it", t->id,
+                        SIZE(t->size_bytes), t->address,
+                        d->stuck_bytes           ? "part stuck"
+                                : d->kernel_bytes ? "a kernel zone"
+                                : d->movable_bytes ? "zone Movable"
+                                                   : "no zone (offline)");
+        }
+        return 0;
+}
+
+/* --- the end --- */
+
+static void conclude(struct dimm_remove *w)
+{
+        const struct partition *p = w->job->partition;
+
+        for (size_t i = 0; i < w->n_targets; i++) {
+                struct target *t = &w->targets[i];
+                bool listed = false;
+
+                if (t->state != TARGET_GONE)
+                        continue;
+                for (size_t k = 0; k < p->snapshot.n_devices; k++)
+                        listed |= strcmp(p->snapshot.devices[k].id, t->id) == 0;
+                if (w->guest_confirmed && w->host_confirmed && !listed) {
+                        job_add_done(w->job, t->size_bytes);
+                        continue;
+                }
+                struct error error;
+                error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU said that %s left, but %s", t->id,
+                        listed                     ? "still lists it"
+                                : w->guest_confirmed ? "does not confirm it now"
+                                                     : "the guest did not confirm that its blocks are gone");
+                job_add_reason(w->job, t->id, UINT64_MAX, &error);
+        }
+        job_finish(w->job);
+}
+
+static void on_blocks_gone(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+
+        w->call = NULL;
+        w->guest_confirmed = reply && reply->complete;
+        if (!w->refresh)
+                conclude(w);
+}
+
+static void on_host_verified(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+
+        w->refresh = NULL;
+        w->host_confirmed = !error;
+        if (!w->call)
+                conclude(w);
+}
+
+static int compare_ranges(const void *a, const void *b)
+{
+        const struct mem_range *x = a, *y = b;
+
+        return x->start < y->start ? -1 : x->start > y->start;
+}
+
+static void verify(struct dimm_remove *w)
+{
+        struct mem_range ranges[PLAN_DEVICES_MAX];
+        size_t n = 0;
+        struct error error;
+
+        if (w->verifying)
+                return;
+        w->verifying = true;
+        for (size_t i = 0; i < w->n_targets; i++)
+                if (w->targets[i].state == TARGET_GONE)
+                        ranges[n++] = (struct mem_range){ w->targets[i].address, w->targets[i].size_bytes };
+        if (n == 0) {
+                job_finish(w->job);
+                return;
+        }
+        job_set_state(w->job, JOB_VERIFYING);
+        qsort(ranges, n, sizeof(ranges[0]), compare_ranges);
+
+        struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
+        uint64_t limit = MAX(job_left_usec(w->job), VERIFY_USEC);
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + MIN(limit, UNPLUG_MAX_USEC), on_blocks_gone, NULL,
+                    w, &w->call, &error) < 0)
+                log_debug("Job %" PRIu32 ": %s", w->job->id, error.message);
+        if (partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
+                !w->call)
+                conclude(w);
+}
+
+/* --- unplugging --- */
+
+static void on_unplugged(const struct error *error, void *userdata)
+{
+        struct target *t = userdata;
+        struct dimm_remove *w = t->job->work;
+
+        t->op = NULL;
+        if (!error)
+                t->state = TARGET_GONE;
+        else {
+                t->state = TARGET_PUT_BACK;
+                job_add_reason(t->job, t->id, UINT64_MAX, error);
+        }
+        pump(w);
+}
+
+static void unplug(struct dimm_remove *w, struct target *t)
+{
+        uint64_t limit = MAX(job_left_usec(w->job), UNPLUG_MIN_USEC);
+
+        t->state = TARGET_UNPLUGGING;
+        if (!w->current)
+                job_set_state(w->job, JOB_UNPLUGGING);
+        int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC), on_unplugged, t, &t->op);
+        if (r < 0) {
+                struct error error;
+                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to unplug %s", t->id);
+                job_add_reason(w->job, t->id, UINT64_MAX, &error);
+                t->state = TARGET_PUT_BACK;
+        }
+}
+
+/* --- putting back --- */
+
+static void on_put_back(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+        struct target *t = w->current;
+
+        w->call = NULL;
+        w->current = NULL;
+        t->state = TARGET_STAYED;
+        if (error) {
+                job_add_reason(w->job, t->id, UINT64_MAX, error);
+                w->guest_lost = true;
+        } else if (!reply->complete) {
+                struct range_account a =
+                        ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
+                /* It may have left meanwhile after all: that is for the next survey. */
+                if (range_account_online(&a) < t->size_bytes)
+                        ranges_add_reasons(w->job, reply);
+        }
+        pump(w);
+}
+
+static bool start_guest(struct dimm_remove *w, struct target *t, const struct message_request *request,
+        uint64_t deadline_usec, guest_reply_t on_reply, guest_progress_t on_progress)
+{
+        struct error error;
+
+        w->current = t;
+        if (guest_call_start(w->job, request, deadline_usec, on_reply, on_progress, w, &w->call, &error) >= 0)
+                return true;
+        job_add_reason(w->job, t->id, UINT64_MAX, &error);
+        w->current = NULL;
+        w->guest_lost = true;
+        t->state = TARGET_STAYED;
+        return false;
+}
+
+static bool put_back(struct dimm_remove *w, struct target *t)
+{
+        struct mem_range range = { t->address, t->size_bytes };
+        struct message_request request = {
+                .op = OP_ONLINE,
+                .targets = &range,
+                .n_targets = 1,
+                .zone = t->was_kernel ? ZONE_KERNEL : ZONE_MOVABLE,
+        };
+
+        t->state = TARGET_PUTTING_BACK;
+        return start_guest(w, t, &request, now_monotonic_usec() + PUT_BACK_USEC, on_put_back, NULL);
+}
+
+/* --- taking offline --- */
+
+static void on_offline_progress(uint64_t done_bytes, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+
+        job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE) + done_bytes);
+}
+
+/* One cannot go: the next best are tried, unless that ends all. */
+static void try_others(struct dimm_remove *w)
+{
+        struct error error;
+
+        if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
+                return;
+        if (w->job->request.device[0] || plan_more(w, &error) < 0)
+                w->gave_up = w->job->request.all_or_nothing;
+}
+
+static void on_offline(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+        struct target *t = w->current;
+
+        w->call = NULL;
+        w->current = NULL;
+        if (error) {
+                t->state = TARGET_STAYED;
+                job_add_reason(w->job, t->id, UINT64_MAX, error);
+                /* Busy or malformed is about this request; all else is about the guest. */
+                w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
+        } else {
+                struct range_account a =
+                        ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
+                if (a.offline_bytes + a.absent_bytes == t->size_bytes) {
+                        if (w->job->request.all_or_nothing)
+                                t->state = TARGET_OFFLINE;
+                        else
+                                unplug(w, t);
+                } else {
+                        t->state = TARGET_STAYED;
+                        ranges_add_reasons(w->job, reply);
+                }
+        }
+        job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE));
+        if (t->state == TARGET_STAYED)
+                try_others(w);
+        pump(w);
+}
+
+static bool take_offline(struct dimm_remove *w, struct target *t)
+{
+        struct mem_range range = { t->address, t->size_bytes };
+        uint64_t left = job_left_usec(w->job);
+        struct message_request request = {
+                .op = OP_OFFLINE,
+                .targets = &range,
+                .n_targets = 1,
+                .attempt_msec = manager_config(w->job->manager)->block_attempt_usec / USEC_PER_MSEC,
+        };
+
+        if (left < 2 * GUEST_RESERVE_USEC) {
+                w->job->stop = JOB_STOP_DEADLINE;
+                t->state = TARGET_STAYED;
+                return false;
+        }
+        job_set_state(w->job, JOB_OFFLINING);
+        t->state = TARGET_OFFLINING;
+        return start_guest(w, t, &request, now_monotonic_usec() + left - GUEST_RESERVE_USEC, on_offline,
+                on_offline_progress);
+}
+
+/* All that can go offline is: with all-or-nothing the devices are now unplugged, or put back. */
+static void settle_offline(struct dimm_remove *w)
+{
+        bool whole = !w->gave_up && sum_of(w, TARGET_OFFLINE, TARGET_GONE) >= w->job->request.bytes;
+
+        for (size_t i = 0; i < w->n_targets; i++)
+                if (w->targets[i].state == TARGET_OFFLINE) {
+                        if (whole)
+                                unplug(w, &w->targets[i]);
+                        else
+                                w->targets[i].state = TARGET_PUT_BACK;
+                }
+}
+
+static void pump(struct dimm_remove *w)
+{
+        struct target *t;
+
+        if (w->call || w->verifying)
+                return;
+        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up && (t = first_in(w, TARGET_PLANNED)))
+                if (take_offline(w, t))
+                        return;
+        settle_offline(w);
+        while (!w->guest_lost && (t = first_in(w, TARGET_PUT_BACK)))
+                if (put_back(w, t))
+                        return;
+        if (first_in(w, TARGET_UNPLUGGING)) {
+                job_set_state(w->job, JOB_UNPLUGGING);
+                return;
+        }
+        verify(w);
+}
+
+/* --- the mechanism --- */
+
+static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+        struct job *j = w->job;
+        struct error local;
+
+        w->refresh = NULL;
+        if (!error && partition_check_usable(p, &local) >= 0 && plan_more(w, &local) >= 0) {
+                uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
+                if (planned < j->request.bytes) {
+                        error_set(&local, ERROR_NO_EXACT_FIT,
+                                "DIMMs leave whole, and those that are plugged do not add up to %s; the nearest below "
+                                "is %s",
+                                SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
+                        job_add_reason(j, NULL, UINT64_MAX, &local);
+                }
+                if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
+                        job_finish(j);
+                else
+                        pump(w);
+                return;
+        }
+        job_add_reason(j, NULL, UINT64_MAX, error ?: &local);
+        job_finish(j);
+}
+
+static int dimm_remove_check(const struct partition *p, const struct job_request *request, struct error *ret_error)
+{
+        _cleanup_free_ struct plan_device *devices = NULL;
+        struct plan_snapshot s;
+        struct plan_remove plan;
+
+        if (!p->has_snapshot)
+                return 0;
+        if (partition_plan_snapshot(p, NULL, &s, &devices) < 0)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        uint64_t min = p->definition.profile.min_bytes, current = partition_current_bytes(p);
+        if (min && request->bytes <= current && current - request->bytes < min)
+                return error_set(ret_error, ERROR_NOT_PLUGGED,
+                        "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
+                        p->definition.name, SIZE(current), SIZE(min), SIZE_EXACT(current - MIN(min, current)));
+        return plan_removal(&s, request->bytes, request->device[0] ? request->device : NULL, &plan, ret_error);
+}
+
+static void dimm_remove_start(struct job *j)
+{
+        struct error error;
+        struct dimm_remove *w = calloc(1, sizeof(*w));
+
+        if (w) {
+                w->job = j;
+                j->work = w;
+                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS, on_surveyed, w, &w->refresh,
+                            &error) >= 0)
+                        return;
+        } else
+                error_set(&error, ERROR_INTERNAL, "Out of memory");
+        job_add_reason(j, NULL, UINT64_MAX, &error);
+        job_finish(j);
+}
+
+static void dimm_remove_stop(struct job *j)
+{
+        struct dimm_remove *w = j->work;
+
+        if (j->state == JOB_SURVEYING) {
+                w->refresh = partition_refresh_free(w->refresh);
+                job_finish(j);
+        } else if (w->call && w->current && w->current->state == TARGET_OFFLINING)
+                guest_call_stop(w->call);
+}
+
+static void dimm_remove_free(struct job *j)
+{
+        struct dimm_remove *w = j->work;
+
+        for (size_t i = 0; i < w->n_targets; i++)
+                platform_op_free(w->targets[i].op);
+        partition_refresh_free(w->refresh);
+        guest_call_free(w->call);
+        free(w);
+}
+
+const struct mechanism mechanism_dimm_remove = {
+        .method = "dimm",
+        .kind = JOB_REMOVE_MEMORY,
+        .check = dimm_remove_check,
+        .start = dimm_remove_start,
+        .stop = dimm_remove_stop,
+        .free_work = dimm_remove_free,
+};

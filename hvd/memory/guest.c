@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* One request to a job's guest. Either it is sent and awaits its reply (call is set), or the session broke and it
+ * waits for the same boot to speak again (waiter is on the partition's list, patience is armed). */
+
+#include "hvd/memory/guest.h"
+
+#include <string.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/manager.h"
+
+/* How much longer than the guest's own deadline we wait for its word. */
+#define REPLY_GRACE_USEC (1500 * USEC_PER_MSEC)
+/* How long a guestd that was killed may take to come back: its service manager restarts it within a second. */
+#define PATIENCE_USEC    (10 * USEC_PER_SEC)
+#define RETRIES_MAX      3U
+
+struct guest_call {
+        struct agent_waiter waiter; /* first */
+        struct job *job;
+        struct message_request request; /* targets owned */
+        uint64_t deadline_usec;
+        guest_reply_t on_reply;
+        guest_progress_t on_progress;
+        void *userdata;
+
+        struct agent_call *call;
+        uint64_t request_id;
+        char boot_id[64];
+        unsigned n_retries;
+        bool waiting, stopped;
+        struct error broken; /* why the session ended */
+        sd_event_source *patience;
+};
+
+struct guest_call *guest_call_free(struct guest_call *c)
+{
+        if (!c)
+                return NULL;
+        agent_call_free(c->call);
+        if (c->waiting)
+                TAILQ_REMOVE(&c->job->partition->agent_waiters, &c->waiter, entry);
+        sd_event_source_disable_unref(c->patience);
+        free(c->request.targets);
+        free(c);
+        return NULL;
+}
+
+static void complete(struct guest_call *c, const struct message_reply *reply, const struct error *error)
+{
+        guest_reply_t on_reply = c->on_reply;
+        void *userdata = c->userdata;
+        struct error copy;
+
+        if (error)
+                copy = *error;
+        if (reply && reply->has_memory)
+                partition_take_memory(c->job->partition, &reply->memory);
+        guest_call_free(c);
+        on_reply(reply, error ? &copy : NULL, userdata);
+}
+
+static int on_patience(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct guest_call *c = userdata;
+
+        complete(c, NULL, &c->broken);
+        return 0;
+}
+
+static int await_session(struct guest_call *c)
+{
+        uint64_t until = MIN(now_monotonic_usec() + PATIENCE_USEC, c->deadline_usec);
+        int r = sd_event_add_time(manager_event(c->job->manager), &c->patience, CLOCK_MONOTONIC, until, 0,
+                on_patience, c);
+        if (r < 0)
+                return r;
+        TAILQ_INSERT_TAIL(&c->job->partition->agent_waiters, &c->waiter, entry);
+        c->waiting = true;
+        return 0;
+}
+
+static void on_agent_reply(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct guest_call *c = userdata;
+
+        c->call = NULL;
+        if (error && (error->code == ERROR_AGENT_RESTARTED || error->code == ERROR_AGENT_ABSENT) && !c->stopped &&
+                c->n_retries++ < RETRIES_MAX) {
+                c->broken = *error;
+                if (await_session(c) >= 0)
+                        return;
+        }
+        complete(c, reply, error);
+}
+
+static void on_agent_progress(uint64_t done_bytes, uint64_t total_bytes, void *userdata)
+{
+        struct guest_call *c = userdata;
+
+        if (c->on_progress)
+                c->on_progress(done_bytes, c->userdata);
+}
+
+static int send_request(struct guest_call *c)
+{
+        uint64_t now = now_monotonic_usec();
+        uint64_t left = c->deadline_usec > now ? c->deadline_usec - now : 0;
+        bool timed = c->request.op == OP_ONLINE || c->request.op == OP_OFFLINE || c->request.op == OP_AWAIT_REMOVED;
+
+        if (timed)
+                c->request.deadline_msec = MAX(left / USEC_PER_MSEC, 1ULL);
+        return agent_call(c->job->partition->agent, &c->request, left + REPLY_GRACE_USEC, on_agent_reply,
+                on_agent_progress, c, &c->call, &c->request_id);
+}
+
+static void on_session(struct agent_waiter *w)
+{
+        struct guest_call *c = (struct guest_call *) w;
+        struct agent *agent = c->job->partition->agent;
+
+        c->waiting = false;
+        c->patience = sd_event_source_disable_unref(c->patience);
+        if (strcmp(agent_hello(agent)->boot_id, c->boot_id) != 0) {
+                error_set(&c->broken, ERROR_GUEST_RESET, "The guest was restarted while it worked on the request");
+                complete(c, NULL, &c->broken);
+                return;
+        }
+        log_debug("Partition '%s': %s is sent again to the new session", c->job->partition_name,
+                op_to_string(c->request.op));
+        if (send_request(c) < 0)
+                complete(c, NULL, &c->broken);
+}
+
+int guest_call_start(struct job *j, const struct message_request *request, uint64_t deadline_usec,
+        guest_reply_t on_reply, guest_progress_t on_progress, void *userdata, struct guest_call **ret,
+        struct error *ret_error)
+{
+        struct agent *agent = j->partition->agent;
+
+        if (agent_state(agent) != AGENT_READY) {
+                struct error error;
+                agent_explain(agent, &error);
+                return error_set(ret_error, error.code, "%s", error.message);
+        }
+        struct guest_call *c = calloc(1, sizeof(*c));
+        if (!c)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        *c = (struct guest_call){
+                .waiter.on_ready = on_session,
+                .job = j,
+                .request = *request,
+                .deadline_usec = deadline_usec,
+                .on_reply = on_reply,
+                .on_progress = on_progress,
+                .userdata = userdata,
+        };
+        memcpy(c->boot_id, agent_hello(agent)->boot_id, sizeof(c->boot_id));
+        c->request.targets = NULL;
+        if (request->n_targets > 0) {
+                c->request.targets = calloc(request->n_targets, sizeof(*c->request.targets));
+                if (!c->request.targets) {
+                        guest_call_free(c);
+                        return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+                }
+                memcpy(c->request.targets, request->targets, request->n_targets * sizeof(*c->request.targets));
+        }
+
+        int r = send_request(c);
+        if (r < 0) {
+                guest_call_free(c);
+                return error_set_errno(ret_error, ERROR_AGENT_ABSENT, r, "%s could not be sent to the guest",
+                        op_to_string(request->op));
+        }
+        *ret = c;
+        return 0;
+}
+
+void guest_call_stop(struct guest_call *c)
+{
+        if (c->stopped)
+                return;
+        c->stopped = true;
+        if (c->waiting) {
+                /* Not from inside this call: let the patience end now. */
+                sd_event_source_set_time(c->patience, 0);
+                return;
+        }
+        struct message_request cancel = { .op = OP_CANCEL, .target_id = c->request_id };
+        int r = agent_call(c->job->partition->agent, &cancel, REPLY_GRACE_USEC, NULL, NULL, NULL, NULL, NULL);
+        if (r < 0)
+                log_debug("Partition '%s': cancel could not be sent: %s", c->job->partition_name,
+                        strerrordesc_np(-r));
+}

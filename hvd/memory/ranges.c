@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Reading a guest's replies about ranges of blocks. */
+
+#include "hvd/memory/ranges.h"
+
+struct range_account ranges_account(const struct block_range *ranges, size_t n_ranges, uint64_t start,
+        uint64_t length)
+{
+        struct range_account a = { 0 };
+
+        for (size_t i = 0; i < n_ranges; i++) {
+                const struct block_range *r = &ranges[i];
+                uint64_t from = MAX(r->start, start), to = MIN(r->start + r->length, start + length);
+
+                if (from >= to)
+                        continue;
+                switch (r->state) {
+                case BLOCK_OFFLINE:
+                        a.offline_bytes += to - from;
+                        break;
+                case BLOCK_ABSENT:
+                        a.absent_bytes += to - from;
+                        break;
+                case BLOCK_ONLINE:
+                        if (r->zone == ZONE_MOVABLE)
+                                a.movable_bytes += to - from;
+                        else if (r->zone == ZONE_NONE)
+                                a.stuck_bytes += to - from;
+                        else
+                                a.kernel_bytes += to - from;
+                        break;
+                default:
+                        a.changing_bytes += to - from;
+                }
+        }
+        return a;
+}
+
+void ranges_add_reasons(struct job *j, const struct message_reply *reply)
+{
+        for (size_t i = 0; i < reply->n_failures; i++) {
+                const struct block_failure *f = &reply->failures[i];
+                job_add_reason(j, partition_device_at(j->partition, f->start), f->start, &f->error);
+        }
+}

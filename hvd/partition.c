@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* One guest: its two ends (platform and agent) and what they last said. Nothing here is remembered across a restart
+ * or guessed: the account is asked for again whenever an end comes up, the guest resets, blocks or devices change, or
+ * a job has ended. Answers are taken whole; between them the last ones stand. */
+
+#include "hvd/partition.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/manager.h"
+
+#define GUEST_QUERY_USEC (10 * USEC_PER_SEC)
+/* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different. */
+#define BLOCK_PAGES_MAX  512U
+
+struct partition_refresh {
+        struct partition *partition;
+        partition_refreshed_t done;
+        void *userdata;
+        unsigned pending; /* enum refresh_what */
+        struct error error;
+        struct platform_op *query;
+        struct agent_call *memory_call, *blocks_call;
+        struct block_range *blocks;
+        size_t n_blocks;
+        unsigned n_pages;
+};
+
+/* --- refresh --- */
+
+struct partition_refresh *partition_refresh_free(struct partition_refresh *r)
+{
+        if (!r)
+                return NULL;
+        platform_op_free(r->query);
+        agent_call_free(r->memory_call);
+        agent_call_free(r->blocks_call);
+        free(r->blocks);
+        free(r);
+        return NULL;
+}
+
+static void refresh_part_done(struct partition_refresh *r, enum refresh_what part, const struct error *error)
+{
+        if (error && !r->error.code)
+                r->error = *error;
+        r->pending &= ~(unsigned) part;
+        if (r->pending)
+                return;
+
+        struct partition *p = r->partition;
+        partition_refreshed_t done = r->done;
+        void *userdata = r->userdata;
+        struct error first = r->error;
+
+        partition_refresh_free(r);
+        manager_partition_changed(p->manager, p);
+        done(p, first.code ? &first : NULL, userdata);
+}
+
+static void on_snapshot(struct platform_snapshot *s, const struct error *error, void *userdata)
+{
+        struct partition_refresh *r = userdata;
+        struct partition *p = r->partition;
+
+        r->query = NULL;
+        if (s) {
+                platform_snapshot_done(&p->snapshot);
+                p->snapshot = *s;
+                *s = (struct platform_snapshot){ 0 };
+                p->has_snapshot = true;
+        }
+        refresh_part_done(r, REFRESH_HYPERVISOR, error);
+}
+
+static void on_memory(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct partition_refresh *r = userdata;
+
+        r->memory_call = NULL;
+        if (reply && reply->has_memory)
+                partition_take_memory(r->partition, &reply->memory);
+        refresh_part_done(r, REFRESH_MEMORY, error);
+}
+
+static void on_blocks(const struct message_reply *reply, const struct error *error, void *userdata);
+
+static int ask_blocks(struct partition_refresh *r, uint64_t from)
+{
+        struct message_request request = { .op = OP_GET_BLOCKS, .from = from };
+
+        return agent_call(r->partition->agent, &request, GUEST_QUERY_USEC, on_blocks, NULL, r, &r->blocks_call, NULL);
+}
+
+/* Takes a page of the block inventory. A guest's word: pages must go upwards, and end. */
+static int take_blocks(struct partition_refresh *r, const struct message_reply *reply, struct error *ret_error)
+{
+        uint64_t end = r->n_blocks ? r->blocks[r->n_blocks - 1].start + r->blocks[r->n_blocks - 1].length : 0;
+
+        for (size_t i = 0; i < reply->n_ranges; i++) {
+                if (reply->ranges[i].start < end)
+                        return error_set(ret_error, ERROR_AGENT_MISBEHAVED,
+                                "guestd lists its memory blocks out of order");
+                end = reply->ranges[i].start + reply->ranges[i].length;
+        }
+        if (reply->has_next && (reply->next < end || ++r->n_pages > BLOCK_PAGES_MAX))
+                return error_set(ret_error, ERROR_AGENT_MISBEHAVED, "guestd's list of memory blocks does not end");
+
+        struct block_range *grown = reallocarray(r->blocks, r->n_blocks + reply->n_ranges + 1, sizeof(*grown));
+        if (!grown)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        r->blocks = grown;
+        memcpy(grown + r->n_blocks, reply->ranges, reply->n_ranges * sizeof(*grown));
+        r->n_blocks += reply->n_ranges;
+        return 0;
+}
+
+static void on_blocks(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct partition_refresh *r = userdata;
+        struct partition *p = r->partition;
+        struct error bad;
+
+        r->blocks_call = NULL;
+        if (error || take_blocks(r, reply, &bad) < 0) {
+                refresh_part_done(r, REFRESH_BLOCKS, error ?: &bad);
+                return;
+        }
+        if (reply->has_next) {
+                int k = ask_blocks(r, reply->next);
+                if (k >= 0)
+                        return;
+                error_set_errno(&bad, ERROR_AGENT_ABSENT, k, "The guest could not be asked for its memory blocks");
+                refresh_part_done(r, REFRESH_BLOCKS, &bad);
+                return;
+        }
+
+        free(p->blocks);
+        p->blocks = steal_pointer(r->blocks);
+        p->n_blocks = r->n_blocks;
+        p->has_blocks = true;
+        refresh_part_done(r, REFRESH_BLOCKS, NULL);
+}
+
+int partition_refresh(struct partition *p, unsigned what, partition_refreshed_t done, void *userdata,
+        struct partition_refresh **ret, struct error *ret_error)
+{
+        if (what & REFRESH_HYPERVISOR && !p->platform_up)
+                return error_set(ret_error, p->platform_error.code ?: ERROR_HYPERVISOR_ABSENT, "%s",
+                        p->platform_error.message);
+        if (what & (REFRESH_MEMORY | REFRESH_BLOCKS) && agent_state(p->agent) != AGENT_READY) {
+                struct error error;
+                agent_explain(p->agent, &error);
+                return error_set(ret_error, error.code, "%s", error.message);
+        }
+
+        struct partition_refresh *r = calloc(1, sizeof(*r));
+        if (!r)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        *r = (struct partition_refresh){ .partition = p, .done = done, .userdata = userdata, .pending = what };
+
+        struct message_request get_state = { .op = OP_GET_STATE };
+        int k = 0;
+        if (what & REFRESH_HYPERVISOR)
+                k = platform_query(p->platform, on_snapshot, r, &r->query);
+        if (k >= 0 && what & REFRESH_MEMORY)
+                k = agent_call(p->agent, &get_state, GUEST_QUERY_USEC, on_memory, NULL, r, &r->memory_call, NULL);
+        if (k >= 0 && what & REFRESH_BLOCKS)
+                k = ask_blocks(r, 0);
+        if (k < 0) {
+                partition_refresh_free(r);
+                return error_set_errno(ret_error, ERROR_INTERNAL, k, "Partition '%s' cannot be asked now",
+                        p->definition.name);
+        }
+        if (ret)
+                *ret = r;
+        return 0;
+}
+
+/* --- settling --- */
+
+static void on_settled(struct partition *p, const struct error *error, void *userdata)
+{
+        bool again = p->settle_again, restore = p->settle_restore;
+
+        p->settling = NULL;
+        if (error)
+                log_debug("Partition '%s' could not be asked: %s", p->definition.name, error->message);
+        p->settle_again = p->settle_restore = false;
+        if (again)
+                partition_settle(p, restore);
+        else if (restore && !error)
+                manager_partition_ready(p->manager, p);
+}
+
+void partition_settle(struct partition *p, bool restore)
+{
+        unsigned what = 0;
+
+        p->settle_restore |= restore;
+        if (p->settling) {
+                p->settle_again = true;
+                return;
+        }
+        if (p->platform_up)
+                what |= REFRESH_HYPERVISOR;
+        if (agent_state(p->agent) == AGENT_READY)
+                what |= REFRESH_MEMORY | REFRESH_BLOCKS;
+        if (what)
+                partition_refresh(p, what, on_settled, NULL, &p->settling, NULL);
+        manager_partition_changed(p->manager, p);
+}
+
+/* --- the platform's and the agent's news --- */
+
+static void on_platform_up(struct platform *platform, void *userdata)
+{
+        struct partition *p = userdata;
+
+        log_info("Partition '%s': QEMU answers", p->definition.name);
+        p->platform_up = true;
+        partition_settle(p, true);
+}
+
+static void on_platform_down(struct platform *platform, const struct error *error, void *userdata)
+{
+        struct partition *p = userdata;
+
+        log_info("Partition '%s': %s", p->definition.name, error->message);
+        p->platform_up = false;
+        p->platform_error = *error;
+        p->has_snapshot = false;
+        platform_snapshot_done(&p->snapshot);
+        manager_partition_changed(p->manager, p);
+}
+
+static void on_platform_reset(struct platform *platform, void *userdata)
+{
+        struct partition *p = userdata;
+
+        log_info("Partition '%s': the guest was reset", p->definition.name);
+        agent_set_port_open(p->agent, false);
+        partition_settle(p, false);
+}
+
+static void on_platform_port(struct platform *platform, bool open, void *userdata)
+{
+        struct partition *p = userdata;
+
+        agent_set_port_open(p->agent, open);
+}
+
+static void on_platform_device_deleted(struct platform *platform, const char *id, void *userdata)
+{
+        struct partition *p = userdata;
+
+        log_info("Partition '%s': %s left by itself", p->definition.name, id);
+        partition_settle(p, false);
+}
+
+static void on_platform_changed(struct platform *platform, void *userdata)
+{
+        partition_settle(userdata, false);
+}
+
+static void forget_guest(struct partition *p)
+{
+        p->has_memory = p->has_blocks = false;
+        free(p->blocks);
+        p->blocks = NULL;
+        p->n_blocks = 0;
+}
+
+static void on_agent_state(struct agent *a, enum agent_state state, void *userdata)
+{
+        struct partition *p = userdata;
+
+        if (state != AGENT_READY) {
+                log_info("Partition '%s': agent %s", p->definition.name, agent_state_to_string(state));
+                forget_guest(p);
+                manager_partition_changed(p->manager, p);
+                return;
+        }
+
+        const struct message_hello *hello = agent_hello(a);
+        log_info("Partition '%s': %s speaks (%s, blocks of %s, boot %.8s)", p->definition.name, hello->agent,
+                hello->arch, SIZE(hello->block_bytes), hello->boot_id);
+
+        /* Those who wait may wait again: take the list as it is now. */
+        TAILQ_HEAD(, agent_waiter) waiters = TAILQ_HEAD_INITIALIZER(waiters);
+        TAILQ_CONCAT(&waiters, &p->agent_waiters, entry);
+        struct agent_waiter *w;
+        while ((w = TAILQ_FIRST(&waiters))) {
+                TAILQ_REMOVE(&waiters, w, entry);
+                w->on_ready(w);
+        }
+        partition_settle(p, true);
+}
+
+static void on_agent_event(struct agent *a, enum event_type event, void *userdata)
+{
+        partition_settle(userdata, false);
+}
+
+/* --- the account --- */
+
+uint64_t partition_current_bytes(const struct partition *p)
+{
+        const struct platform_snapshot *s = &p->snapshot;
+
+        return s->base_bytes + s->plugged_bytes - MIN(s->balloon_bytes, s->base_bytes + s->plugged_bytes);
+}
+
+uint64_t partition_max_bytes(const struct partition *p)
+{
+        uint64_t profile = p->definition.profile.max_bytes, qemu = 0;
+
+        if (p->has_snapshot)
+                qemu = MAX(p->snapshot.max_bytes, p->snapshot.base_bytes);
+        return profile && (!qemu || profile < qemu) ? profile : qemu;
+}
+
+uint64_t partition_block_bytes(const struct partition *p)
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        return hello ? hello->block_bytes : 0;
+}
+
+int partition_check_usable(const struct partition *p, struct error *ret_error)
+{
+        if (!p->platform_up)
+                return error_set(ret_error, p->platform_error.code ?: ERROR_HYPERVISOR_ABSENT, "%s",
+                        p->platform_error.message);
+        if (p->has_snapshot && p->snapshot.state != RUN_RUNNING)
+                return error_set(ret_error, ERROR_NOT_RUNNING,
+                        "Partition '%s' is %s; its memory can change only while it runs", p->definition.name,
+                        run_state_to_string(p->snapshot.state));
+        if (agent_state(p->agent) != AGENT_READY) {
+                struct error error;
+                agent_explain(p->agent, &error);
+                return error_set(ret_error, error.code, "Partition '%s': %.450s", p->definition.name,
+                        error.message);
+        }
+        return 0;
+}
+
+void partition_take_memory(struct partition *p, const struct guest_memory *memory)
+{
+        p->memory = *memory;
+        p->has_memory = true;
+}
+
+const char *partition_device_at(const struct partition *p, uint64_t address)
+{
+        for (size_t i = 0; i < p->snapshot.n_devices; i++) {
+                const struct platform_device *d = &p->snapshot.devices[i];
+                if (address >= d->address && address - d->address < d->region_bytes)
+                        return d->id;
+        }
+        return "";
+}
+
+/* Adds up what the guest's blocks within a device are. */
+static void sum_blocks(const struct partition *p, struct plan_device *d)
+{
+        uint64_t device_end = d->address + d->size_bytes;
+
+        for (size_t i = 0; i < p->n_blocks; i++) {
+                const struct block_range *b = &p->blocks[i];
+                uint64_t start = MAX(b->start, d->address), end = MIN(b->start + b->length, device_end);
+
+                if (start >= end)
+                        continue;
+                if (b->state == BLOCK_OFFLINE)
+                        d->offline_bytes += end - start;
+                else if (b->zone == ZONE_MOVABLE)
+                        d->movable_bytes += end - start;
+                else if (b->zone == ZONE_NONE)
+                        d->stuck_bytes += end - start;
+                else
+                        d->kernel_bytes += end - start;
+        }
+}
+
+static bool is_excluded(const char *id, char *const *excluded)
+{
+        for (; excluded && *excluded; excluded++)
+                if (strcmp(*excluded, id) == 0)
+                        return true;
+        return false;
+}
+
+int partition_plan_snapshot(const struct partition *p, char *const *excluded, struct plan_snapshot *ret,
+        struct plan_device **ret_devices)
+{
+        const struct platform_snapshot *s = &p->snapshot;
+        struct plan_device *devices = calloc(s->n_devices + 1, sizeof(*devices));
+        if (!devices)
+                return -ENOMEM;
+
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct plan_device *d = &devices[i];
+                const struct platform_device *from = &s->devices[i];
+
+                snprintf(d->id, sizeof(d->id), "%s", from->id);
+                d->address = from->address;
+                d->size_bytes = from->region_bytes;
+                d->slot = from->slot;
+                d->node = from->node;
+                d->is_dimm = from->is_dimm;
+                d->removable = from->is_dimm && from->hotpluggable && !is_excluded(from->id, excluded);
+                sum_blocks(p, d);
+        }
+        *ret = (struct plan_snapshot){
+                .granule_bytes = partition_block_bytes(p),
+                .base_bytes = s->base_bytes,
+                .max_bytes = s->max_bytes,
+                .slots = s->slots,
+                .kernel_bytes = p->memory.kernel_bytes,
+                .movable_bytes = p->memory.movable_bytes,
+                .devices = devices,
+                .n_devices = s->n_devices,
+        };
+        *ret_devices = devices;
+        return 0;
+}
+
+/* --- life --- */
+
+struct partition *partition_free(struct partition *p)
+{
+        if (!p)
+                return NULL;
+        partition_refresh_free(p->settling);
+        platform_free(p->platform);
+        agent_free(p->agent);
+        platform_snapshot_done(&p->snapshot);
+        free(p->blocks);
+        free(p);
+        return NULL;
+}
+
+int partition_new(struct manager *m, sd_event *event, const struct partition_definition *d, struct partition **ret,
+        struct error *ret_error)
+{
+        static const struct platform_handlers platform_handlers = {
+                .on_up = on_platform_up,
+                .on_down = on_platform_down,
+                .on_reset = on_platform_reset,
+                .on_port = on_platform_port,
+                .on_device_deleted = on_platform_device_deleted,
+                .on_changed = on_platform_changed,
+        };
+        static const struct agent_handlers agent_handlers = {
+                .on_state = on_agent_state,
+                .on_event = on_agent_event,
+        };
+        struct partition *p = calloc(1, sizeof(*p));
+        if (!p)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+
+        p->manager = m;
+        TAILQ_INIT(&p->agent_waiters);
+        p->definition = *d;
+        error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT, "QEMU's socket %s was not reached yet", d->qmp_path);
+
+        int r = platform_qmp_new(event, d->qmp_path, d->channel_path, &platform_handlers, p, &p->platform);
+        if (r >= 0)
+                r = agent_new(event, d->channel_path, &agent_handlers, p, &p->agent);
+        if (r < 0) {
+                partition_free(p);
+                return error_set_errno(ret_error, ERROR_INVALID_ARGUMENT, r, "Partition '%s' cannot be defined",
+                        d->name);
+        }
+        *ret = p;
+        return 0;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What all platforms share. */
+
+#include "hvd/platform/platform.h"
+
+const char *run_state_to_string(enum run_state s)
+{
+        static const char *const names[RUN_STATE_MAX] = {
+                [RUN_ABSENT] = "absent",
+                [RUN_RUNNING] = "running",
+                [RUN_PAUSED] = "paused",
+                [RUN_MIGRATING] = "migrating",
+                [RUN_STOPPED] = "stopped",
+        };
+
+        return s < RUN_STATE_MAX ? names[s] : "absent";
+}
+
+void platform_snapshot_done(struct platform_snapshot *s)
+{
+        free(s->devices);
+        free(s->backends);
+        *s = (struct platform_snapshot){ 0 };
+}

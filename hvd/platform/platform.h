@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "common/error.h"
+
+/* How a guest's hypervisor side is reached, whatever stands behind it: a QEMU of one's own by QMP, or libvirt.
+ * Everything is asynchronous. An operation's handle is dead once its callback has begun; freeing it before drops
+ * the callback and leaves the hypervisor's part to run out. */
+
+#define PLATFORM_DEVICES_MAX 1024U
+#define PLATFORM_ID_MAX      64U
+/* What we create in QEMU is named so, and what is named so and has no device is ours to delete. */
+#define PLATFORM_BACKEND_PREFIX "opendlpar-mem-"
+#define PLATFORM_DEVICE_PREFIX  "opendlpar-dimm-"
+
+enum run_state {
+        RUN_ABSENT, /* no QEMU */
+        RUN_RUNNING,
+        RUN_PAUSED,
+        RUN_MIGRATING,
+        RUN_STOPPED, /* shut down, crashed, not yet started */
+        RUN_STATE_MAX,
+};
+const char *run_state_to_string(enum run_state s);
+
+struct platform_device {
+        char id[PLATFORM_ID_MAX];
+        char memdev[PLATFORM_ID_MAX]; /* the backend's id; empty if unknown */
+        bool is_dimm;                 /* else virtio-mem */
+        bool hotpluggable;
+        uint64_t address, size_bytes; /* size: for virtio-mem what is plugged in it */
+        uint64_t region_bytes;        /* address space and maxmem that it takes */
+        unsigned slot, node;
+};
+
+/* QEMU's account at one moment. */
+struct platform_snapshot {
+        enum run_state state;
+        char uuid[40], arch[32];
+        uint64_t base_bytes, plugged_bytes, max_bytes, balloon_bytes;
+        unsigned slots;
+        struct platform_device *devices; /* owned, by address */
+        size_t n_devices;
+        char (*backends)[PLATFORM_ID_MAX]; /* owned: memory backends with our prefix */
+        size_t n_backends;
+};
+void platform_snapshot_done(struct platform_snapshot *s);
+
+struct platform;
+struct platform_op;
+
+struct platform_handlers {
+        void (*on_up)(struct platform *p, void *userdata);
+        void (*on_down)(struct platform *p, const struct error *error, void *userdata);
+        /* The guest was reset. */
+        void (*on_reset)(struct platform *p, void *userdata);
+        /* The guest's end of the agent's port was opened or closed. */
+        void (*on_port)(struct platform *p, bool open, void *userdata);
+        /* A device left without an operation behind it (an x86 guest may eject by itself); its backend is deleted. */
+        void (*on_device_deleted)(struct platform *p, const char *id, void *userdata);
+        /* Run state, balloon or something else changed: query again. */
+        void (*on_changed)(struct platform *p, void *userdata);
+};
+
+typedef void (*platform_done_t)(const struct error *error, void *userdata);
+/* The snapshot belongs to the caller, who may steal its arrays; NULL on error. */
+typedef void (*platform_query_t)(struct platform_snapshot *s, const struct error *error, void *userdata);
+
+struct platform_ops {
+        const char *name;
+        struct platform *(*free)(struct platform *p);
+        int (*query)(struct platform *p, platform_query_t done, void *userdata, struct platform_op **ret);
+        int (*attach_dimm)(struct platform *p, const char *id, const char *backend, uint64_t size_bytes, int node,
+                platform_done_t done, void *userdata, struct platform_op **ret);
+        int (*detach)(struct platform *p, const char *id, const char *backend, uint64_t timeout_usec,
+                platform_done_t done, void *userdata, struct platform_op **ret);
+        int (*delete_backend)(struct platform *p, const char *backend, platform_done_t done, void *userdata,
+                struct platform_op **ret);
+        struct platform_op *(*op_free)(struct platform_op *op);
+};
+
+/* Embedded first in each implementation. */
+struct platform {
+        const struct platform_ops *ops;
+        const struct platform_handlers *handlers;
+        void *userdata;
+};
+
+/* A QEMU reached by its QMP socket. `channel` is the agent channel's socket, to know its chardev by. */
+int platform_qmp_new(sd_event *event, const char *socket, const char *channel,
+        const struct platform_handlers *handlers, void *userdata, struct platform **ret);
+
+static inline struct platform *platform_free(struct platform *p)
+{
+        return p ? p->ops->free(p) : NULL;
+}
+
+/* Takes a snapshot. Fails with HYPERVISOR_ABSENT at once (through the callback never) when not up: -ENOTCONN. */
+static inline int platform_query(struct platform *p, platform_query_t done, void *userdata, struct platform_op **ret)
+{
+        return p->ops->query(p, done, userdata, ret);
+}
+
+/* Creates a backend and plugs a DIMM on it; node -1 leaves the choice to the hypervisor. When the device is refused
+ * the backend is deleted before done is called. */
+static inline int platform_attach_dimm(struct platform *p, const char *id, const char *backend, uint64_t size_bytes,
+        int node, platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        return p->ops->attach_dimm(p, id, backend, size_bytes, node, done, userdata, ret);
+}
+
+/* Unplugs a device and deletes its backend (if not empty): done without error means that the hypervisor says it is
+ * gone. Call only when every block of it is offline in the guest: an eject with blocks online can hang a busy guest
+ * for ever. UNPLUG_REFUSED: the guest refused; UNPLUG_PENDING: nothing was heard within the timeout, and the device may
+ * still leave later (on_device_deleted). */
+static inline int platform_detach(struct platform *p, const char *id, const char *backend, uint64_t timeout_usec,
+        platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        return p->ops->detach(p, id, backend, timeout_usec, done, userdata, ret);
+}
+
+static inline int platform_delete_backend(struct platform *p, const char *backend, platform_done_t done,
+        void *userdata, struct platform_op **ret)
+{
+        return p->ops->delete_backend(p, backend, done, userdata, ret);
+}
+
+static inline struct platform_op *platform_op_free(struct platform_op *op)
+{
+        /* Every implementation's operation starts with its ops table. */
+        return op ? (*(const struct platform_ops **) op)->op_free(op) : NULL;
+}

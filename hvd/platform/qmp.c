@@ -1,0 +1,742 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* A QEMU of one's own, reached by its QMP socket.
+ *
+ * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query sends all of
+ * its commands at once and gathers the answers; an attach sends object-add and device_add together and deletes the
+ * backend when the device was refused; a detach sends device_del, awaits DEVICE_DELETED and deletes the backend.
+ * A detach whose owner has gone (op_free, or a time limit) leaves nothing behind either: DEVICE_DELETED for a device
+ * without an operation deletes the backend that the last query saw under it. */
+
+#include "hvd/platform/platform.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "common/json.h"
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/platform/snapshot.h"
+#include "hvd/qmp/qmp.h"
+
+#define COMMAND_USEC (10 * USEC_PER_SEC)
+/* An x86 guest that is still busy with the insertion loses a device_del (QEMU 7.2, Linux 6.1): say it again. */
+#define REISSUE_USEC (1 * USEC_PER_SEC)
+
+enum op_kind {
+        OP_KIND_QUERY,
+        OP_KIND_ATTACH,
+        OP_KIND_DETACH,
+        OP_KIND_DELETE_BACKEND,
+};
+
+enum query_part {
+        QUERY_STATUS,
+        QUERY_MIGRATE,
+        QUERY_SUMMARY,
+        QUERY_MACHINE,
+        QUERY_DEVICES,
+        QUERY_OBJECTS,
+        QUERY_UUID,
+        QUERY_TARGET,
+        QUERY_BALLOON,
+        QUERY_PART_MAX,
+};
+
+struct qmp_platform;
+
+struct platform_op {
+        const struct platform_ops *ops; /* first: see platform_op_free() */
+        enum op_kind kind;
+        struct qmp_platform *platform;
+        LIST_ENTRY(platform_op) entry;
+        void *userdata;
+        platform_done_t done;
+        platform_query_t query_done;
+
+        struct qmp_call *calls[QUERY_PART_MAX];
+        unsigned n_pending;
+        struct error error; /* the first; code NONE if all is well */
+
+        struct platform_snapshot snapshot; /* QUERY */
+        struct json_object *balloon;       /* QUERY: taken last */
+
+        char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
+        bool backend_created; /* ATTACH */
+        bool deleted;         /* DETACH: DEVICE_DELETED was seen */
+        uint64_t deadline_usec;
+        sd_event_source *reissue, *limit;
+};
+
+struct qmp_platform {
+        struct platform base;
+        sd_event *event;
+        struct qmp_client *qmp;
+        char *channel;
+        LIST_HEAD(, platform_op) ops;
+        struct qmp_call *chardev_call;
+        struct {
+                char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
+        } *known; /* from the last query */
+        size_t n_known;
+        bool is_x86;
+};
+
+static const struct platform_ops qmp_platform_ops;
+
+/* --- operations --- */
+
+static struct platform_op *op_destroy(struct platform_op *op)
+{
+        if (!op)
+                return NULL;
+        LIST_REMOVE(op, entry);
+        for (size_t i = 0; i < ARRAY_SIZE(op->calls); i++)
+                qmp_call_free(op->calls[i]);
+        sd_event_source_disable_unref(op->reissue);
+        sd_event_source_disable_unref(op->limit);
+        json_object_put(op->balloon);
+        platform_snapshot_done(&op->snapshot);
+        free(op);
+        return NULL;
+}
+
+static struct platform_op *op_new(struct qmp_platform *p, enum op_kind kind, void *userdata)
+{
+        struct platform_op *op = calloc(1, sizeof(*op));
+
+        if (!op)
+                return NULL;
+        op->ops = &qmp_platform_ops;
+        op->kind = kind;
+        op->platform = p;
+        op->userdata = userdata;
+        LIST_INSERT_HEAD(&p->ops, op, entry);
+        return op;
+}
+
+/* Completes a DONE-style operation: frees it, then calls back. */
+static void op_complete(struct platform_op *op)
+{
+        platform_done_t done = op->done;
+        void *userdata = op->userdata;
+        struct error error = op->error;
+
+        op_destroy(op);
+        if (done)
+                done(error.code ? &error : NULL, userdata);
+}
+
+static void op_take_error(struct platform_op *op, const struct error *error)
+{
+        if (op->error.code == ERROR_NONE)
+                op->error = *error;
+}
+
+/* Sends a command of an operation; its reply arrives in on_reply with the operation as userdata. */
+static int op_call(struct platform_op *op, unsigned index, const char *command, struct json_object *arguments,
+        qmp_reply_t on_reply)
+{
+        return qmp_call(op->platform->qmp, command, arguments, COMMAND_USEC, on_reply, op, &op->calls[index]);
+}
+
+/* For a command that follows in an operation that has already begun: failing to send is the operation's failure. */
+static void op_call_or_complete(struct platform_op *op, unsigned index, const char *command,
+        struct json_object *arguments, qmp_reply_t on_reply)
+{
+        int r = op_call(op, index, command, arguments, on_reply);
+        if (r < 0) {
+                struct error error;
+                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "%s could not be sent to QEMU", command);
+                op_take_error(op, &error);
+                op_complete(op);
+        }
+}
+
+static struct json_object *object_with_string(const char *key, const char *value)
+{
+        struct json_object *o = json_object_new_object();
+
+        if (o && json_add_string(o, key, value) < 0) {
+                json_object_put(o);
+                return NULL;
+        }
+        return o;
+}
+
+/* --- query --- */
+
+static int (*const query_takers[QUERY_PART_MAX])(struct platform_snapshot *, struct json_object *) = {
+        [QUERY_STATUS] = snapshot_take_status,
+        [QUERY_MIGRATE] = snapshot_take_migration,
+        [QUERY_SUMMARY] = snapshot_take_summary,
+        [QUERY_MACHINE] = snapshot_take_machine_memory,
+        [QUERY_DEVICES] = snapshot_take_devices,
+        [QUERY_OBJECTS] = snapshot_take_objects,
+        [QUERY_UUID] = snapshot_take_uuid,
+        [QUERY_TARGET] = snapshot_take_target,
+};
+static const char *const query_commands[QUERY_PART_MAX] = {
+        [QUERY_STATUS] = "query-status",
+        [QUERY_MIGRATE] = "query-migrate",
+        [QUERY_SUMMARY] = "query-memory-size-summary",
+        [QUERY_MACHINE] = "qom-get",
+        [QUERY_DEVICES] = "query-memory-devices",
+        [QUERY_OBJECTS] = "qom-list",
+        [QUERY_UUID] = "query-uuid",
+        [QUERY_TARGET] = "query-target",
+        [QUERY_BALLOON] = "query-balloon",
+};
+
+static void remember_devices(struct qmp_platform *p, const struct platform_snapshot *s)
+{
+        free(p->known);
+        p->n_known = 0;
+        p->known = calloc(s->n_devices + 1, sizeof(*p->known));
+        if (!p->known)
+                return;
+        for (size_t i = 0; i < s->n_devices; i++) {
+                memcpy(p->known[i].device, s->devices[i].id, PLATFORM_ID_MAX);
+                memcpy(p->known[i].backend, s->devices[i].memdev, PLATFORM_ID_MAX);
+        }
+        p->n_known = s->n_devices;
+        p->is_x86 = strcmp(s->arch, "x86_64") == 0 || strcmp(s->arch, "i386") == 0;
+}
+
+static void query_complete(struct platform_op *op)
+{
+        platform_query_t done = op->query_done;
+        void *userdata = op->userdata;
+        struct error error = op->error;
+        struct platform_snapshot snapshot = op->snapshot;
+
+        if (op->balloon && !error.code && snapshot_take_balloon(&snapshot, op->balloon) < 0)
+                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's answer to query-balloon is not understood");
+        op->snapshot = (struct platform_snapshot){ 0 };
+        if (!error.code)
+                remember_devices(op->platform, &snapshot);
+        op_destroy(op);
+        if (done)
+                done(error.code ? NULL : &snapshot, error.code ? &error : NULL, userdata);
+        platform_snapshot_done(&snapshot);
+}
+
+static void query_take(struct platform_op *op, enum query_part part, struct json_object *result,
+        const struct error *error)
+{
+        op->calls[part] = NULL;
+        if (part == QUERY_BALLOON) {
+                /* An error: no balloon device. */
+                if (result)
+                        op->balloon = json_object_get(result);
+        } else if (error)
+                op_take_error(op, error);
+        else if (query_takers[part](&op->snapshot, result) < 0 && !op->error.code)
+                error_set(&op->error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's answer to %s is not understood",
+                        query_commands[part]);
+        if (--op->n_pending == 0)
+                query_complete(op);
+}
+
+/* QMP replies carry no note of which command they answer, so each part has its own callback. */
+#define DEFINE_QUERY_REPLY(part)                                                                             \
+        static void on_reply_##part(struct json_object *result, const struct error *error, void *userdata)   \
+        {                                                                                                    \
+                query_take(userdata, part, result, error);                                                   \
+        }
+DEFINE_QUERY_REPLY(QUERY_STATUS)
+DEFINE_QUERY_REPLY(QUERY_MIGRATE)
+DEFINE_QUERY_REPLY(QUERY_SUMMARY)
+DEFINE_QUERY_REPLY(QUERY_MACHINE)
+DEFINE_QUERY_REPLY(QUERY_DEVICES)
+DEFINE_QUERY_REPLY(QUERY_OBJECTS)
+DEFINE_QUERY_REPLY(QUERY_UUID)
+DEFINE_QUERY_REPLY(QUERY_TARGET)
+DEFINE_QUERY_REPLY(QUERY_BALLOON)
+
+static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
+        on_reply_QUERY_STATUS,
+        on_reply_QUERY_MIGRATE,
+        on_reply_QUERY_SUMMARY,
+        on_reply_QUERY_MACHINE,
+        on_reply_QUERY_DEVICES,
+        on_reply_QUERY_OBJECTS,
+        on_reply_QUERY_UUID,
+        on_reply_QUERY_TARGET,
+        on_reply_QUERY_BALLOON,
+};
+
+static int query_arguments(enum query_part part, struct json_object **ret)
+{
+        *ret = NULL;
+        if (part == QUERY_OBJECTS)
+                *ret = object_with_string("path", "/objects");
+        else if (part == QUERY_MACHINE) {
+                *ret = object_with_string("path", "/machine");
+                if (*ret && json_add_string(*ret, "property", "memory") < 0)
+                        return -ENOMEM;
+        } else
+                return 0;
+        return *ret ? 0 : -ENOMEM;
+}
+
+static int qmp_platform_query(struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret)
+{
+        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct platform_op *op = op_new(p, OP_KIND_QUERY, userdata);
+        if (!op)
+                return -ENOMEM;
+
+        op->query_done = done;
+        for (enum query_part part = 0; part < QUERY_PART_MAX; part++) {
+                struct json_object *arguments;
+                int r = query_arguments(part, &arguments);
+                if (r >= 0)
+                        r = op_call(op, part, query_commands[part], arguments, query_replies[part]);
+                if (r < 0) {
+                        op_destroy(op);
+                        return r;
+                }
+                op->n_pending++;
+        }
+        if (ret)
+                *ret = op;
+        return 0;
+}
+
+/* --- attach --- */
+
+static void on_attach_rolled_back(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        op->calls[0] = NULL;
+        if (error) {
+                size_t used = strlen(op->error.message);
+                snprintf(op->error.message + used, sizeof(op->error.message) - used,
+                        "; and its backend %s could not be deleted: %.150s", op->backend, error->message);
+        }
+        op_complete(op);
+}
+
+static void attach_step(struct platform_op *op)
+{
+        if (--op->n_pending > 0)
+                return;
+        if (op->error.code && op->backend_created)
+                op_call_or_complete(op, 0, "object-del", object_with_string("id", op->backend),
+                        on_attach_rolled_back);
+        else
+                op_complete(op);
+}
+
+static void on_backend_added(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        op->calls[0] = NULL;
+        if (error)
+                op_take_error(op, error);
+        else
+                op->backend_created = true;
+        attach_step(op);
+}
+
+static void on_device_added(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        op->calls[1] = NULL;
+        /* When the backend failed, the device fails for want of it: the first error is the one that tells. */
+        if (error)
+                op_take_error(op, error);
+        attach_step(op);
+}
+
+static int attach_arguments(const char *id, const char *backend, uint64_t size_bytes, int node,
+        struct json_object **ret_object, struct json_object **ret_device)
+{
+        _cleanup_json_ struct json_object *object = object_with_string("qom-type", "memory-backend-ram");
+        _cleanup_json_ struct json_object *device = object_with_string("driver", "pc-dimm");
+
+        if (!object || !device || json_add_string(object, "id", backend) < 0 ||
+                json_add_u64(object, "size", size_bytes) < 0 || json_add_string(device, "id", id) < 0 ||
+                json_add_string(device, "memdev", backend) < 0 ||
+                (node >= 0 && json_add_u64(device, "node", (uint64_t) node) < 0))
+                return -ENOMEM;
+        *ret_object = steal_pointer(object);
+        *ret_device = steal_pointer(device);
+        return 0;
+}
+
+static int qmp_platform_attach_dimm(struct platform *base, const char *id, const char *backend, uint64_t size_bytes,
+        int node, platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct json_object *object, *device;
+
+        int r = attach_arguments(id, backend, size_bytes, node, &object, &device);
+        if (r < 0)
+                return r;
+        struct platform_op *op = op_new(p, OP_KIND_ATTACH, userdata);
+        if (!op) {
+                json_object_put(object);
+                json_object_put(device);
+                return -ENOMEM;
+        }
+        snprintf(op->device, sizeof(op->device), "%s", id);
+        snprintf(op->backend, sizeof(op->backend), "%s", backend);
+
+        /* Both at once: a round trip less, and QEMU takes them in order. */
+        r = op_call(op, 0, "object-add", object, on_backend_added);
+        if (r < 0) {
+                json_object_put(device);
+                op_destroy(op);
+                return r;
+        }
+        op->done = done;
+        op->n_pending = 1;
+        r = op_call(op, 1, "device_add", device, on_device_added);
+        if (r < 0)
+                error_set_errno(&op->error, ERROR_HYPERVISOR_ABSENT, r, "device_add could not be sent to QEMU");
+        else
+                op->n_pending++;
+        if (ret)
+                *ret = op;
+        return 0;
+}
+
+/* --- detach --- */
+
+static void on_backend_deleted(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        op->calls[0] = NULL;
+        if (error) {
+                op->error.code = error->code;
+                snprintf(op->error.message, sizeof(op->error.message),
+                        "the device has left, but its backend %s could not be deleted: %.300s", op->backend,
+                        error->message);
+        }
+        op_complete(op);
+}
+
+static void detach_finish(struct platform_op *op)
+{
+        if (op->deleted)
+                return;
+        op->deleted = true;
+        for (size_t i = 0; i < ARRAY_SIZE(op->calls); i++)
+                op->calls[i] = qmp_call_free(op->calls[i]);
+        op->reissue = sd_event_source_disable_unref(op->reissue);
+        op->limit = sd_event_source_disable_unref(op->limit);
+        if (op->backend[0])
+                op_call_or_complete(op, 0, "object-del", object_with_string("id", op->backend),
+                        on_backend_deleted);
+        else
+                op_complete(op);
+}
+
+static void on_unplug_requested(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        op->calls[0] = NULL;
+        /* A repeated device_del that is refused changes nothing: the first one is under way. */
+        if (!error || op->reissue)
+                return;
+        op->error = *error;
+        op_complete(op);
+}
+
+static int on_detach_limit(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        error_set(&op->error, ERROR_UNPLUG_PENDING,
+                "the guest did not let go of %s in time, although every block of it is offline; it may still leave",
+                op->device);
+        op_complete(op);
+        return 0;
+}
+
+static int on_detach_reissue(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        sd_event_source_set_time_relative(s, REISSUE_USEC);
+        sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+        if (!op->platform->is_x86 || op->calls[0])
+                return 0;
+        log_debug("device_del %s again: nothing was heard of the first one", op->device);
+        op_call(op, 0, "device_del", object_with_string("id", op->device), on_unplug_requested);
+        return 0;
+}
+
+static int qmp_platform_detach(struct platform *base, const char *id, const char *backend, uint64_t timeout_usec,
+        platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct platform_op *op = op_new(p, OP_KIND_DETACH, userdata);
+        if (!op)
+                return -ENOMEM;
+
+        snprintf(op->device, sizeof(op->device), "%s", id);
+        snprintf(op->backend, sizeof(op->backend), "%s", backend);
+        int r = op_call(op, 0, "device_del", object_with_string("id", id), on_unplug_requested);
+        if (r >= 0)
+                r = sd_event_add_time_relative(p->event, &op->limit, CLOCK_MONOTONIC, timeout_usec, 0,
+                        on_detach_limit, op);
+        if (r >= 0)
+                r = sd_event_add_time_relative(p->event, &op->reissue, CLOCK_MONOTONIC, REISSUE_USEC, 0,
+                        on_detach_reissue, op);
+        if (r < 0) {
+                op_destroy(op);
+                return r;
+        }
+        op->done = done;
+        if (ret)
+                *ret = op;
+        return 0;
+}
+
+/* --- delete_backend --- */
+
+static void on_lone_backend_deleted(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct platform_op *op = userdata;
+
+        op->calls[0] = NULL;
+        if (error)
+                op_take_error(op, error);
+        op_complete(op);
+}
+
+static int qmp_platform_delete_backend(struct platform *base, const char *backend, platform_done_t done,
+        void *userdata, struct platform_op **ret)
+{
+        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct platform_op *op = op_new(p, OP_KIND_DELETE_BACKEND, userdata);
+        if (!op)
+                return -ENOMEM;
+
+        snprintf(op->backend, sizeof(op->backend), "%s", backend);
+        int r = op_call(op, 0, "object-del", object_with_string("id", backend), on_lone_backend_deleted);
+        if (r < 0) {
+                op_destroy(op);
+                return r;
+        }
+        op->done = done;
+        if (ret)
+                *ret = op;
+        return 0;
+}
+
+/* --- events --- */
+
+static struct platform_op *find_detach(struct qmp_platform *p, const char *device)
+{
+        struct platform_op *op;
+
+        LIST_FOREACH(op, &p->ops, entry)
+                if (op->kind == OP_KIND_DETACH && !op->deleted && strcmp(op->device, device) == 0)
+                        return op;
+        return NULL;
+}
+
+/* The device of an event: `device`, or the last part of `path`. */
+static const char *event_device(struct json_object *data)
+{
+        const char *s;
+
+        if (json_get_string(data, "device", &s) >= 0)
+                return s;
+        if (json_get_string(data, "path", &s) < 0)
+                return NULL;
+        const char *slash = strrchr(s, '/');
+        return slash ? slash + 1 : s;
+}
+
+static void on_stray_backend_deleted(const struct error *error, void *userdata)
+{
+        if (error)
+                log_warning("The backend of a device that left by itself could not be deleted: %s", error->message);
+}
+
+static void device_deleted(struct qmp_platform *p, struct json_object *data)
+{
+        const char *device = event_device(data);
+        if (!device)
+                return;
+
+        struct platform_op *op = find_detach(p, device);
+        if (op) {
+                detach_finish(op);
+                return;
+        }
+        for (size_t i = 0; i < p->n_known; i++)
+                if (p->known[i].backend[0] && strcmp(p->known[i].device, device) == 0) {
+                        qmp_platform_delete_backend(&p->base, p->known[i].backend, on_stray_backend_deleted, p,
+                                NULL);
+                        p->known[i].backend[0] = '\0';
+                        p->base.handlers->on_device_deleted(&p->base, device, p->base.userdata);
+                        return;
+                }
+}
+
+static void unplug_refused(struct qmp_platform *p, const char *device, const char *why)
+{
+        struct platform_op *op = device ? find_detach(p, device) : NULL;
+
+        /* pseries says it twice, and any guest may say it unasked. */
+        if (!op)
+                return;
+        error_set(&op->error, ERROR_UNPLUG_REFUSED, "the guest refused to let go of %s: %s", device, why);
+        op_complete(op);
+}
+
+/* ACPI's _OST for a DIMM: source 3 is an ejection; 132 says "in progress", 0 "success", all else is a refusal. The
+ * guest triggers it at will (QEMU does not throttle it), so nothing but a waiting detach is touched. */
+static void acpi_ost(struct qmp_platform *p, struct json_object *data)
+{
+        struct json_object *info;
+        const char *device;
+        uint64_t source, status;
+
+        if (json_get_object(data, "info", &info) < 0 || json_get_string(info, "device", &device) < 0 ||
+                json_get_u64(info, "source", UINT32_MAX, &source) < 0 ||
+                json_get_u64(info, "status", UINT32_MAX, &status) < 0)
+                return;
+        if ((source == 3 || source == 0x103) && status != 0 && status != 132)
+                unplug_refused(p, device, status == 130 ? "it is busy" : "its firmware interface reports a failure");
+}
+
+static void on_chardevs(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct qmp_platform *p = userdata;
+
+        p->chardev_call = NULL;
+        if (error)
+                return;
+        int r = chardev_is_open(result, p->channel);
+        if (r >= 0)
+                p->base.handlers->on_port(&p->base, r > 0, p->base.userdata);
+}
+
+static void check_port(struct qmp_platform *p)
+{
+        p->chardev_call = qmp_call_free(p->chardev_call);
+        qmp_call(p->qmp, "query-chardev", NULL, COMMAND_USEC, on_chardevs, p, &p->chardev_call);
+}
+
+static void on_qmp_event(struct qmp_client *c, const char *name, struct json_object *data, void *userdata)
+{
+        static const char *const changes[] = { "STOP", "RESUME", "SUSPEND", "WAKEUP", "GUEST_PANICKED", "MIGRATION",
+                "BALLOON_CHANGE", "MEMORY_DEVICE_SIZE_CHANGE" };
+        struct qmp_platform *p = userdata;
+
+        if (strcmp(name, "DEVICE_DELETED") == 0)
+                device_deleted(p, data);
+        else if (strcmp(name, "ACPI_DEVICE_OST") == 0)
+                acpi_ost(p, data);
+        else if (strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR") == 0 || strcmp(name, "MEM_UNPLUG_ERROR") == 0)
+                unplug_refused(p, event_device(data), "its kernel could not release it");
+        else if (strcmp(name, "VSERPORT_CHANGE") == 0)
+                check_port(p);
+        else if (strcmp(name, "RESET") == 0)
+                p->base.handlers->on_reset(&p->base, p->base.userdata);
+        else
+                for (size_t i = 0; i < ARRAY_SIZE(changes); i++)
+                        if (strcmp(name, changes[i]) == 0)
+                                p->base.handlers->on_changed(&p->base, p->base.userdata);
+}
+
+static void on_qmp_up(struct qmp_client *c, void *userdata)
+{
+        struct qmp_platform *p = userdata;
+
+        p->base.handlers->on_up(&p->base, p->base.userdata);
+        check_port(p);
+}
+
+static void on_qmp_down(struct qmp_client *c, const struct error *error, void *userdata)
+{
+        struct qmp_platform *p = userdata;
+        struct platform_op *op;
+
+        /* What awaits a reply has failed by now. What awaits an event has not. */
+        do
+                LIST_FOREACH(op, &p->ops, entry)
+                        if (op->kind == OP_KIND_DETACH) {
+                                op->error = *error;
+                                op_complete(op);
+                                break;
+                        }
+        while (op);
+        p->base.handlers->on_down(&p->base, error, p->base.userdata);
+}
+
+/* --- the platform --- */
+
+static struct platform *qmp_platform_free(struct platform *base)
+{
+        struct qmp_platform *p = (struct qmp_platform *) base;
+
+        while (!LIST_EMPTY(&p->ops))
+                op_destroy(LIST_FIRST(&p->ops));
+        qmp_call_free(p->chardev_call);
+        qmp_client_free(p->qmp);
+        sd_event_unref(p->event);
+        free(p->known);
+        free(p->channel);
+        free(p);
+        return NULL;
+}
+
+/* The owner loses interest. A query can end; what changes QEMU runs on without a callback, so that a refused device
+ * still takes its backend along. */
+static struct platform_op *qmp_platform_op_free(struct platform_op *op)
+{
+        if (op->kind == OP_KIND_QUERY)
+                return op_destroy(op);
+        op->done = NULL;
+        return NULL;
+}
+
+static const struct platform_ops qmp_platform_ops = {
+        .name = "qmp",
+        .free = qmp_platform_free,
+        .query = qmp_platform_query,
+        .attach_dimm = qmp_platform_attach_dimm,
+        .detach = qmp_platform_detach,
+        .delete_backend = qmp_platform_delete_backend,
+        .op_free = qmp_platform_op_free,
+};
+
+int platform_qmp_new(sd_event *event, const char *socket, const char *channel,
+        const struct platform_handlers *handlers, void *userdata, struct platform **ret)
+{
+        static const struct qmp_handlers qmp_handlers = {
+                .on_up = on_qmp_up,
+                .on_down = on_qmp_down,
+                .on_event = on_qmp_event,
+        };
+        struct qmp_platform *p = calloc(1, sizeof(*p));
+        if (!p)
+                return -ENOMEM;
+
+        p->base = (struct platform){ .ops = &qmp_platform_ops, .handlers = handlers, .userdata = userdata };
+        p->event = sd_event_ref(event);
+        LIST_INIT(&p->ops);
+        p->channel = strdup(channel);
+        int r = p->channel ? qmp_client_new(event, socket, &qmp_handlers, p, &p->qmp) : -ENOMEM;
+        if (r < 0) {
+                qmp_platform_free(&p->base);
+                return r;
+        }
+        *ret = &p->base;
+        return 0;
+}

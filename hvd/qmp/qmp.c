@@ -1,0 +1,588 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* One monitor connection that keeps itself alive.
+ *
+ * DOWN -> GREETING -> NEGOTIATING -> UP, and from any of them back to DOWN by client_close(), the only place that
+ * ends a connection: it resets everything first, then completes the pending calls, then says on_down, so that
+ * whatever a callback does finds a consistent client. One timer serves the state: back-off while DOWN, the limit
+ * for the handshake until UP.
+ *
+ * Invariants: fd >= 0 exactly while state != DOWN; a call is in the list exactly until its callback begins; ids are
+ * never used twice, over all connections. Callbacks run only from the event loop, never from inside qmp_call(): a
+ * write error there shuts the socket down, and the reader meets its end at the next wake-up.
+ *
+ * QEMU may be made to talk without end by its guest (ACPI_DEVICE_OST is not throttled): after QMP_EVENTS_BURST
+ * steps the rest waits for the next iteration, behind a deferred source, and the sources have a lower priority than
+ * timers and the bus. */
+
+#include "hvd/qmp/qmp.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "common/lines.h"
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/qmp/limits.h"
+#include "hvd/qmp/message.h"
+
+#define READ_SIZE      (64U * 1024U)
+#define QUEUE_MAX      (1024U * 1024U)
+#define RETRY_MIN_USEC (USEC_PER_SEC / 10)
+#define RETRY_MAX_USEC (5 * USEC_PER_SEC)
+#define TIMER_ACCURACY (5 * USEC_PER_MSEC)
+/* The same as the agent's: sources of equal priority take turns, so neither starves the other. */
+#define IO_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10)
+
+enum qmp_state {
+        QMP_DOWN,
+        QMP_GREETING,
+        QMP_NEGOTIATING,
+        QMP_UP,
+};
+
+struct qmp_call {
+        struct qmp_client *client;
+        struct qmp_call *next, **link; /* link: what points at this call */
+        uint64_t id;
+        sd_event_source *timer;
+        qmp_reply_t on_reply;
+        void *userdata;
+        char command[64];
+};
+
+struct qmp_client {
+        sd_event *event;
+        struct sockaddr_un address;
+        struct qmp_handlers handlers;
+        void *userdata;
+        struct qmp_limits limits;
+
+        enum qmp_state state;
+        int fd;
+        sd_event_source *io, *more, *timer;
+        struct line_reader reader;
+        char *queue; /* queue[sent..fill) waits to be written */
+        size_t queue_allocated, queue_sent, queue_fill;
+        int write_error; /* -errno; the socket is shut down */
+
+        struct qmp_call *calls, **calls_end; /* oldest first */
+        unsigned n_calls;
+        uint64_t last_id;
+        uint64_t retry_usec;
+        struct error down_reason; /* what on_down said last; cleared by on_up */
+        unsigned in_callback;
+        struct qmp_counters counters;
+};
+
+static void timer_arm(struct qmp_client *c, uint64_t usec)
+{
+        /* Cannot fail for a source that exists and a span of seconds. */
+        sd_event_source_set_time_relative(c->timer, usec);
+        sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
+}
+
+static void retry_arm(struct qmp_client *c)
+{
+        timer_arm(c, c->retry_usec);
+        c->retry_usec = MIN(c->retry_usec * 2, c->limits.retry_max_usec);
+}
+
+/* Calls */
+
+struct qmp_call *qmp_call_free(struct qmp_call *call)
+{
+        if (!call)
+                return NULL;
+
+        *call->link = call->next;
+        if (call->next)
+                call->next->link = call->link;
+        else
+                call->client->calls_end = call->link;
+        call->client->n_calls--;
+        sd_event_source_disable_unref(call->timer);
+        free(call);
+        return NULL;
+}
+
+static void call_complete(struct qmp_call *call, struct json_object *result, const struct error *error)
+{
+        struct qmp_client *c = call->client;
+        qmp_reply_t on_reply = call->on_reply;
+        void *userdata = call->userdata;
+
+        qmp_call_free(call);
+        if (on_reply) {
+                c->in_callback++;
+                on_reply(result, error, userdata);
+                c->in_callback--;
+        }
+}
+
+static struct qmp_call *call_find(struct qmp_client *c, uint64_t id)
+{
+        for (struct qmp_call *call = c->calls; call; call = call->next)
+                if (call->id == id)
+                        return call;
+        return NULL;
+}
+
+static int on_call_timeout(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct qmp_call *call = userdata;
+        struct error error;
+
+        error_set(&error, ERROR_HYPERVISOR_SILENT, "QEMU did not answer '%s' in time", call->command);
+        call_complete(call, NULL, &error);
+        return 0;
+}
+
+/* The connection's end */
+
+static void say_down(struct qmp_client *c, const struct error *error)
+{
+        if (c->down_reason.code == error->code && strcmp(c->down_reason.message, error->message) == 0)
+                return;
+        c->down_reason = *error;
+        if (c->handlers.on_down) {
+                c->in_callback++;
+                c->handlers.on_down(c, error, c->userdata);
+                c->in_callback--;
+        }
+}
+
+static void connection_reset(struct qmp_client *c)
+{
+        c->io = sd_event_source_disable_unref(c->io);
+        sd_event_source_set_enabled(c->more, SD_EVENT_OFF);
+        c->fd = close_fd(c->fd);
+        line_reader_reset(&c->reader);
+        c->queue_sent = c->queue_fill = 0;
+        c->write_error = 0;
+        c->state = QMP_DOWN;
+}
+
+static void client_close(struct qmp_client *c, const struct error *error)
+{
+        /* Only a connection that served until its peer went away starts the back-off anew: a QEMU that says
+         * garbage after each greeting must not be asked ten times a second. */
+        if (c->state == QMP_UP && error->code == ERROR_HYPERVISOR_ABSENT)
+                c->retry_usec = c->limits.retry_min_usec;
+        log_debug("qmp: %s: %s", c->address.sun_path, error->message);
+
+        connection_reset(c);
+        retry_arm(c);
+        /* A callback may free other calls, but cannot make new ones while the client is down. */
+        while (c->calls)
+                call_complete(c->calls, NULL, error);
+        say_down(c, error);
+}
+
+static void client_misbehaved(struct qmp_client *c, const struct error *error)
+{
+        c->counters.n_garbage++;
+        client_close(c, error);
+}
+
+static void client_lost(struct qmp_client *c, int r)
+{
+        struct error error;
+
+        if (r == 0)
+                error_set(&error, ERROR_HYPERVISOR_ABSENT, "QEMU closed its monitor %s", c->address.sun_path);
+        else
+                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "The connection to QEMU's monitor %s broke",
+                        c->address.sun_path);
+        client_close(c, &error);
+}
+
+/* Writing */
+
+static int queue_push(struct qmp_client *c, const char *data, size_t length)
+{
+        size_t waiting = c->queue_fill - c->queue_sent;
+
+        if (waiting + length > QUEUE_MAX)
+                return -EBUSY;
+        if (c->queue_sent > 0) {
+                memmove(c->queue, c->queue + c->queue_sent, waiting);
+                c->queue_sent = 0;
+                c->queue_fill = waiting;
+        }
+        if (waiting + length > c->queue_allocated) {
+                size_t want = MAX(2 * (waiting + length), (size_t) 4096);
+                char *p = realloc(c->queue, want);
+                if (!p)
+                        return -ENOMEM;
+                c->queue = p;
+                c->queue_allocated = want;
+        }
+        memcpy(c->queue + c->queue_fill, data, length);
+        c->queue_fill += length;
+        return 0;
+}
+
+static void queue_flush(struct qmp_client *c)
+{
+        while (c->queue_sent < c->queue_fill && c->write_error == 0) {
+                ssize_t n = send(c->fd, c->queue + c->queue_sent, c->queue_fill - c->queue_sent,
+                        MSG_NOSIGNAL | MSG_DONTWAIT);
+                if (n >= 0)
+                        c->queue_sent += (size_t) n;
+                else if (errno == EAGAIN)
+                        break;
+                else if (errno != EINTR)
+                        c->write_error = -errno;
+        }
+        if (c->write_error < 0) {
+                /* The reader shall see the end, after what QEMU still had to say. */
+                c->queue_sent = c->queue_fill = 0;
+                shutdown(c->fd, SHUT_RDWR);
+        }
+        sd_event_source_set_io_events(c->io, EPOLLIN | (c->queue_sent < c->queue_fill ? EPOLLOUT : 0));
+}
+
+/* Sends in whatever state has a connection; qmp_call() is the guarded form. Borrows arguments. */
+static int call_start(struct qmp_client *c, const char *command, struct json_object *arguments,
+        uint64_t timeout_usec, qmp_reply_t on_reply, void *userdata, struct qmp_call **ret_call)
+{
+        _cleanup_free_ char *line = NULL;
+        size_t length;
+
+        if (c->n_calls >= QMP_CALLS_MAX)
+                return -EBUSY;
+        int r = qmp_message_format(command, arguments, c->last_id + 1, &line, &length);
+        if (r < 0)
+                return r;
+
+        struct qmp_call *call = calloc(1, sizeof(*call));
+        if (!call)
+                return -ENOMEM;
+        *call = (struct qmp_call){
+                .client = c,
+                .link = c->calls_end,
+                .id = c->last_id + 1,
+                .on_reply = on_reply,
+                .userdata = userdata,
+        };
+        snprintf(call->command, sizeof(call->command), "%s", command);
+        *c->calls_end = call;
+        c->calls_end = &call->next;
+        c->n_calls++;
+
+        if (timeout_usec != USEC_INFINITY)
+                r = sd_event_add_time_relative(c->event, &call->timer, CLOCK_MONOTONIC, timeout_usec,
+                        TIMER_ACCURACY, on_call_timeout, call);
+        if (r >= 0)
+                r = queue_push(c, line, length);
+        if (r < 0) {
+                qmp_call_free(call);
+                return r;
+        }
+        c->last_id++;
+        queue_flush(c);
+        if (ret_call)
+                *ret_call = call;
+        return 0;
+}
+
+int qmp_call(struct qmp_client *c, const char *command, struct json_object *arguments, uint64_t timeout_usec,
+        qmp_reply_t on_reply, void *userdata, struct qmp_call **ret_call)
+{
+        _cleanup_json_ struct json_object *owned = arguments;
+
+        if (c->state != QMP_UP || c->write_error < 0)
+                return -ENOTCONN;
+        return call_start(c, command, owned, timeout_usec, on_reply, userdata, ret_call);
+}
+
+/* Reading */
+
+static void on_capabilities(struct json_object *result, const struct error *error, void *userdata)
+{
+        struct qmp_client *c = userdata;
+
+        if (c->state != QMP_NEGOTIATING) /* the connection is being closed */
+                return;
+        if (error) {
+                struct error e;
+                error_set(&e, ERROR_HYPERVISOR_MISBEHAVED, "QEMU refused to negotiate capabilities: %s",
+                        error->message);
+                client_misbehaved(c, &e);
+                return;
+        }
+
+        c->state = QMP_UP;
+        c->down_reason = (struct error){ 0 };
+        c->counters.n_connects++;
+        sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
+        if (c->handlers.on_up)
+                c->handlers.on_up(c, c->userdata);
+}
+
+static void handle_greeting(struct qmp_client *c)
+{
+        c->state = QMP_NEGOTIATING;
+        int r = call_start(c, "qmp_capabilities", NULL, USEC_INFINITY, on_capabilities, c, NULL);
+        if (r < 0)
+                client_lost(c, r);
+}
+
+static void handle_reply(struct qmp_client *c, const struct qmp_message *m)
+{
+        struct error error;
+
+        if (!m->has_id) {
+                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's monitor sent a reply without an id%s%s",
+                        m->type == QMP_MESSAGE_ERROR ? ": " : "",
+                        m->type == QMP_MESSAGE_ERROR ? m->description : "");
+                client_misbehaved(c, &error);
+                return;
+        }
+        struct qmp_call *call = call_find(c, m->id);
+        if (!call) {
+                /* Timed out or freed; or meant for a connection before this one, which QEMU can let through. */
+                c->counters.n_late_replies++;
+                return;
+        }
+        if (m->type == QMP_MESSAGE_RETURN)
+                call_complete(call, m->object, NULL);
+        else {
+                error_set(&error, ERROR_HYPERVISOR_REFUSED, "%s", m->description);
+                call_complete(call, NULL, &error);
+        }
+}
+
+static void handle_event(struct qmp_client *c, const struct qmp_message *m)
+{
+        if (c->state != QMP_UP)
+                return;
+        c->counters.n_events++;
+        if (c->handlers.on_event) {
+                c->in_callback++;
+                c->handlers.on_event(c, m->name, m->object, c->userdata);
+                c->in_callback--;
+        }
+}
+
+static void handle_line(struct qmp_client *c, const char *line, size_t length)
+{
+        _cleanup_(qmp_message_done) struct qmp_message m = { 0 };
+        struct error error;
+
+        if (qmp_message_parse(line, length, &m, &error) < 0) {
+                client_misbehaved(c, &error);
+                return;
+        }
+        if ((m.type == QMP_MESSAGE_GREETING) != (c->state == QMP_GREETING)) {
+                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's monitor %s",
+                        c->state == QMP_GREETING ? "does not begin with a greeting" : "greeted twice");
+                client_misbehaved(c, &error);
+                return;
+        }
+        switch (m.type) {
+        case QMP_MESSAGE_GREETING:
+                handle_greeting(c);
+                break;
+        case QMP_MESSAGE_EVENT:
+                handle_event(c, &m);
+                break;
+        default:
+                handle_reply(c, &m);
+        }
+}
+
+static void client_process(struct qmp_client *c)
+{
+        for (unsigned i = 0; i < QMP_EVENTS_BURST; i++) {
+                struct error error;
+                char *line;
+                size_t length;
+
+                int r = line_reader_next(&c->reader, &line, &length);
+                if (r > 0) {
+                        handle_line(c, line, length);
+                        if (c->state == QMP_DOWN)
+                                return;
+                        continue;
+                }
+                if (r < 0) {
+                        c->counters.n_oversized++;
+                        error_set(&error, ERROR_HYPERVISOR_MISBEHAVED,
+                                "QEMU's monitor sent a line of more than %u bytes", QMP_LINE_MAX);
+                        client_misbehaved(c, &error);
+                        return;
+                }
+
+                ssize_t n = line_reader_read(&c->reader, c->fd, READ_SIZE);
+                if (n == -EAGAIN) {
+                        sd_event_source_set_enabled(c->more, SD_EVENT_OFF);
+                        return;
+                }
+                if (n <= 0) {
+                        client_lost(c, n < 0 ? (int) n : c->write_error);
+                        return;
+                }
+        }
+        /* Whole lines may be left in the buffer, of which epoll knows nothing. */
+        sd_event_source_set_enabled(c->more, SD_EVENT_ON);
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+        struct qmp_client *c = userdata;
+
+        if (revents & EPOLLOUT)
+                queue_flush(c);
+        if (revents & ~(uint32_t) EPOLLOUT)
+                client_process(c);
+        return 0;
+}
+
+static int on_more(sd_event_source *source, void *userdata)
+{
+        client_process(userdata);
+        return 0;
+}
+
+/* The connection's beginning */
+
+static int connection_open(struct qmp_client *c)
+{
+        _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+        if (fd < 0)
+                return -errno;
+        /* On a unix socket this never waits: it succeeds, or EAGAIN says that the backlog is full. */
+        if (connect(fd, (struct sockaddr *) &c->address, sizeof(c->address)) < 0)
+                return -errno;
+        int r = sd_event_add_io(c->event, &c->io, fd, EPOLLIN, on_io, c);
+        if (r < 0)
+                return r;
+        sd_event_source_set_priority(c->io, IO_PRIORITY);
+        c->fd = steal_fd(&fd);
+        c->state = QMP_GREETING;
+        timer_arm(c, c->limits.hello_usec);
+        return 0;
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct qmp_client *c = userdata;
+        struct error error;
+
+        if (c->state != QMP_DOWN) {
+                /* QEMU serves one client of a monitor; the others are accepted and wait without a word. */
+                error_set(&error, ERROR_HYPERVISOR_SILENT,
+                        "QEMU's monitor %s accepts and says nothing; does another program hold it?",
+                        c->address.sun_path);
+                client_close(c, &error);
+                return 0;
+        }
+        int r = connection_open(c);
+        if (r < 0) {
+                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "QEMU's monitor %s does not answer",
+                        c->address.sun_path);
+                retry_arm(c);
+                say_down(c, &error);
+        }
+        return 0;
+}
+
+/* The client */
+
+static void qmp_client_freep(struct qmp_client **c)
+{
+        qmp_client_free(*c);
+}
+
+int qmp_client_new(sd_event *event, const char *socket, const struct qmp_handlers *handlers, void *userdata,
+        struct qmp_client **ret)
+{
+        _cleanup_(qmp_client_freep) struct qmp_client *c = NULL;
+        size_t length = strlen(socket);
+        uint32_t random = 0;
+
+        if (length == 0)
+                return -EINVAL;
+        if (length >= sizeof(c->address.sun_path))
+                return -ENAMETOOLONG;
+        /* A QEMU that outlives us may still answer a predecessor's commands: start where it will not have been. */
+        if (getrandom(&random, sizeof(random), 0) != (ssize_t) sizeof(random))
+                return -EIO;
+
+        c = calloc(1, sizeof(*c));
+        if (!c)
+                return -ENOMEM;
+        *c = (struct qmp_client){
+                .event = sd_event_ref(event),
+                .address.sun_family = AF_UNIX,
+                .handlers = *handlers,
+                .userdata = userdata,
+                .limits = { QMP_HELLO_USEC, RETRY_MIN_USEC, RETRY_MAX_USEC },
+                .fd = -1,
+                .last_id = (uint64_t) random << 16,
+                .retry_usec = RETRY_MIN_USEC,
+        };
+        c->calls_end = &c->calls;
+        memcpy(c->address.sun_path, socket, length + 1);
+        line_reader_init(&c->reader, QMP_LINE_MAX, false);
+
+        int r = sd_event_add_time_relative(event, &c->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY, on_timer, c);
+        if (r < 0)
+                return r;
+        r = sd_event_add_defer(event, &c->more, on_more, c);
+        if (r < 0)
+                return r;
+        sd_event_source_set_enabled(c->more, SD_EVENT_OFF);
+        sd_event_source_set_priority(c->more, IO_PRIORITY);
+        *ret = steal_pointer(c);
+        return 0;
+}
+
+struct qmp_client *qmp_client_free(struct qmp_client *c)
+{
+        if (!c)
+                return NULL;
+        assert(c->in_callback == 0);
+
+        while (c->calls)
+                qmp_call_free(c->calls);
+        sd_event_source_disable_unref(c->io);
+        sd_event_source_disable_unref(c->more);
+        sd_event_source_disable_unref(c->timer);
+        sd_event_unref(c->event);
+        close_fd(c->fd);
+        line_reader_done(&c->reader);
+        free(c->queue);
+        free(c);
+        return NULL;
+}
+
+bool qmp_client_is_up(struct qmp_client *c)
+{
+        return c->state == QMP_UP;
+}
+
+struct qmp_counters qmp_client_counters(struct qmp_client *c)
+{
+        return c->counters;
+}
+
+void qmp_client_set_limits(struct qmp_client *c, const struct qmp_limits *limits)
+{
+        c->limits = *limits;
+        c->retry_usec = limits->retry_min_usec;
+}
+
+size_t qmp_client_queued(struct qmp_client *c)
+{
+        return c->queue_fill - c->queue_sent;
+}

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The one place that speaks SQL. Owns the connection and its prepared statements, which are all made at open,
+ * so that a schema that does not fit is found at start and never in the middle of a job.
+ *
+ * Invariants: user_version is the number of migrations applied, each in the same transaction as the version
+ * that says so; application_id tells our files from other databases; no statement is left stepping between
+ * calls. A job is over iff ended_usec is not 0: the store knows no names of states. */
+
+#include "hvd/store/store.h"
+
+#include <assert.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+
+#define APPLICATION_ID 0x4f444c50 /* "ODLP" */
+#define BUSY_MSEC      250 /* an operator's sqlite3 may hold the file; the event loop waits this long */
+#define SQL_MAX        4096
+
+/* Reasons are what the contract prints for a job: {"device","block","code","message"}. */
+#define INTERRUPTED                                                                                          \
+        "'{\"device\":null,\"block\":null,\"code\":\"interrupted\","                                         \
+        "\"message\":\"hvd was restarted while the job ran; what it had moved stays moved\"}'"
+
+/* Each entry takes the schema from version i to i + 1; they are never edited, only added to. "%s" becomes
+ * STRICT where this SQLite has it (3.37). */
+static const char *const migrations[] = {
+        "CREATE TABLE partitions ("
+        " name TEXT NOT NULL PRIMARY KEY,"
+        " qmp_path TEXT NOT NULL,"
+        " channel_path TEXT NOT NULL,"
+        " min_bytes INTEGER NOT NULL,"
+        " desired_bytes INTEGER NOT NULL,"
+        " max_bytes INTEGER NOT NULL,"
+        " weight INTEGER NOT NULL) %1$s;"
+        "CREATE TABLE jobs ("
+        " id INTEGER NOT NULL PRIMARY KEY,"
+        " partition TEXT NOT NULL,"
+        " kind TEXT NOT NULL,"
+        " state TEXT NOT NULL,"
+        " requested_bytes INTEGER NOT NULL,"
+        " done_bytes INTEGER NOT NULL,"
+        " created_usec INTEGER NOT NULL,"
+        " ended_usec INTEGER NOT NULL,"
+        " deadline_usec INTEGER NOT NULL,"
+        " reasons TEXT NOT NULL) %1$s;"
+        "CREATE TABLE counters (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) %1$s;"
+        "INSERT INTO counters VALUES ('job', 0);",
+};
+
+enum statement {
+        PARTITION_PUT,
+        PARTITION_DELETE,
+        PARTITION_LIST,
+        JOB_NEXT_ID,
+        JOB_PUT,
+        JOB_LIST,
+        JOBS_INTERRUPT,
+        JOBS_TRIM,
+        STATEMENT_MAX,
+};
+
+static const char *const statements[STATEMENT_MAX] = {
+        [PARTITION_PUT] =
+                "INSERT OR REPLACE INTO partitions (name, qmp_path, channel_path, min_bytes, desired_bytes,"
+                " max_bytes, weight) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        [PARTITION_DELETE] = "DELETE FROM partitions WHERE name = ?1",
+        [PARTITION_LIST] = "SELECT name, qmp_path, channel_path, min_bytes, desired_bytes, max_bytes, weight"
+                           " FROM partitions ORDER BY name",
+        [JOB_NEXT_ID] = "UPDATE counters SET value = max(value, ifnull((SELECT max(id) FROM jobs), 0)) + 1"
+                        " WHERE name = 'job' RETURNING value",
+        [JOB_PUT] = "INSERT OR REPLACE INTO jobs (id, partition, kind, state, requested_bytes, done_bytes,"
+                    " created_usec, ended_usec, deadline_usec, reasons)"
+                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        [JOB_LIST] =
+                "SELECT id, partition, kind, state, requested_bytes, done_bytes, created_usec, ended_usec,"
+                " deadline_usec, reasons FROM jobs ORDER BY id DESC LIMIT ?1",
+        [JOBS_INTERRUPT] = "UPDATE jobs SET state = ?1, ended_usec = ?2, reasons ="
+                           " CASE WHEN json_valid(reasons) AND json_type(reasons) = 'array'"
+                           " THEN json_insert(reasons, '$[#]', json(" INTERRUPTED "))"
+                           " ELSE json_array(json(" INTERRUPTED ")) END"
+                           " WHERE ended_usec = 0",
+        [JOBS_TRIM] = "DELETE FROM jobs WHERE ended_usec != 0 AND id NOT IN"
+                      " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY id DESC LIMIT ?1)",
+};
+
+struct store {
+        sqlite3 *db;
+        sqlite3_stmt *statements[STATEMENT_MAX];
+};
+
+static int store_error(struct store *s, int code, const char *doing, struct error *ret_error)
+{
+        const char *why = s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(code);
+
+        error_set(ret_error, ERROR_INTERNAL, "The store cannot %s: %s", doing, why);
+        switch (code & 0xff) {
+        case SQLITE_NOMEM:
+                return -ENOMEM;
+        case SQLITE_BUSY:
+        case SQLITE_LOCKED:
+                return -EBUSY;
+        case SQLITE_FULL:
+                return -ENOSPC;
+        case SQLITE_READONLY:
+        case SQLITE_PERM:
+        case SQLITE_AUTH:
+                return -EACCES;
+        case SQLITE_CANTOPEN:
+                return -ENOENT;
+        case SQLITE_CORRUPT:
+        case SQLITE_NOTADB:
+                return -EBADMSG;
+        default:
+                return -EIO;
+        }
+}
+
+/* A statement in use: reset when it leaves its scope, whichever way. */
+static void resetp(sqlite3_stmt **st)
+{
+        sqlite3_reset(*st);
+        sqlite3_clear_bindings(*st);
+}
+#define _cleanup_reset_ _cleanup_(resetp)
+
+/* SQLite's integers are signed: what lies above is USEC_INFINITY, and comes back as such. */
+static void bind_u64(sqlite3_stmt *st, int column, uint64_t v)
+{
+        sqlite3_bind_int64(st, column, v > INT64_MAX ? INT64_MAX : (sqlite3_int64)v);
+}
+
+static uint64_t column_u64(sqlite3_stmt *st, int column)
+{
+        sqlite3_int64 v = sqlite3_column_int64(st, column);
+
+        return v == INT64_MAX ? UINT64_MAX : v < 0 ? 0 : (uint64_t)v;
+}
+
+static void bind_text(sqlite3_stmt *st, int column, const char *v)
+{
+        sqlite3_bind_text(st, column, v, -1, SQLITE_STATIC);
+}
+
+static const char *column_text(sqlite3_stmt *st, int column)
+{
+        return (const char *)sqlite3_column_text(st, column) ?: "";
+}
+
+/* Steps a statement that returns no rows. */
+static int finish(struct store *s, sqlite3_stmt *st, const char *doing, struct error *ret_error)
+{
+        int code = sqlite3_step(st);
+
+        return code == SQLITE_DONE ? 0 : store_error(s, code, doing, ret_error);
+}
+
+static int execute(struct store *s, const char *sql, const char *doing, struct error *ret_error)
+{
+        int code = sqlite3_exec(s->db, sql, NULL, NULL, NULL);
+
+        return code == SQLITE_OK ? 0 : store_error(s, code, doing, ret_error);
+}
+
+static int on_first_column(void *userdata, int n, char **values, char **names)
+{
+        char *ret = userdata;
+
+        if (ret[0] == '\0' && n > 0 && values[0])
+                snprintf(ret, 64, "%s", values[0]);
+        return 0;
+}
+
+/* The first column of the first row, as text. */
+static int query(struct store *s, const char *sql, char ret[static 64], struct error *ret_error)
+{
+        ret[0] = '\0';
+        int code = sqlite3_exec(s->db, sql, on_first_column, ret, NULL);
+        return code == SQLITE_OK ? 0 : store_error(s, code, "be read", ret_error);
+}
+
+static int check_identity(struct store *s, const char *path, int *ret_version, struct error *ret_error)
+{
+        char application[64], version[64], tables[64], check[64];
+        int e = query(s, "PRAGMA application_id", application, ret_error);
+
+        if (e >= 0)
+                e = query(s, "PRAGMA user_version", version, ret_error);
+        if (e >= 0)
+                e = query(s, "SELECT count(*) FROM sqlite_master", tables, ret_error);
+        if (e < 0)
+                return e;
+        if (strcmp(tables, "0") != 0 && atoi(application) != APPLICATION_ID) {
+                error_set(ret_error, ERROR_INTERNAL, "%s is a database of another program; name another file",
+                        path);
+                return -EBADMSG;
+        }
+        *ret_version = strcmp(tables, "0") != 0 ? atoi(version) : 0;
+        if (*ret_version < 0 || (size_t)*ret_version > ARRAY_SIZE(migrations)) {
+                error_set(ret_error, ERROR_INTERNAL,
+                        "%s was written by a newer hvd (schema %d; this one knows up to %zu); install that, "
+                        "or move "
+                        "the file away",
+                        path, *ret_version, ARRAY_SIZE(migrations));
+                return -EPROTONOSUPPORT;
+        }
+        e = query(s, "PRAGMA quick_check(1)", check, ret_error);
+        if (e < 0)
+                return e;
+        if (strcmp(check, "ok") != 0) {
+                error_set(ret_error, ERROR_INTERNAL, "%s is damaged (%s)", path, check);
+                return -EBADMSG;
+        }
+        return 0;
+}
+
+static int migrate(struct store *s, int version, struct error *ret_error)
+{
+        static const char doing[] = "bring its schema up to date";
+        const char *strict = sqlite3_libversion_number() >= 3037000 ? "STRICT" : "";
+        char sql[SQL_MAX];
+
+        for (size_t i = (size_t)version; i < ARRAY_SIZE(migrations); i++) {
+                int e = execute(s, "BEGIN IMMEDIATE", doing, ret_error);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+                int length = snprintf(sql, sizeof(sql), migrations[i], strict);
+#pragma GCC diagnostic pop
+                assert(length > 0 && (size_t)length < sizeof(sql));
+                if (e >= 0)
+                        e = execute(s, sql, doing, ret_error);
+                snprintf(sql, sizeof(sql), "PRAGMA user_version = %zu; PRAGMA application_id = %d; COMMIT",
+                        i + 1, APPLICATION_ID);
+                if (e >= 0)
+                        e = execute(s, sql, doing, ret_error);
+                if (e < 0) {
+                        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+                        return e;
+                }
+        }
+        return 0;
+}
+
+static int prepare(struct store *s, struct error *ret_error)
+{
+        for (int i = 0; i < STATEMENT_MAX; i++) {
+                int code = sqlite3_prepare_v3(
+                        s->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statements[i], NULL);
+                if (code != SQLITE_OK)
+                        return store_error(s, code, "be used", ret_error);
+        }
+        return 0;
+}
+
+struct store *store_free(struct store *s)
+{
+        if (!s)
+                return NULL;
+        for (int i = 0; i < STATEMENT_MAX; i++)
+                sqlite3_finalize(s->statements[i]);
+        sqlite3_close(s->db);
+        free(s);
+        return NULL;
+}
+
+static void store_freep(struct store **s)
+{
+        store_free(*s);
+}
+
+int store_open(const char *path, struct store **ret, struct error *ret_error)
+{
+        _cleanup_(store_freep) struct store *s = NULL;
+        struct error reason;
+        int version = 0;
+
+        s = calloc(1, sizeof(*s));
+        if (!s)
+                return error_set_errno(ret_error, ERROR_INTERNAL, ENOMEM, "The store cannot be opened");
+        int code = sqlite3_open_v2(
+                path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+        int e = code == SQLITE_OK ? 0 : store_error(s, code, "be opened", &reason);
+        if (e >= 0) {
+                sqlite3_extended_result_codes(s->db, 1);
+                sqlite3_busy_timeout(s->db, BUSY_MSEC);
+                e = check_identity(s, path, &version, &reason);
+        }
+        if (e >= 0)
+                e = execute(
+                        s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", "be opened", &reason);
+        if (e >= 0)
+                e = migrate(s, version, &reason);
+        if (e >= 0)
+                e = prepare(s, &reason);
+        if (e >= 0) {
+                *ret = steal_pointer(s);
+                return 0;
+        }
+        if (strstr(reason.message, path))
+                error_set(ret_error, reason.code, "%s", reason.message);
+        else
+                error_set(ret_error, reason.code, "%s (%s)%s", reason.message, path,
+                        e == -EBADMSG ? "; restore it, or move it away to begin anew" : "");
+        return e;
+}
+
+int store_partition_put(struct store *s, const struct partition_definition *d, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[PARTITION_PUT];
+
+        bind_text(st, 1, d->name);
+        bind_text(st, 2, d->qmp_path);
+        bind_text(st, 3, d->channel_path);
+        bind_u64(st, 4, d->profile.min_bytes);
+        bind_u64(st, 5, d->profile.desired_bytes);
+        bind_u64(st, 6, d->profile.max_bytes);
+        bind_u64(st, 7, d->profile.weight);
+        return finish(s, st, "keep a partition", ret_error);
+}
+
+int store_partition_delete(struct store *s, const char *name, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[PARTITION_DELETE];
+
+        bind_text(st, 1, name);
+        int e = finish(s, st, "forget a partition", ret_error);
+        return e < 0 ? e : sqlite3_changes(s->db) > 0;
+}
+
+static bool copy_column(sqlite3_stmt *st, int column, size_t size, char *ret)
+{
+        const char *text = column_text(st, column);
+        size_t length = strlen(text);
+
+        if (length >= size)
+                return false;
+        memcpy(ret, text, length + 1);
+        return true;
+}
+
+int store_partition_foreach(
+        struct store *s, store_partition_t callback, void *userdata, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[PARTITION_LIST];
+        int code, r;
+
+        while ((code = sqlite3_step(st)) == SQLITE_ROW) {
+                struct partition_definition d = {
+                        .profile =
+                                {
+                                        .min_bytes = column_u64(st, 3),
+                                        .desired_bytes = column_u64(st, 4),
+                                        .max_bytes = column_u64(st, 5),
+                                        .weight = (unsigned)column_u64(st, 6),
+                                },
+                };
+
+                if (!copy_column(st, 0, sizeof(d.name), d.name) ||
+                        !copy_column(st, 1, sizeof(d.qmp_path), d.qmp_path) ||
+                        !copy_column(st, 2, sizeof(d.channel_path), d.channel_path)) {
+                        error_set(ret_error, ERROR_INTERNAL,
+                                "The store's definition of partition '%.64s' is damaged; define it again",
+                                column_text(st, 0));
+                        return -EBADMSG;
+                }
+                r = callback(&d, userdata);
+                if (r != 0)
+                        return r;
+        }
+        return code == SQLITE_DONE ? 0 : store_error(s, code, "list partitions", ret_error);
+}
+
+int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOB_NEXT_ID];
+        int code = sqlite3_step(st);
+
+        if (code != SQLITE_ROW)
+                return store_error(s, code, "number a job", ret_error);
+        uint64_t id = column_u64(st, 0);
+        /* The row is there before the change is: only the next step commits it. */
+        code = sqlite3_step(st);
+        if (code != SQLITE_DONE)
+                return store_error(s, code, "number a job", ret_error);
+        if (id == 0 || id > UINT32_MAX) {
+                error_set(ret_error, ERROR_INTERNAL,
+                        "The store has no job numbers left; move it away to begin anew");
+                return -EOVERFLOW;
+        }
+        *ret_id = (uint32_t)id;
+        return 0;
+}
+
+int store_job_put(struct store *s, const struct store_job *j, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOB_PUT];
+
+        bind_u64(st, 1, j->id);
+        bind_text(st, 2, j->partition);
+        bind_text(st, 3, j->kind);
+        bind_text(st, 4, j->state);
+        bind_u64(st, 5, j->requested_bytes);
+        bind_u64(st, 6, j->done_bytes);
+        bind_u64(st, 7, j->created_usec);
+        bind_u64(st, 8, j->ended_usec);
+        bind_u64(st, 9, j->deadline_usec);
+        bind_text(st, 10, j->reasons ?: "[]");
+        return finish(s, st, "keep a job", ret_error);
+}
+
+int store_job_foreach(
+        struct store *s, unsigned max, store_job_t callback, void *userdata, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOB_LIST];
+        int code, r;
+
+        bind_u64(st, 1, max);
+        while ((code = sqlite3_step(st)) == SQLITE_ROW) {
+                struct store_job j = {
+                        .id = (uint32_t)column_u64(st, 0),
+                        .partition = column_text(st, 1),
+                        .kind = column_text(st, 2),
+                        .state = column_text(st, 3),
+                        .requested_bytes = column_u64(st, 4),
+                        .done_bytes = column_u64(st, 5),
+                        .created_usec = column_u64(st, 6),
+                        .ended_usec = column_u64(st, 7),
+                        .deadline_usec = column_u64(st, 8),
+                        .reasons = column_text(st, 9),
+                };
+
+                r = callback(&j, userdata);
+                if (r != 0)
+                        return r;
+        }
+        return code == SQLITE_DONE ? 0 : store_error(s, code, "list jobs", ret_error);
+}
+
+int store_jobs_interrupt(
+        struct store *s, const char *state, uint64_t now_usec, unsigned *ret_n, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOBS_INTERRUPT];
+
+        bind_text(st, 1, state);
+        bind_u64(st, 2, MAX(now_usec, UINT64_C(1)));
+        int e = finish(s, st, "end interrupted jobs", ret_error);
+        if (e < 0)
+                return e;
+        if (ret_n)
+                *ret_n = (unsigned)sqlite3_changes(s->db);
+        return 0;
+}
+
+int store_jobs_trim(struct store *s, unsigned keep, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOBS_TRIM];
+
+        bind_u64(st, 1, keep);
+        return finish(s, st, "forget old jobs", ret_error);
+}

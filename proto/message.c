@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The types of the guest protocol: their names, their shapes and their limits. Everything that bounds a value
+ * is here, once, for both directions: message_check() guards what we send as well as what we receive. */
+
+#include "proto/message.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/text.h"
+#include "proto/codec.h"
+
+#define RATIO_PERCENT 301U
+#define VERSION_LIMIT 65535U
+
+static const char *const zone_names[ZONE_MAX] = {
+        [ZONE_UNKNOWN] = "unknown",
+        [ZONE_KERNEL] = "kernel",
+        [ZONE_MOVABLE] = "movable",
+        [ZONE_NONE] = "none",
+};
+
+static const char *const block_state_names[BLOCK_STATE_MAX] = {
+        [BLOCK_OFFLINE] = "offline",
+        [BLOCK_ONLINE] = "online",
+        [BLOCK_CHANGING] = "changing",
+        [BLOCK_ABSENT] = "absent",
+};
+
+static const char *const event_names[EVENT_TYPE_MAX] = {
+        [EVENT_BLOCKS_CHANGED] = "blocks-changed",
+};
+
+static const char *const op_names[OP_MAX] = {
+        [OP_GET_STATE] = "get-state",
+        [OP_GET_BLOCKS] = "get-blocks",
+        [OP_PREPARE] = "prepare",
+        [OP_RELEASE] = "release",
+        [OP_ONLINE] = "online",
+        [OP_OFFLINE] = "offline",
+        [OP_AWAIT_REMOVED] = "await-removed",
+        [OP_CANCEL] = "cancel",
+};
+
+static const char *const type_names[MESSAGE_TYPE_MAX] = {
+        [MESSAGE_HELLO] = "hello",
+        [MESSAGE_WELCOME] = "welcome",
+        [MESSAGE_REFUSE] = "refuse",
+        [MESSAGE_REQUEST] = "request",
+        [MESSAGE_REPLY] = "reply",
+        [MESSAGE_FAILURE] = "failure",
+        [MESSAGE_PROGRESS] = "progress",
+        [MESSAGE_EVENT] = "event",
+};
+
+static const unsigned op_shapes[OP_MAX] = {
+        [OP_GET_STATE] = REPLY_MEMORY,
+        [OP_GET_BLOCKS] = REQUEST_FROM | REPLY_RANGES,
+        [OP_PREPARE] = REQUEST_ZONE | REQUEST_BYTES | REPLY_MEMORY,
+        [OP_RELEASE] = REPLY_MEMORY,
+        [OP_ONLINE] = REQUEST_TARGETS | REQUEST_ZONE | REQUEST_DEADLINE | REPLY_COMPLETE,
+        [OP_OFFLINE] = REQUEST_TARGETS | REQUEST_DEADLINE | REQUEST_ATTEMPT | REPLY_COMPLETE,
+        [OP_AWAIT_REMOVED] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_COMPLETE,
+        [OP_CANCEL] = REQUEST_TARGET_ID,
+};
+
+#define FIELD(member, low, high, f) #member, offsetof(struct message_request, member), low, high, f
+const struct u64_field request_fields[] = {
+        {FIELD(bytes, 1, PROTO_ADDRESS_MAX - 1, REQUEST_BYTES)},
+        {FIELD(from, 0, PROTO_ADDRESS_MAX - 1, REQUEST_FROM)},
+        {FIELD(deadline_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_DEADLINE)},
+        {FIELD(attempt_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_ATTEMPT)},
+        {FIELD(target_id, 1, PROTO_ID_MAX, REQUEST_TARGET_ID)},
+};
+#undef FIELD
+const size_t n_request_fields = ARRAY_SIZE(request_fields);
+
+#define FIELD(member) #member, offsetof(struct guest_memory, member), 0, PROTO_ADDRESS_MAX - 1, 0
+const struct u64_field memory_fields[] = {
+        {FIELD(total_bytes)},
+        {FIELD(free_bytes)},
+        {FIELD(available_bytes)},
+        {FIELD(swap_total_bytes)},
+        {FIELD(swap_free_bytes)},
+        {FIELD(kernel_bytes)},
+        {FIELD(movable_bytes)},
+        {FIELD(online_blocks)},
+        {FIELD(offline_blocks)},
+};
+#undef FIELD
+const size_t n_memory_fields = ARRAY_SIZE(memory_fields);
+
+static int find_name(const char *const *names, int n, const char *s)
+{
+        for (int i = 0; s && i < n; i++)
+                if (strcmp(names[i], s) == 0)
+                        return i;
+        return -1;
+}
+
+#define DEFINE_NAMES(func, type, names)                                                                      \
+        const char *func##_to_string(type v)                                                                 \
+        {                                                                                                    \
+                return v >= 0 && (size_t)v < ARRAY_SIZE(names) ? names[v] : NULL;                            \
+        }                                                                                                    \
+        type func##_from_string(const char *s)                                                               \
+        {                                                                                                    \
+                return find_name(names, ARRAY_SIZE(names), s);                                               \
+        }
+
+DEFINE_NAMES(zone, enum zone, zone_names)
+DEFINE_NAMES(block_state, enum block_state, block_state_names)
+DEFINE_NAMES(op, enum op, op_names)
+DEFINE_NAMES(message_type, enum message_type, type_names)
+DEFINE_NAMES(event_type, enum event_type, event_names)
+
+unsigned op_shape(enum op op)
+{
+        return op >= 0 && op < OP_MAX ? op_shapes[op] : 0;
+}
+
+bool message_type_has_session(enum message_type t)
+{
+        return t != MESSAGE_HELLO && t != MESSAGE_REFUSE;
+}
+
+bool message_type_has_id(enum message_type t)
+{
+        return t == MESSAGE_REQUEST || t == MESSAGE_REPLY || t == MESSAGE_FAILURE || t == MESSAGE_PROGRESS;
+}
+
+enum error_code guest_error_code(enum error_code code, enum error_code fallback)
+{
+        switch (code) {
+        case ERROR_BUSY:
+        case ERROR_INVALID_ARGUMENT:
+        case ERROR_NO_HEADROOM:
+        case ERROR_BLOCK_BUSY:
+        case ERROR_BLOCK_UNREMOVABLE:
+        case ERROR_BLOCK_MISSING:
+        case ERROR_BLOCK_FAILED:
+        case ERROR_ZONE_MISMATCH:
+        case ERROR_ZONE_RATIO:
+        case ERROR_CANCELLED:
+        case ERROR_DEADLINE:
+        case ERROR_LIMIT:
+        case ERROR_INTERNAL:
+                return code;
+        default:
+                return fallback;
+        }
+}
+
+void message_done(struct message *m)
+{
+        switch (m->type) {
+        case MESSAGE_HELLO:
+                for (char **c = m->hello.capabilities; c && *c; c++)
+                        free(*c);
+                free(m->hello.capabilities);
+                break;
+        case MESSAGE_REQUEST:
+                free(m->request.targets);
+                break;
+        case MESSAGE_REPLY:
+                free(m->reply.ranges);
+                free(m->reply.failures);
+                break;
+        default:
+                break;
+        }
+        *m = (struct message){0};
+}
+
+#define BAD(ret_error, ...) error_set((ret_error), ERROR_AGENT_MISBEHAVED, __VA_ARGS__)
+
+static bool is_hex(char c)
+{
+        return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
+
+static int check_token(const char *key, const char *s, struct error *ret_error)
+{
+        size_t n = 0;
+
+        while (n < PROTO_TOKEN_LENGTH && is_hex(s[n]))
+                n++;
+        if (n != PROTO_TOKEN_LENGTH || s[n] != '\0')
+                return BAD(
+                        ret_error, "'%s' is not %u lower case hexadecimal digits", key, PROTO_TOKEN_LENGTH);
+        return 0;
+}
+
+static int check_uuid(const char *key, const char *s, struct error *ret_error)
+{
+        static const char pattern[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+        for (size_t i = 0; i < sizeof(pattern); i++)
+                if (pattern[i] == 'x' ? !is_hex(s[i]) : s[i] != pattern[i])
+                        return BAD(ret_error, "'%s' is not a UUID in lower case", key);
+        return 0;
+}
+
+static int check_text(const char *key, const char *s, size_t size, struct error *ret_error)
+{
+        size_t n = strnlen(s, size);
+
+        if (n == 0 || n == size)
+                return BAD(ret_error, "'%s' is empty or longer than %zu bytes", key, size - 1);
+        if (!text_is_printable(s))
+                return BAD(ret_error, "'%s' is not printable", key);
+        return 0;
+}
+
+static int check_fields(const struct u64_field *fields, size_t n_fields, unsigned shape, const void *base,
+        struct error *ret_error)
+{
+        for (size_t i = 0; i < n_fields; i++) {
+                const struct u64_field *f = fields + i;
+                uint64_t v = *(const uint64_t *)((const char *)base + f->offset);
+
+                if (f->flag && !(shape & f->flag))
+                        continue;
+                if (v < f->min || v > f->max)
+                        return BAD(ret_error, "'%s' is out of range", f->key);
+        }
+        return 0;
+}
+
+/* A run must lie at or behind *end, which moves to its own end. */
+static int check_run(const char *key, uint64_t start, uint64_t length, uint64_t *end, struct error *ret_error)
+{
+        if (length == 0)
+                return BAD(ret_error, "'%s' has an empty range", key);
+        if (start % PROTO_BLOCK_MIN != 0 || length % PROTO_BLOCK_MIN != 0)
+                return BAD(ret_error, "'%s' has a range that is not aligned to 1 MiB", key);
+        if (start >= PROTO_ADDRESS_MAX || length >= PROTO_ADDRESS_MAX || length > PROTO_ADDRESS_MAX - start)
+                return BAD(ret_error, "'%s' has a range that ends beyond 4 PiB", key);
+        if (start < *end)
+                return BAD(ret_error, "'%s' has ranges that overlap or are not sorted", key);
+        *end = start + length;
+        return 0;
+}
+
+static int check_hello(const struct message_hello *h, struct error *ret_error)
+{
+        size_t n = 0;
+        int r;
+
+        if (h->version_min < 1 || h->version_min > h->version || h->version > VERSION_LIMIT)
+                return BAD(ret_error, "'version' or 'version_min' is out of range");
+        if (h->block_bytes < PROTO_BLOCK_MIN || h->block_bytes > PROTO_BLOCK_MAX ||
+                (h->block_bytes & (h->block_bytes - 1)) != 0)
+                return BAD(ret_error, "'block_bytes' is not a power of two from 1 MiB to 64 GiB");
+
+        if ((r = check_token("nonce", h->nonce, ret_error)) < 0 ||
+                (r = check_uuid("boot_id", h->boot_id, ret_error)) < 0 ||
+                (r = check_text("agent", h->agent, sizeof(h->agent), ret_error)) < 0 ||
+                (r = check_text("arch", h->arch, sizeof(h->arch), ret_error)) < 0)
+                return r;
+
+        for (char **c = h->capabilities; c && *c; c++, n++) {
+                if (n == PROTO_CAPS_MAX)
+                        return BAD(ret_error, "'capabilities' has more than %u members", PROTO_CAPS_MAX);
+                r = check_text("capabilities", *c, PROTO_STRING_MAX + 1, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int check_request(const struct message_request *q, struct error *ret_error)
+{
+        unsigned shape = op_shape(q->op);
+        uint64_t end = 0;
+
+        if (!op_to_string(q->op))
+                return BAD(ret_error, "'op' is unknown");
+        if ((shape & REQUEST_ZONE) && q->zone != ZONE_KERNEL && q->zone != ZONE_MOVABLE)
+                return BAD(ret_error, "'zone' is neither kernel nor movable");
+        int r = check_fields(request_fields, n_request_fields, shape, q, ret_error);
+        if (r < 0 || !(shape & REQUEST_TARGETS))
+                return r;
+
+        if (q->n_targets < 1 || q->n_targets > PROTO_RANGES_MAX)
+                return BAD(
+                        ret_error, "'targets' has %zu members, not 1 to %u", q->n_targets, PROTO_RANGES_MAX);
+        for (size_t i = 0; i < q->n_targets; i++) {
+                r = check_run("targets", q->targets[i].start, q->targets[i].length, &end, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int check_memory(const struct guest_memory *m, struct error *ret_error)
+{
+        if (m->has_pressure && (m->some_avg10_centi > 10000 || m->full_avg10_centi > 10000))
+                return BAD(ret_error, "'pressure' is above 100 percent");
+        return check_fields(memory_fields, n_memory_fields, 0, m, ret_error);
+}
+
+static int check_ranges(const struct message_reply *p, struct error *ret_error)
+{
+        uint64_t end = 0;
+
+        if (p->n_ranges > PROTO_RANGES_MAX)
+                return BAD(ret_error, "'ranges' has more than %u members", PROTO_RANGES_MAX);
+        for (size_t i = 0; i < p->n_ranges; i++) {
+                const struct block_range *b = p->ranges + i;
+
+                if (!block_state_to_string(b->state) || !zone_to_string(b->zone) ||
+                        b->node >= PROTO_NODES_MAX)
+                        return BAD(ret_error, "'ranges' has a state, zone or node that is out of range");
+                int r = check_run("ranges", b->start, b->length, &end, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        /* Or a reader of pages would go round for ever. */
+        if (p->has_next && (p->n_ranges == 0 || p->next < end || p->next >= PROTO_ADDRESS_MAX))
+                return BAD(ret_error, "'next' is not behind the ranges");
+        return 0;
+}
+
+static int check_reply(const struct message_reply *p, struct error *ret_error)
+{
+        unsigned shape = op_shape(p->op);
+        int r;
+
+        if (!op_to_string(p->op))
+                return BAD(ret_error, "'op' is unknown");
+        if ((shape & REPLY_MEMORY) && !p->has_memory)
+                return BAD(ret_error, "'memory' is missing");
+        if (p->has_memory && (r = check_memory(&p->memory, ret_error)) < 0)
+                return r;
+        if ((r = check_ranges(p, ret_error)) < 0)
+                return r;
+
+        if (p->n_failures > PROTO_FAILURES_MAX)
+                return BAD(ret_error, "'failures' has more than %u members", PROTO_FAILURES_MAX);
+        if ((shape & REPLY_COMPLETE) && p->complete && p->n_failures > 0)
+                return BAD(ret_error, "'complete' is true beside failures");
+        for (size_t i = 0; i < p->n_failures; i++) {
+                const struct block_failure *f = p->failures + i;
+                uint64_t end = 0;
+
+                if (f->error.code <= ERROR_NONE || f->error.code >= ERROR_CODE_MAX)
+                        return BAD(ret_error, "'code' is out of range");
+                r = check_run("failures", f->start, f->length, &end, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int check_error(const struct error *e, struct error *ret_error)
+{
+        if (e->code <= ERROR_NONE || e->code >= ERROR_CODE_MAX)
+                return BAD(ret_error, "'code' is out of range");
+        return 0;
+}
+
+int message_check(const struct message *m, struct error *ret_error)
+{
+        int r;
+
+        if (message_type_has_session(m->type) && (r = check_token("session", m->session, ret_error)) < 0)
+                return r;
+        if (message_type_has_id(m->type) && (m->id < 1 || m->id > PROTO_ID_MAX))
+                return BAD(ret_error, "'id' is out of range");
+
+        switch (m->type) {
+        case MESSAGE_HELLO:
+                return check_hello(&m->hello, ret_error);
+        case MESSAGE_WELCOME:
+                if (m->welcome.version < 1 || m->welcome.version > VERSION_LIMIT)
+                        return BAD(ret_error, "'version' is out of range");
+                return check_token("nonce", m->welcome.nonce, ret_error);
+        case MESSAGE_REFUSE:
+                if ((r = check_error(&m->refuse.error, ret_error)) < 0)
+                        return r;
+                return check_token("nonce", m->refuse.nonce, ret_error);
+        case MESSAGE_REQUEST:
+                return check_request(&m->request, ret_error);
+        case MESSAGE_REPLY:
+                return check_reply(&m->reply, ret_error);
+        case MESSAGE_FAILURE:
+                return check_error(&m->failure, ret_error);
+        case MESSAGE_PROGRESS:
+                if (m->progress.total_bytes >= PROTO_ADDRESS_MAX ||
+                        m->progress.done_bytes > m->progress.total_bytes)
+                        return BAD(ret_error, "'done_bytes' or 'total_bytes' is out of range");
+                return 0;
+        case MESSAGE_EVENT:
+                if (!event_type_to_string(m->event))
+                        return BAD(ret_error, "'event' is unknown");
+                return 0;
+        default:
+                return BAD(ret_error, "'type' is unknown");
+        }
+}
+
+uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes)
+{
+        uint64_t limit;
+
+        /* floor(kernel * 301 / 100), in parts so that only a limit beyond UINT64_MAX saturates. */
+        if (__builtin_mul_overflow(kernel_bytes / 100, (uint64_t)RATIO_PERCENT, &limit) ||
+                __builtin_add_overflow(limit, kernel_bytes % 100 * RATIO_PERCENT / 100, &limit))
+                limit = UINT64_MAX;
+        return limit > movable_bytes ? limit - movable_bytes : 0;
+}
+
+bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes)
+{
+        return add_bytes <= zone_ratio_budget(kernel_bytes, movable_bytes);
+}

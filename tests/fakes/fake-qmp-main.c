@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "tests/fakes/fake-qmp.h"
+
+int main(int argc, char **argv)
+{
+        return fake_main(argc, argv, fake_qmp_new);
+}

@@ -1,0 +1,132 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# guestd itself: small, quiet, and not to be drowned; and hvd before a guest that is hostile.
+set -euo pipefail
+# shellcheck source=tests/lab/lib.sh
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+guestd_pid() {
+    guest c1 'cat /run/guestd.pid'
+}
+
+# How often guestd was put on a processor. Its children are not counted.
+switches() {
+    guest c1 'awk "/ctxt_switches/ { n += \$2 } END { print n }" /proc/$(cat /run/guestd.pid)/status'
+}
+
+check_idle() { # WHEN SECONDS
+    local before after
+    sleep 1
+    before=$(switches)
+    sleep "$2"
+    after=$(switches)
+    note "$1: $before -> $after context switches in $2 s"
+    assert_equal "wake-ups of guestd in $2 s, $1" 0 $((after - before))
+}
+
+# flood COMMAND...: its output goes into the channel from the host's side.
+flood() {
+    "$@" | timeout 90 socat -u - "UNIX-CONNECT:$LAB_DIR/c1/guestd.sock" || true
+}
+
+# hostile SHELL-TEXT: runs in the guest with the port as fd 3 and guestd out of the way.
+hostile() {
+    guest c1 'port=/dev/$(grep -l org.opendlpar.guestd.0 /sys/class/virtio-ports/*/name | cut -d / -f 5)
+        exec 3<>"$port" || exit 9
+        '"$1"
+}
+
+hvd_cpu() { # clock ticks
+    awk '{ print $14 + $15 }' "/proc/$(lab hvd pid)/stat"
+}
+
+need_packages socat
+test_begin
+hvd_pid=$(lab hvd pid)
+step "a guest"
+boot c1 --memory 1G --max-memory 16G
+pid=$(guestd_pid)
+
+step "guestd is small"
+expect 0 cli add-memory c1 1G
+expect 0 cli remove-memory c1 1G
+pss=$(guest c1 "sed -n 's/^Pss: *\([0-9]*\).*/\1/p' /proc/$pid/smaps_rollup")
+locked=$(guest c1 "sed -n 's/^VmLck:[^0-9]*\([0-9]*\).*/\1/p' /proc/$pid/status")
+note "PSS $pss KiB, locked $locked KiB"
+if ((!sanitized)); then
+    assert_at_most "PSS of guestd, KiB" 4096 "$pss"
+    assert_at_least "locked memory of guestd, KiB" 1 "$locked"
+fi
+
+step "it sleeps while nothing happens, with hvd there and without"
+check_idle "with hvd" 10
+lab hvd stop
+check_idle "without hvd" 10
+
+step "a flood while hvd is away: 20 MB of noise, a line without end, zeros"
+flood head -c 20000000 /dev/urandom
+flood sh -c 'tr "\0" x </dev/zero | head -c 5000000'
+flood head -c 5000000 /dev/zero
+flood sh -c 'yes "{\"type\":\"welcome\"}" | head -n 20000'
+assert_equal "pid of guestd after the flood" "$pid" "$(guestd_pid)"
+check_idle "after the flood, without hvd" 5
+lab hvd start
+hvd_pid=$(lab hvd pid)
+await 15 "a session after the flood" agent_is c1 ready
+expect 0 cli add-memory c1 512M
+check_accounts c1 $((512 * MiB))
+
+step "hvd comes and goes five times"
+for _ in 1 2 3 4 5; do
+    lab hvd kill
+    lab hvd start
+    await 15 "a session with the new hvd" agent_is c1 ready
+done
+hvd_pid=$(lab hvd pid)
+assert_equal "pid of guestd" "$pid" "$(guestd_pid)"
+check_accounts c1 $((512 * MiB))
+
+step "a hostile guest: lines that are none"
+before=$(snapshot c1 | jq -c 'del(.hvd)')
+guest c1 'touch /run/guestd.stop; kill "$(cat /run/guestd.pid)"; sleep 1'
+hostile 'timeout 20 sh -c "yes garbage | head -n 500 >&3"' || true
+await 10 "hvd's verdict" agent_is c1 misbehaving
+expect 1 cli -o json add-memory c1 512M --wait 2s
+assert_match "the reason" 'agent-(misbehaved|absent|silent)' "$out"
+hello='{\"type\":\"hello\",\"version\":1,\"version_min\":1,\"nonce\":\"00112233445566ff\",\"boot_id\":\"11111111-1111-1111-1111-111111111111\",\"agent\":\"evil\",\"arch\":\"x86_64\",\"block_bytes\":134217728}'
+
+step "a hostile guest: noise, zeros, a line of 5 MB, words without a session"
+hostile 'timeout 15 head -c 2000000 /dev/urandom >&3' || true
+hostile 'timeout 15 head -c 2000000 /dev/zero >&3' || true
+hostile 'timeout 15 sh -c "tr \"\\0\" x </dev/zero | head -c 5000000 >&3"' || true
+hostile "timeout 15 sh -c 'yes \"{\\\"type\\\":\\\"reply\\\",\\\"session\\\":\\\"00112233445566ff\\\",\\\"id\\\":1,\\\"op\\\":\\\"get-state\\\"}\" | head -n 2000 >&3'" || true
+assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
+
+step "a hostile guest: greetings without end"
+sleep 11 # shunned for ten seconds
+hostile "timeout 20 sh -c \"yes '$hello' | head -n 3000 >&3\"" || true
+assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
+expect 0 cli list
+ticks=$(hvd_cpu)
+sleep 5
+ticks=$(($(hvd_cpu) - ticks))
+assert_at_most "clock ticks of hvd in 5 s beside a shunned guest" 50 "$ticks"
+
+step "a hostile guest: a good greeting, then lies"
+sleep 11
+hostile "printf '\\377%s\\n' '${hello//\\/}' >&3; sleep 2; timeout 5 sh -c 'yes \"{}\" | head -n 20 >&3'; sleep 1" || true
+expect 0 cli list
+note "hvd calls it $(cli -o json list | jq -r '.[0].agent_state')"
+expect 1 cli add-memory c1 512M --wait 2s
+note "$out$err"
+assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
+assert_same "QEMU or the guest changed by that" "$before" "$(snapshot c1 | jq -c 'del(.hvd)')"
+
+step "the true guestd comes back, and is believed again"
+guest c1 'rm /run/guestd.stop'
+await 30 "a session with guestd" agent_is c1 ready
+accounts_settle c1 10 $((512 * MiB))
+expect 0 cli remove-memory c1 512M
+check_accounts c1 0
+test_end

@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The units in a guest with systemd, udev and a system bus of Debian's, in memory as the lab's other guests are:
+# guestd.service comes and goes with its port and comes back when it is killed, locked and confined as its unit says,
+# and still does its work; hvd.service starts on its name being called, under its watchdog.
+set -euo pipefail
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+# busybox serves for the rest.
+guest_packages=(systemd udev kmod dbus base-passwd libjson-c5 libudev1 libsystemd0 libinih1 libsqlite3-0
+    libsmartcols1)
+
+# Sets root_image: the distribution's part, kept in the cache by the text of this function.
+make_root_image() {
+    local key
+    key=$(declare -f make_root_image unpack_packages; echo "${guest_packages[*]}")
+    key=$(sha256sum <<<"$key")
+    root_image=$cache_dir/systemd-guest-${key:0:16}.cpio
+    [[ ! -e $root_image ]] || return 0
+
+    note "making $root_image"
+    local root=$work_dir/root share
+    mkdir -p "$cache_dir" "$root"/{dev,etc,proc,root,run,sys,tmp,var/lib} "$root"/usr/{bin,sbin,lib,lib64}
+    for share in bin sbin lib lib64; do
+        ln -s "usr/$share" "$root/$share"
+    done
+    unpack_packages "$root"
+    rm -rf "$root"/usr/share/{doc,info,lintian,locale,man,perl*,bug,zsh,bash-completion,i18n} \
+        "$root"/usr/lib/*/{perl,perl5,gconv} "$root"/usr/bin/perl* "$root"/usr/lib/*/libperl* "$root"/usr/lib/udev/hwdb.d \
+        "$root"/usr/lib/systemd/system-generators/*
+    cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
+    cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
+    # Two users for the bus, as the packages' scripts would make them.
+    echo 'messagebus:x:100:100::/nonexistent:/usr/sbin/nologin' >>"$root/etc/passwd"
+    echo 'messagebus:x:100:' >>"$root/etc/group"
+    : >"$root/etc/machine-id"
+    : >"$root/etc/fstab"
+    (cd "$root" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$root_image.$$"
+    mv "$root_image.$$" "$root_image"
+    find "$cache_dir" -maxdepth 1 -name 'systemd-guest-*' ! -path "$root_image" -delete
+    rm -rf -- "$root"
+}
+
+# unpack_packages ROOT: with all that they depend on, as if nothing were installed; no script of theirs is run, so
+# nobody needs to be root.
+unpack_packages() {
+    local apt=$work_dir/apt delay package
+    local options=(-o "Dir::State::status=$apt/status" -o "Dir::Cache::archives=$apt/archives" -o Debug::NoLocking=1)
+
+    mkdir -p "$apt/archives/partial"
+    : >"$apt/status"
+    ((EUID != 0)) || options+=(-o APT::Sandbox::User=root)
+    for delay in 0 3 10 30; do
+        if ((delay > 0)); then
+            sleep "$delay"
+            as_root apt-get update >/dev/null 2>&1 || true
+        fi
+        ! apt-get "${options[@]}" --no-install-recommends -y --download-only install "${guest_packages[@]}" \
+            >"$apt/log" 2>&1 || break
+    done
+    for package in "$apt"/archives/*.deb; do
+        [[ -e $package ]] || {
+            tail -n 20 "$apt/log" >&2
+            fail "the guest's packages could not be fetched"
+        }
+        dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink --no-same-owner -C "$1"
+    done
+}
+
+# Sets initrd: the distribution, and over it what is ours, as `cmake --install` puts it.
+make_initrd() {
+    local root=$work_dir/ours name
+    initrd=$work_dir/initrd
+
+    mkdir -p "$root"/{etc/dbus-1/system.d,lab/bin,usr/lib/systemd/system/multi-user.target.wants}
+    DESTDIR=$root cmake --install "$build_dir" --strip >"$work_dir/install.log" 2>&1 ||
+        fail "installing: $(tail "$work_dir/install.log")"
+    # The bus reads policies in /usr and /etc alone, and this installation may be that of another prefix.
+    cp "$repo_root/systemd/org.opendlpar.hvd1.conf" "$root/etc/dbus-1/system.d/"
+    # The image's /lib is a link.
+    if [[ -d $root/lib ]]; then
+        cp -r "$root/lib/." "$root/usr/lib/"
+        rm -rf "$root/lib"
+    fi
+
+    cp -r "$kernel_dir/modules" "$root/lab/modules"
+    cp "$build_dir/tests/lab/tools/lab-agent" /bin/busybox "$root/lab/bin/"
+    for name in $(/bin/busybox --list); do
+        [[ $name == busybox ]] || ln -s busybox "$root/lab/bin/$name"
+    done
+    cat >"$root/usr/lib/systemd/system/lab-agent.service" <<'TEXT'
+[Service]
+ExecStart=/lab/bin/lab-agent
+Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/lab/bin
+Restart=always
+TEXT
+    ln -s ../lab-agent.service "$root/usr/lib/systemd/system/multi-user.target.wants/"
+    cat >"$root/init" <<'TEXT'
+#!/lab/bin/sh
+for module in /lab/modules/*.ko; do
+    /lab/bin/insmod "$module"
+done
+[ -e /usr/bin/sh ] || /lab/bin/ln -s /lab/bin/sh /usr/bin/sh
+exec /usr/lib/systemd/systemd
+TEXT
+    chmod 755 "$root/init"
+    (cd "$root" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$work_dir/ours.cpio"
+    cat "$root_image" "$work_dir/ours.cpio" >"$initrd"
+    rm -rf "$root" "$work_dir/ours.cpio"
+}

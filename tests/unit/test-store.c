@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The store in a folder of the test's own: what survives, and what is refused. */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/json.h"
+#include "common/size.h"
+#include "hvd/store/store.h"
+
+static char root[64], path[80];
+
+static int setup(void **state)
+{
+        snprintf(root, sizeof(root), "/tmp/test-store.XXXXXX");
+        if (!mkdtemp(root))
+                return -1;
+        snprintf(path, sizeof(path), "%s/hvd.db", root);
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+        char file[96];
+
+        for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+                snprintf(file, sizeof(file), "%s%s", path, suffixes[i]);
+                unlink(file);
+        }
+        return rmdir(root);
+}
+
+static struct store *open_store(void)
+{
+        struct error error = {0};
+        struct store *s = NULL;
+
+        if (store_open(path, &s, &error) < 0)
+                fail_msg("%s", error.message);
+        return s;
+}
+
+static void run_sql(const char *sql)
+{
+        sqlite3 *db;
+
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+struct seen_partitions {
+        struct partition_definition list[8];
+        size_t n, stop_at;
+};
+
+static int on_partition(const struct partition_definition *d, void *userdata)
+{
+        struct seen_partitions *seen = userdata;
+
+        assert_true(seen->n < ARRAY_SIZE(seen->list));
+        seen->list[seen->n++] = *d;
+        return seen->n == seen->stop_at ? 42 : 0;
+}
+
+static void test_partitions(void **state)
+{
+        struct partition_definition web = {
+                .name = "web1",
+                .qmp_path = "/run/web1.qmp",
+                .channel_path = "/run/web1.guestd",
+                .profile = {.min_bytes = GIB,
+                        .desired_bytes = 2 * GIB,
+                        .max_bytes = INT64_MAX - 1,
+                        .weight = 7},
+        };
+        struct partition_definition db = {
+                .name = "db", .qmp_path = "/q", .channel_path = "/c", .profile.weight = 1};
+        struct seen_partitions seen = {0};
+        struct store *s = open_store();
+
+        assert_int_equal(store_partition_put(s, &web, NULL), 0);
+        assert_int_equal(store_partition_put(s, &db, NULL), 0);
+        web.profile.weight = 9;
+        assert_int_equal(store_partition_put(s, &web, NULL), 0);
+        store_free(s);
+
+        s = open_store();
+        assert_int_equal(store_partition_foreach(s, on_partition, &seen, NULL), 0);
+        assert_int_equal(seen.n, 2);
+        assert_memory_equal(&seen.list[0], &db, sizeof(db));
+        assert_memory_equal(&seen.list[1], &web, sizeof(web));
+
+        seen = (struct seen_partitions){.stop_at = 1};
+        assert_int_equal(store_partition_foreach(s, on_partition, &seen, NULL), 42);
+        assert_int_equal(seen.n, 1);
+
+        assert_int_equal(store_partition_delete(s, "db", NULL), 1);
+        assert_int_equal(store_partition_delete(s, "db", NULL), 0);
+        seen = (struct seen_partitions){0};
+        assert_int_equal(store_partition_foreach(s, on_partition, &seen, NULL), 0);
+        assert_int_equal(seen.n, 1);
+        store_free(s);
+}
+
+struct seen_jobs {
+        struct store_job list[8];
+        char states[8][16], reasons[8][512];
+        size_t n;
+};
+
+static int on_job(const struct store_job *j, void *userdata)
+{
+        struct seen_jobs *seen = userdata;
+
+        assert_true(seen->n < ARRAY_SIZE(seen->list));
+        seen->list[seen->n] = *j;
+        snprintf(seen->states[seen->n], sizeof(seen->states[0]), "%s", j->state);
+        snprintf(seen->reasons[seen->n], sizeof(seen->reasons[0]), "%s", j->reasons);
+        seen->n++;
+        return 0;
+}
+
+static uint32_t put_job(struct store *s, const char *job_state, uint64_t ended_usec, const char *reasons)
+{
+        struct store_job j = {
+                .partition = "web1",
+                .kind = "remove",
+                .state = job_state,
+                .requested_bytes = 2 * GIB,
+                .done_bytes = GIB,
+                .created_usec = 1000,
+                .ended_usec = ended_usec,
+                .deadline_usec = USEC_INFINITY,
+                .reasons = reasons,
+        };
+
+        assert_int_equal(store_job_next_id(s, &j.id, NULL), 0);
+        assert_int_equal(store_job_put(s, &j, NULL), 0);
+        return j.id;
+}
+
+static void test_jobs(void **state)
+{
+        struct seen_jobs seen = {0};
+        struct store *s = open_store();
+
+        for (uint32_t i = 1; i <= 5; i++)
+                assert_int_equal(put_job(s, i == 2 ? "queued" : "done", i == 2 ? 0 : i, NULL), i);
+        assert_int_equal(store_job_foreach(s, 3, on_job, &seen, NULL), 0);
+        assert_int_equal(seen.n, 3);
+        for (uint32_t i = 0; i < 3; i++) {
+                assert_int_equal(seen.list[i].id, 5 - i);
+                assert_int_equal(seen.list[i].ended_usec, 5 - i);
+                assert_int_equal(seen.list[i].requested_bytes, 2 * GIB);
+                assert_int_equal(seen.list[i].done_bytes, GIB);
+                assert_int_equal(seen.list[i].created_usec, 1000);
+                assert_true(seen.list[i].deadline_usec == USEC_INFINITY);
+                assert_string_equal(seen.states[i], "done");
+                assert_string_equal(seen.reasons[i], "[]");
+        }
+
+        /* a job that is not over is never forgotten */
+        assert_int_equal(store_jobs_trim(s, 2, NULL), 0);
+        seen = (struct seen_jobs){0};
+        assert_int_equal(store_job_foreach(s, 100, on_job, &seen, NULL), 0);
+        assert_int_equal(seen.n, 3);
+        assert_int_equal(seen.list[1].id, 4);
+        assert_int_equal(seen.list[2].id, 2);
+
+        /* nor is an id used again */
+        assert_int_equal(store_jobs_trim(s, 0, NULL), 0);
+        store_free(s);
+        s = open_store();
+        assert_int_equal(put_job(s, "done", 1, NULL), 6);
+
+        struct store_job j = {.id = 6, .partition = "p", .kind = "k", .state = "partial", .ended_usec = 9};
+        assert_int_equal(store_job_put(s, &j, NULL), 0);
+        seen = (struct seen_jobs){0};
+        assert_int_equal(store_job_foreach(s, 1, on_job, &seen, NULL), 0);
+        assert_int_equal(seen.list[0].id, 6);
+        assert_string_equal(seen.states[0], "partial");
+        store_free(s);
+
+        struct error error = {0};
+        uint32_t id = 77;
+        run_sql("UPDATE counters SET value = 4294967295");
+        s = open_store();
+        assert_int_equal(store_job_next_id(s, &id, &error), -EOVERFLOW);
+        assert_int_equal(id, 77);
+        store_free(s);
+}
+
+static void check_reasons(const char *text, size_t n)
+{
+        struct json_object *o = NULL;
+        const char *code = NULL;
+
+        assert_int_equal(json_parse(text, strlen(text), &o), 0);
+        assert_int_equal(json_object_array_length(o), n);
+        assert_int_equal(json_get_string(json_object_array_get_idx(o, n - 1), "code", &code), 0);
+        assert_string_equal(code, "interrupted");
+        json_object_put(o);
+}
+
+static void test_interrupted(void **state)
+{
+        struct seen_jobs seen = {0};
+        struct store *s = open_store();
+        unsigned n = 0;
+
+        put_job(s, "done", 5, "[]");
+        put_job(s, "offlining", 0, "[{\"code\":\"block-busy\"}]");
+        put_job(s, "queued", 0, "no json");
+        put_job(s, "queued", 0, "{\"a\":1}");
+        store_free(s);
+
+        s = open_store();
+        assert_int_equal(store_jobs_interrupt(s, "failed", 99, &n, NULL), 0);
+        assert_int_equal(n, 3);
+        assert_int_equal(store_job_foreach(s, 9, on_job, &seen, NULL), 0);
+        assert_int_equal(seen.n, 4);
+        for (size_t i = 0; i < 3; i++) {
+                assert_string_equal(seen.states[i], "failed");
+                assert_int_equal(seen.list[i].ended_usec, 99);
+        }
+        check_reasons(seen.reasons[0], 1);
+        check_reasons(seen.reasons[1], 1);
+        check_reasons(seen.reasons[2], 2);
+        assert_string_equal(seen.states[3], "done");
+        assert_string_equal(seen.reasons[3], "[]");
+        assert_int_equal(store_jobs_interrupt(s, "failed", 100, &n, NULL), 0);
+        assert_int_equal(n, 0);
+        store_free(s);
+}
+
+static void check_refused(int expected, const char *says)
+{
+        struct error error = {0};
+        struct store *s = NULL;
+
+        int e = store_open(path, &s, &error);
+        if (e != expected || !strstr(error.message, says))
+                fail_msg("%d: %s", e, error.message);
+        assert_null(s);
+}
+
+static void overwrite(long offset, const char *text, size_t times)
+{
+        FILE *f = fopen(path, offset < 0 ? "we" : "r+e");
+
+        assert_non_null(f);
+        assert_int_equal(fseek(f, MAX(offset, 0L), SEEK_SET), 0);
+        while (times-- > 0)
+                assert_int_equal(fwrite(text, strlen(text), 1, f), 1);
+        assert_int_equal(fclose(f), 0);
+}
+
+static void test_refused(void **state)
+{
+        struct store *s;
+
+        overwrite(-1, "this is no database at all; ", 100);
+        check_refused(-EBADMSG, "move it away");
+        assert_int_equal(unlink(path), 0);
+
+        s = open_store();
+        for (int i = 0; i < 100; i++)
+                put_job(s, "done", 1, "[{\"code\":\"block-busy\"}]");
+        store_free(s);
+        overwrite(4096, "rubbish", 2000);
+        check_refused(-EBADMSG, "damaged");
+        assert_int_equal(unlink(path), 0);
+
+        store_free(open_store());
+        run_sql("PRAGMA user_version = 999");
+        check_refused(-EPROTONOSUPPORT, "newer hvd (schema 999");
+        run_sql("PRAGMA user_version = -1");
+        check_refused(-EPROTONOSUPPORT, "newer hvd");
+        run_sql("PRAGMA user_version = 1; DROP TABLE jobs");
+        check_refused(-EIO, "no such table");
+        assert_int_equal(unlink(path), 0);
+
+        run_sql("CREATE TABLE cats (name)");
+        check_refused(-EBADMSG, "another program");
+        assert_int_equal(unlink(path), 0);
+
+        strcat(path, "/deeper");
+        check_refused(-ENOENT, "unable to open");
+        *strrchr(path, '/') = '\0';
+}
+
+/* A change that finds the file held ends soon, with a reason, and works later. */
+static void test_busy(void **state)
+{
+        struct store *s = open_store();
+        struct error error = {0};
+        uint32_t id;
+        sqlite3 *db;
+
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(store_job_next_id(s, &id, &error), -EBUSY);
+        assert_non_null(strstr(error.message, "locked"));
+        assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(store_job_next_id(s, &id, &error), 0);
+        assert_int_equal(id, 1);
+        sqlite3_close(db);
+        store_free(s);
+}
+
+static void test_in_memory(void **state)
+{
+        struct store *s = NULL;
+
+        assert_int_equal(store_open(":memory:", &s, NULL), 0);
+        assert_int_equal(put_job(s, "done", 1, NULL), 1);
+        assert_null(store_free(s));
+        assert_null(store_free(NULL));
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test_setup_teardown(test_partitions, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
+                cmocka_unit_test(test_in_memory),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
