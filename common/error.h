@@ -70,8 +70,8 @@ struct error {
         char message[ERROR_MESSAGE_MAX];
 };
 
-/* Sets *ret_error (NULL is allowed) and returns the code's -errno, so that callers can `return error_set(...)`.
- * An overlong message is cut. */
+/* Sets *ret_error (NULL is allowed) and returns the code's -errno, so that callers can `return
+ * error_set(...)`. An overlong message is cut. */
 int error_set(struct error *ret_error, enum error_code code, const char *format, ...) _printf_(3, 4);
 
 /* The same, with ": <strerror>" appended for a positive or negative errno; returns -errno. */

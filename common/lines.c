@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* A bounded line splitter. Invariant: buffer[parsed..fill) holds the bytes that were not yet handed out, at most
- * one unfinished line and one read. */
+/* A bounded line splitter. Invariant: buffer[parsed..fill) holds the bytes that were not yet handed out, at
+ * most one unfinished line and one read. */
 
 #include "common/lines.h"
 
@@ -13,13 +13,13 @@
 
 void line_reader_init(struct line_reader *r, size_t max_line, bool resync)
 {
-        *r = (struct line_reader){ .max_line = max_line, .resync = resync };
+        *r = (struct line_reader) { .max_line = max_line, .resync = resync };
 }
 
 void line_reader_done(struct line_reader *r)
 {
         free(r->buffer);
-        *r = (struct line_reader){ 0 };
+        *r = (struct line_reader) { 0 };
 }
 
 void line_reader_reset(struct line_reader *r)
@@ -39,7 +39,7 @@ static int reserve(struct line_reader *r, size_t length)
         if (r->fill + length <= r->allocated)
                 return 0;
 
-        size_t want = MAX(r->fill + length, (size_t) 4096);
+        size_t want = MAX(r->fill + length, (size_t)4096);
         char *p = realloc(r->buffer, want);
         if (!p)
                 return -ENOMEM;
@@ -66,13 +66,13 @@ int line_reader_next(struct line_reader *r, char **ret_line, size_t *ret_length)
                 char *start = r->buffer + r->parsed;
                 size_t available = r->fill - r->parsed;
                 char *newline = memchr(start, '\n', available);
-                size_t length = newline ? (size_t) (newline - start) : available;
+                size_t length = newline ? (size_t)(newline - start) : available;
 
                 if (r->resync) {
                         char *mark = memrchr(start, RESYNC_BYTE, length);
                         if (mark) {
                                 /* Everything before the mark is the rest of something else. */
-                                r->parsed += (size_t) (mark - start) + 1;
+                                r->parsed += (size_t)(mark - start) + 1;
                                 r->dropping = false;
                                 continue;
                         }
@@ -118,6 +118,6 @@ ssize_t line_reader_read(struct line_reader *r, int fd, size_t limit)
         while (n < 0 && errno == EINTR);
         if (n < 0)
                 return -errno;
-        r->fill += (size_t) n;
+        r->fill += (size_t)n;
         return n;
 }

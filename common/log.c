@@ -52,19 +52,19 @@ void log_line(int level, const char *format, ...)
         va_end(ap);
         if (length < 0)
                 length = 0;
-        if ((size_t) length >= sizeof(text))
+        if ((size_t)length >= sizeof(text))
                 length = sizeof(text) - 1;
 
         /* A peer's text may be quoted in a line: it must not forge further lines. */
         for (int i = 0; i < length; i++)
-                if ((unsigned char) text[i] < 0x20)
+                if ((unsigned char)text[i] < 0x20)
                         text[i] = ' ';
 
         int prefix_length = isatty(STDERR_FILENO) ? 0 : snprintf(prefix, sizeof(prefix), "<%d>", level);
         struct iovec iov[] = {
-                { prefix, (size_t) prefix_length },
-                { text, (size_t) length },
-                { (char *) "\n", 1 },
+                { prefix, (size_t)prefix_length },
+                { text, (size_t)length },
+                { (char *)"\n", 1 },
         };
         ssize_t r _unused_ = writev(STDERR_FILENO, iov, ARRAY_SIZE(iov));
         errno = saved_errno;

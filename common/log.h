@@ -5,8 +5,8 @@
 
 #include "common/cleanup.h"
 
-/* Lines to stderr, each with a syslog priority prefix ("<6>...") when stderr is the journal or not a terminal,
- * as sd-daemon(3) describes: the journal files them by priority, and no other sink is needed. */
+/* Lines to stderr, each with a syslog priority prefix ("<6>...") when stderr is the journal or not a
+ * terminal, as sd-daemon(3) describes: the journal files them by priority, and no other sink is needed. */
 void log_set_max_level(int level);
 /* "error", "warning", "notice", "info", "debug" -> level, or -EINVAL. */
 int log_level_from_string(const char *s);

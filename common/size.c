@@ -19,8 +19,8 @@ static int parse_digits(const char **s, uint64_t *ret)
         if (*p < '0' || *p > '9')
                 return -EINVAL;
         for (; *p >= '0' && *p <= '9'; p++)
-                if (__builtin_mul_overflow(v, (uint64_t) 10, &v) ||
-                        __builtin_add_overflow(v, (uint64_t) (*p - '0'), &v))
+                if (__builtin_mul_overflow(v, (uint64_t)10, &v) ||
+                        __builtin_add_overflow(v, (uint64_t)(*p - '0'), &v))
                         return -ERANGE;
         *s = p;
         *ret = v;
@@ -29,8 +29,8 @@ static int parse_digits(const char **s, uint64_t *ret)
 
 static int size_error(struct error *ret_error, const char *s, const char *why)
 {
-        return error_set(ret_error, ERROR_INVALID_SIZE, "Size '%.40s' %s; write for example 512M, 2G or 1536MiB",
-                s, why);
+        return error_set(ret_error, ERROR_INVALID_SIZE,
+                "Size '%.40s' %s; write for example 512M, 2G or 1536MiB", s, why);
 }
 
 int size_parse(const char *s, uint64_t *ret_bytes, struct error *ret_error)
@@ -84,12 +84,16 @@ const char *size_format(uint64_t bytes, char buffer[static SIZE_FORMAT_MAX])
                         snprintf(buffer, SIZE_FORMAT_MAX, "%" PRIu64 " %s", bytes / f, units[i].name);
                 else if ((quarters = bytes % f / (f / 4)) * (f / 4) == bytes % f)
                         snprintf(buffer, SIZE_FORMAT_MAX, "%" PRIu64 ".%s %s", bytes / f,
-                                quarters == 1 ? "25" : quarters == 2 ? "5" : "75", units[i].name);
+                                quarters == 1   ? "25"
+                                : quarters == 2 ? "5"
+                                                : "75",
+                                units[i].name);
                 else if (i + 1 < ARRAY_SIZE(units) && bytes % units[i + 1].factor == 0)
                         snprintf(buffer, SIZE_FORMAT_MAX, "%" PRIu64 " %s", bytes / units[i + 1].factor,
                                 units[i + 1].name);
                 else
-                        snprintf(buffer, SIZE_FORMAT_MAX, "%.1f %s", (double) bytes / (double) f, units[i].name);
+                        snprintf(
+                                buffer, SIZE_FORMAT_MAX, "%.1f %s", (double)bytes / (double)f, units[i].name);
                 return buffer;
         }
         snprintf(buffer, SIZE_FORMAT_MAX, "%" PRIu64 " B", bytes);
@@ -142,5 +146,5 @@ uint64_t now_monotonic_usec(void)
         struct timespec ts;
 
         clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
+        return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / 1000;
 }

@@ -114,9 +114,9 @@ int partition_definition_check(const struct partition_definition *d, struct erro
                 const char *low_name, *high_name;
                 uint64_t low, high;
         } pairs[] = {
-                {"min", "desired", p->min_bytes, p->desired_bytes},
-                {"desired", "max", p->desired_bytes, p->max_bytes},
-                {"min", "max", p->min_bytes, p->max_bytes},
+                { "min", "desired", p->min_bytes, p->desired_bytes },
+                { "desired", "max", p->desired_bytes, p->max_bytes },
+                { "min", "max", p->min_bytes, p->max_bytes },
         };
         for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
                 if (pairs[i].low > 0 && pairs[i].high > 0 && pairs[i].low > pairs[i].high)
@@ -188,30 +188,30 @@ static int parse_socket(const struct key *key, const char *value, void *field, s
 static const struct section hvd_section = {
         .name = "hvd",
         .keys =
-                (const struct key[]){
-                        {"log_level", parse_level, HVD_FIELD(log_level)},
-                        {"job_wait", parse_span, HVD_FIELD(job_wait_usec)},
-                        {"block_attempt", parse_span, HVD_FIELD(block_attempt_usec)},
-                        {"pool_total", parse_size_or_auto, HVD_FIELD(pool_total_bytes)},
-                        {"pool_reserve", parse_size_or_zero, HVD_FIELD(pool_reserve_bytes)},
-                        {"jobs_kept", parse_count, HVD_FIELD(jobs_kept), .min = 1, .max = 1000000},
-                        {"jobs_queued", parse_count, HVD_FIELD(jobs_queued), .min = 1, .max = 256},
-                        {0},
+                (const struct key[]) {
+                        { "log_level", parse_level, HVD_FIELD(log_level) },
+                        { "job_wait", parse_span, HVD_FIELD(job_wait_usec) },
+                        { "block_attempt", parse_span, HVD_FIELD(block_attempt_usec) },
+                        { "pool_total", parse_size_or_auto, HVD_FIELD(pool_total_bytes) },
+                        { "pool_reserve", parse_size_or_zero, HVD_FIELD(pool_reserve_bytes) },
+                        { "jobs_kept", parse_count, HVD_FIELD(jobs_kept), .min = 1, .max = 1000000 },
+                        { "jobs_queued", parse_count, HVD_FIELD(jobs_queued), .min = 1, .max = 256 },
+                        { 0 },
                 },
 };
 
 static const struct section partition_section = {
         .name = "partition",
         .keys =
-                (const struct key[]){
-                        {"qmp", parse_socket, PARTITION_FIELD(qmp_path), .required = true},
-                        {"channel", parse_socket, PARTITION_FIELD(channel_path), .required = true},
-                        {"min", parse_size, PARTITION_FIELD(profile.min_bytes)},
-                        {"desired", parse_size, PARTITION_FIELD(profile.desired_bytes)},
-                        {"max", parse_size, PARTITION_FIELD(profile.max_bytes)},
-                        {"weight", parse_count, PARTITION_FIELD(profile.weight), .min = 1,
-                                .max = PARTITION_WEIGHT_MAX},
-                        {0},
+                (const struct key[]) {
+                        { "qmp", parse_socket, PARTITION_FIELD(qmp_path), .required = true },
+                        { "channel", parse_socket, PARTITION_FIELD(channel_path), .required = true },
+                        { "min", parse_size, PARTITION_FIELD(profile.min_bytes) },
+                        { "desired", parse_size, PARTITION_FIELD(profile.desired_bytes) },
+                        { "max", parse_size, PARTITION_FIELD(profile.max_bytes) },
+                        { "weight", parse_count, PARTITION_FIELD(profile.weight), .min = 1,
+                                .max = PARTITION_WEIGHT_MAX },
+                        { 0 },
                 },
 };
 
@@ -280,7 +280,7 @@ static int on_key(void *userdata, const char *section, const char *name, const c
 {
         struct parser *p = userdata;
         const struct key *key = p->section->keys;
-        struct error reason = {0};
+        struct error reason = { 0 };
 
         if (section[0] == '\0') {
                 parser_fail(p, "Key '%.50s' stands before any section; write [%s] above it", name,
@@ -331,7 +331,7 @@ static int parse_file(struct parser *p, const char *path, const struct section *
         _cleanup_close_ int fd = -1;
         struct stat st;
 
-        *p = (struct parser){.path = path, .section = section, .target = target};
+        *p = (struct parser) { .path = path, .section = section, .target = target };
 
         /* Not to wait for a FIFO's other end. */
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -403,7 +403,7 @@ static int list_folder(const char *folder, struct listing *ret, struct error *re
 
 static int load_overrides(struct config *c, const char *folder, struct error *ret_error)
 {
-        _cleanup_(listing_done) struct listing l = {0};
+        _cleanup_(listing_done) struct listing l = { 0 };
         int e = list_folder(folder, &l, ret_error);
 
         for (int i = 0; e >= 0 && i < l.n; i++) {
@@ -420,7 +420,7 @@ static int load_overrides(struct config *c, const char *folder, struct error *re
 static int load_partition(
         struct config *c, const char *folder, const char *file_name, struct error *ret_error)
 {
-        struct partition_definition d = {.profile.weight = PARTITION_WEIGHT_DEFAULT};
+        struct partition_definition d = { .profile.weight = PARTITION_WEIGHT_DEFAULT };
         size_t length = strlen(file_name) - strlen(".conf");
         _cleanup_free_ char *path = NULL;
         struct error reason;
@@ -465,7 +465,7 @@ static int load_partition(
 
 static int load_partitions(struct config *c, const char *folder, struct error *ret_error)
 {
-        _cleanup_(listing_done) struct listing l = {0};
+        _cleanup_(listing_done) struct listing l = { 0 };
         int e = list_folder(folder, &l, ret_error);
 
         if (e < 0 || l.n == 0)
@@ -505,7 +505,7 @@ int config_load(const char *path, bool must_exist, struct config **ret, struct e
         if (!c || asprintf(&overrides, "%s.d", path) < 0 ||
                 asprintf(&partitions, "%.*spartitions.d", slash ? (int)(slash - path + 1) : 0, path) < 0)
                 return error_set(ret_error, ERROR_CONFIG, "Out of memory");
-        *c = (struct config){
+        *c = (struct config) {
                 .log_level = LOG_INFO,
                 .job_wait_usec = 5 * 60 * USEC_PER_SEC,
                 .block_attempt_usec = 10 * USEC_PER_SEC,

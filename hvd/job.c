@@ -2,10 +2,10 @@
 
 /* A job: one request on its way to an end.
  *
- * QUEUED -> SURVEYING -> (PLUGGING -> ONLINING [-> WITHDRAWING] | OFFLINING <-> UNPLUGGING) -> VERIFYING -> one of the
- * ends. State changes in job_set_state() alone, which checks the step, logs it and tells the manager. The deadline runs
- * from the moment of creation, queueing included; when it passes, or an operator cancels, the mechanism is asked to
- * stop and ends the job itself, in a state that is known. */
+ * QUEUED -> SURVEYING -> (PLUGGING -> ONLINING [-> WITHDRAWING] | OFFLINING <-> UNPLUGGING) -> VERIFYING ->
+ * one of the ends. State changes in job_set_state() alone, which checks the step, logs it and tells the
+ * manager. The deadline runs from the moment of creation, queueing included; when it passes, or an operator
+ * cancels, the mechanism is asked to stop and ends the job itself, in a state that is known. */
 
 #include "hvd/job.h"
 
@@ -78,8 +78,8 @@ void job_set_state(struct job *j, enum job_state state)
                         job_state_to_string(j->state), job_state_to_string(state));
                 assert(false);
         }
-        log_debug("Job %" PRIu32 " of '%s': %s -> %s", j->id, j->partition_name, job_state_to_string(j->state),
-                job_state_to_string(state));
+        log_debug("Job %" PRIu32 " of '%s': %s -> %s", j->id, j->partition_name,
+                job_state_to_string(j->state), job_state_to_string(state));
         j->state = state;
         if (!job_state_is_end(state))
                 manager_job_changed(j->manager, j);
@@ -111,7 +111,7 @@ void job_add_reason(struct job *j, const char *device, uint64_t block, const str
         j->reasons = grown;
 
         struct job_reason *r = &grown[j->n_reasons++];
-        *r = (struct job_reason){ .error = *error };
+        *r = (struct job_reason) { .error = *error };
         snprintf(r->device, sizeof(r->device), "%s", device ?: "");
         if (block != UINT64_MAX)
                 snprintf(r->block, sizeof(r->block), "0x%" PRIx64, block);
@@ -144,7 +144,7 @@ double job_progress(const struct job *j)
 {
         if (job_state_is_end(j->state) && j->state == JOB_DONE)
                 return 1.0;
-        return j->request.bytes ? (double) j->progress_bytes / (double) j->request.bytes : 0.0;
+        return j->request.bytes ? (double)j->progress_bytes / (double)j->request.bytes : 0.0;
 }
 
 uint64_t job_elapsed_usec(const struct job *j)
@@ -173,7 +173,7 @@ static void add_stop_reason(struct job *j)
                 error_set(&error, ERROR_CANCELLED, "The job was cancelled");
         else if (j->stop == JOB_STOP_DEADLINE)
                 error_set(&error, ERROR_DEADLINE, "The time limit of %.1f s passed%s",
-                        (double) j->request.wait_usec / (double) USEC_PER_SEC,
+                        (double)j->request.wait_usec / (double)USEC_PER_SEC,
                         j->state == JOB_QUEUED ? " while the job was queued behind another one" : "");
         else
                 return;
@@ -194,7 +194,7 @@ static void end(struct job *j)
         log_info("Job %" PRIu32 ": %s of %s for '%s' ends %s, %s in %.3f s%s%s", j->id,
                 job_kind_to_string(j->request.kind), SIZE(j->request.bytes), j->partition_name,
                 job_state_to_string(j->state), SIZE(j->done_bytes),
-                (double) job_elapsed_usec(j) / (double) USEC_PER_SEC, j->n_reasons ? ": " : "",
+                (double)job_elapsed_usec(j) / (double)USEC_PER_SEC, j->n_reasons ? ": " : "",
                 j->n_reasons ? j->reasons[0].error.message : "");
         manager_job_ended(j->manager, j);
 }
@@ -265,7 +265,8 @@ struct job *job_free(struct job *j)
         return NULL;
 }
 
-int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request, struct job **ret)
+int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request,
+        struct job **ret)
 {
         struct timespec now;
         struct job *j = calloc(1, sizeof(*j));
@@ -279,11 +280,11 @@ int job_new(struct manager *m, struct partition *p, uint32_t id, const struct jo
         j->request = *request;
         j->request.method = NULL; /* the mechanism stands for it */
         snprintf(j->partition_name, sizeof(j->partition_name), "%s", p->definition.name);
-        j->created_realtime_usec = (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000;
+        j->created_realtime_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
         j->created_usec = now_monotonic_usec();
         j->deadline_usec = j->created_usec + request->wait_usec;
-        int r = sd_event_add_time(manager_event(m), &j->deadline_timer, CLOCK_MONOTONIC, j->deadline_usec, 1,
-                on_deadline, j);
+        int r = sd_event_add_time(
+                manager_event(m), &j->deadline_timer, CLOCK_MONOTONIC, j->deadline_usec, 1, on_deadline, j);
         if (r < 0) {
                 job_free(j);
                 return r;

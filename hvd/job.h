@@ -45,11 +45,11 @@ static inline bool job_state_is_end(enum job_state s)
 struct job_request {
         enum job_kind kind;
         uint64_t bytes;
-        const char *method;          /* NULL: auto */
-        enum zone_policy zone;       /* add */
-        int node;                    /* -1: any */
-        char device[PLATFORM_ID_MAX];/* remove: only this one; empty: any */
-        uint64_t wait_usec;          /* limit for the whole job, queueing included */
+        const char *method;           /* NULL: auto */
+        enum zone_policy zone;        /* add */
+        int node;                     /* -1: any */
+        char device[PLATFORM_ID_MAX]; /* remove: only this one; empty: any */
+        uint64_t wait_usec;           /* limit for the whole job, queueing included */
         bool dry_run, all_or_nothing;
 };
 
@@ -68,8 +68,8 @@ enum job_stop {
         JOB_STOP_DEADLINE,
 };
 
-/* One request, as an explicit state machine. job.c changes state, one place only; the mechanism that carries it out
- * calls the functions below. */
+/* One request, as an explicit state machine. job.c changes state, one place only; the mechanism that carries
+ * it out calls the functions below. */
 struct job {
         struct manager *manager;
         struct partition *partition; /* NULL once it ended and the partition was removed */
@@ -80,8 +80,8 @@ struct job {
         enum job_state state;
         enum job_stop stop;
 
-        uint64_t done_bytes;       /* confirmed by both ends */
-        uint64_t progress_bytes;   /* with what is under way */
+        uint64_t done_bytes;     /* confirmed by both ends */
+        uint64_t progress_bytes; /* with what is under way */
         uint64_t movable_bytes, kernel_bytes;
         struct job_reason *reasons;
         size_t n_reasons;
@@ -95,15 +95,17 @@ struct job {
         sd_event_source *finish_source;
 
         const struct mechanism *mechanism;
-        void *work;                /* the mechanism's, while the job is active */
+        void *work; /* the mechanism's, while the job is active */
 };
 
-int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request, struct job **ret);
+int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request,
+        struct job **ret);
 struct job *job_free(struct job *j);
 
 /* The partition is ours now: the mechanism begins. */
 void job_start(struct job *j);
-/* An operator's wish, or the deadline: the mechanism stops at the next safe point and the job ends by itself. */
+/* An operator's wish, or the deadline: the mechanism stops at the next safe point and the job ends by itself.
+ */
 void job_stop(struct job *j, enum job_stop why);
 
 /* For mechanisms. */
@@ -113,8 +115,8 @@ void job_add_done(struct job *j, uint64_t bytes);
 /* Block: its address, or UINT64_MAX for none; device may be NULL. */
 void job_add_reason(struct job *j, const char *device, uint64_t block, const struct error *error);
 void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
-/* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from the event
- * loop, never from inside this call. */
+/* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from
+ * the event loop, never from inside this call. */
 void job_finish(struct job *j);
 /* Ends the job here and now, as it is, without its mechanism: its partition is about to go. */
 void job_abort(struct job *j);

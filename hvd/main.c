@@ -34,7 +34,8 @@ static void help(void)
                "Moves memory in and out of running QEMU guests.\n\n"
                "  --bus system|session|ADDRESS   the bus to serve (system)\n"
                "  --config FILE                  configuration (" CONFIG_PATH_DEFAULT ")\n"
-               "  --state-dir DIR                where state is kept ($STATE_DIRECTORY, or /var/lib/opendlpar)\n"
+               "  --state-dir DIR                where state is kept ($STATE_DIRECTORY, or "
+               "/var/lib/opendlpar)\n"
                "  --log-level LEVEL              error, warning, notice, info or debug\n"
                "  --version, --help\n\n"
                "See hvd(8).\n");
@@ -69,7 +70,9 @@ static int parse_argv(int argc, char **argv)
                 case ARG_LOG_LEVEL:
                         arg_log_level = log_level_from_string(optarg);
                         if (arg_log_level < 0) {
-                                fprintf(stderr, "hvd: '%s' is no log level; there are error, warning, notice, info and debug\n",
+                                fprintf(stderr,
+                                        "hvd: '%s' is no log level; there are error, warning, notice, info "
+                                        "and debug\n",
                                         optarg);
                                 return -EINVAL;
                         }
@@ -84,7 +87,8 @@ static int parse_argv(int argc, char **argv)
                         return -EINVAL;
                 }
         if (optind < argc) {
-                fprintf(stderr, "hvd: '%s' is not expected; hvd takes only options, see --help\n", argv[optind]);
+                fprintf(stderr, "hvd: '%s' is not expected; hvd takes only options, see --help\n",
+                        argv[optind]);
                 return -EINVAL;
         }
         return 1;
@@ -106,7 +110,8 @@ static int open_store(struct store **ret, struct error *ret_error)
         _cleanup_free_ char *path = NULL;
 
         if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-                return error_set_errno(ret_error, ERROR_INTERNAL, errno, "The state folder %s cannot be made", dir);
+                return error_set_errno(
+                        ret_error, ERROR_INTERNAL, errno, "The state folder %s cannot be made", dir);
         if (asprintf(&path, "%s/hvd.sqlite", dir) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         return store_open(path, ret, ret_error);
@@ -118,7 +123,7 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
         struct config *config;
         struct error error;
 
-        sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long) now_monotonic_usec());
+        sd_notifyf(false, "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)now_monotonic_usec());
         if (load_config(&config, &error) < 0)
                 log_error("%s. The configuration stays as it was", error.message);
         else {

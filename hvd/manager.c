@@ -2,9 +2,9 @@
 
 /* Owns the partitions, the jobs and the pool.
  *
- * A partition has at most one active job; others wait in the order of their ids, their deadlines running. Jobs that ended
- * stay in memory until MANAGER_JOBS_ENDED_KEPT newer ones have ended; the store keeps more. What `define` said is in the
- * store; partitions of files are as the files say. */
+ * A partition has at most one active job; others wait in the order of their ids, their deadlines running.
+ * Jobs that ended stay in memory until MANAGER_JOBS_ENDED_KEPT newer ones have ended; the store keeps more.
+ * What `define` said is in the store; partitions of files are as the files say. */
 
 #include "hvd/manager.h"
 
@@ -34,10 +34,10 @@ struct manager {
         uint64_t host_bytes;
 };
 
-#define NOTIFY(m, what, ...)                                                   \
-        do {                                                                   \
-                if ((m)->observer)                                             \
-                        (m)->observer->what(__VA_ARGS__ __VA_OPT__(, )(m)->observer_userdata); \
+#define NOTIFY(m, what, ...)                                                                                 \
+        do {                                                                                                 \
+                if ((m)->observer)                                                                           \
+                        (m)->observer->what(__VA_ARGS__ __VA_OPT__(, )(m)->observer_userdata);               \
         } while (0)
 
 /* --- partitions --- */
@@ -47,8 +47,8 @@ struct partition *manager_find_partition(struct manager *m, const char *name)
         struct partition *p;
 
         TAILQ_FOREACH(p, &m->partitions, entry)
-                if (strcmp(p->definition.name, name) == 0)
-                        return p;
+        if (strcmp(p->definition.name, name) == 0)
+                return p;
         return NULL;
 }
 
@@ -63,11 +63,11 @@ static int check_sockets(struct manager *m, const struct partition_definition *d
         struct partition *p;
 
         TAILQ_FOREACH(p, &m->partitions, entry)
-                if (strcmp(p->definition.qmp_path, d->qmp_path) == 0 ||
-                        strcmp(p->definition.channel_path, d->channel_path) == 0)
-                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                                "Partition '%s' already uses one of these sockets; each guest needs its own",
-                                p->definition.name);
+        if (strcmp(p->definition.qmp_path, d->qmp_path) == 0 ||
+                strcmp(p->definition.channel_path, d->channel_path) == 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition '%s' already uses one of these sockets; each guest needs its own",
+                        p->definition.name);
         return 0;
 }
 
@@ -82,8 +82,8 @@ static int add_partition(struct manager *m, const struct partition_definition *d
                 return error_set(ret_error, ERROR_PARTITION_EXISTS,
                         "Partition '%s' is already defined; undefine it first to define it anew", d->name);
         if (m->n_partitions >= MANAGER_PARTITIONS_MAX)
-                return error_set(ret_error, ERROR_LIMIT, "There are %u partitions already, which is the limit",
-                        MANAGER_PARTITIONS_MAX);
+                return error_set(ret_error, ERROR_LIMIT,
+                        "There are %u partitions already, which is the limit", MANAGER_PARTITIONS_MAX);
         r = check_sockets(m, d, ret_error);
         if (r < 0)
                 return r;
@@ -93,8 +93,8 @@ static int add_partition(struct manager *m, const struct partition_definition *d
         p->from_file = from_file;
 
         TAILQ_FOREACH(other, &m->partitions, entry)
-                if (strcmp(other->definition.name, d->name) > 0)
-                        break;
+        if (strcmp(other->definition.name, d->name) > 0)
+                break;
         if (other)
                 TAILQ_INSERT_BEFORE(other, p, entry);
         else
@@ -142,7 +142,8 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
                 return error_set(ret_error, ERROR_UNKNOWN_PARTITION, "There is no partition '%s'", name);
         if (p->from_file)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Partition '%s' is defined by a file in partitions.d; remove the file and reload hvd", name);
+                        "Partition '%s' is defined by a file in partitions.d; remove the file and reload hvd",
+                        name);
         int r = store_partition_delete(m->store, name, ret_error);
         if (r < 0)
                 return r;
@@ -166,7 +167,8 @@ static const char *reasons_to_json(const struct job *j, struct json_object **ret
                 struct json_object *o = json_object_new_object();
                 const struct job_reason *r = &j->reasons[i];
 
-                if (!o || json_add_string(o, "device", r->device) < 0 || json_add_string(o, "block", r->block) < 0 ||
+                if (!o || json_add_string(o, "device", r->device) < 0 ||
+                        json_add_string(o, "block", r->block) < 0 ||
                         json_add_string(o, "code", error_code_name(r->error.code)) < 0 ||
                         json_add_string(o, "message", r->error.message) < 0) {
                         json_object_put(o);
@@ -189,7 +191,8 @@ static void store_job(struct manager *m, const struct job *j)
                 .requested_bytes = j->request.bytes,
                 .done_bytes = j->done_bytes,
                 .created_usec = j->created_realtime_usec,
-                .ended_usec = j->ended_usec ? j->created_realtime_usec + (j->ended_usec - j->created_usec) : 0,
+                .ended_usec =
+                        j->ended_usec ? j->created_realtime_usec + (j->ended_usec - j->created_usec) : 0,
                 .deadline_usec = j->created_realtime_usec + j->request.wait_usec,
                 .reasons = reasons_to_json(j, &reasons),
         };
@@ -203,8 +206,8 @@ struct job *manager_find_job(struct manager *m, uint32_t id)
         struct job *j;
 
         TAILQ_FOREACH(j, &m->jobs, entry)
-                if (j->id == id)
-                        return j;
+        if (j->id == id)
+                return j;
         return NULL;
 }
 
@@ -246,12 +249,12 @@ static void start_next_job(struct manager *m, struct partition *p)
         if (p->active)
                 return;
         TAILQ_FOREACH(j, &m->jobs, entry)
-                if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
-                        p->active = j;
-                        p->settled_bytes = partition_current_bytes(p);
-                        job_start(j);
-                        return;
-                }
+        if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
+                p->active = j;
+                p->settled_bytes = partition_current_bytes(p);
+                job_start(j);
+                return;
+        }
 }
 
 void manager_job_ended(struct manager *m, struct job *j)
@@ -268,8 +271,8 @@ void manager_job_ended(struct manager *m, struct job *j)
         j->partition = NULL;
         if (p && p->active == j) {
                 p->active = NULL;
-                /* A job that did not go as planned may have left something half done. A restore that failed is not
-                 * repeated before something changes. */
+                /* A job that did not go as planned may have left something half done. A restore that failed
+                 * is not repeated before something changes. */
                 partition_settle(p,
                         j->state != JOB_DONE && !j->request.dry_run && j->request.kind != JOB_RESTORE_MEMORY);
                 start_next_job(m, p);
@@ -283,8 +286,8 @@ static struct job *find_live_job(struct manager *m, const struct partition *p)
         struct job *j;
 
         TAILQ_FOREACH(j, &m->jobs, entry)
-                if (j->partition == p)
-                        return j;
+        if (j->partition == p)
+                return j;
         return NULL;
 }
 
@@ -323,8 +326,8 @@ static int submit(struct manager *m, struct partition *p, const struct job_reque
         return 0;
 }
 
-int manager_submit(struct manager *m, struct partition *p, const struct job_request *request, struct job **ret,
-        struct error *ret_error)
+int manager_submit(struct manager *m, struct partition *p, const struct job_request *request,
+        struct job **ret, struct error *ret_error)
 {
         const struct mechanism *mechanism;
         struct job_request complete = *request;
@@ -339,14 +342,15 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
         r = partition_check_usable(p, ret_error);
         if (r < 0)
                 return r;
-        /* What an active or a waiting job will have changed is not known yet: then the job itself plans, and refuses. */
+        /* What an active or a waiting job will have changed is not known yet: then the job itself plans, and
+         * refuses. */
         if (!p->active) {
                 r = mechanism->check(p, request, ret_error);
                 if (r < 0)
                         return r;
         }
         TAILQ_FOREACH(j, &m->jobs, entry)
-                n_queued += j->partition == p && j->state == JOB_QUEUED;
+        n_queued += j->partition == p && j->state == JOB_QUEUED;
         if (n_queued >= m->config->jobs_queued)
                 return error_set(ret_error, ERROR_BUSY, "Partition '%s' has %zu jobs waiting already",
                         p->definition.name, n_queued);
@@ -358,7 +362,9 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
 
 void manager_partition_ready(struct manager *m, struct partition *p)
 {
-        struct job_request request = { .kind = JOB_RESTORE_MEMORY, .node = -1, .wait_usec = RESTORE_WAIT_USEC };
+        struct job_request request = {
+                .kind = JOB_RESTORE_MEMORY, .node = -1, .wait_usec = RESTORE_WAIT_USEC
+        };
         struct error error;
 
         /* A job under way has things half done by intention, and when it ends badly this is asked again. */
@@ -374,7 +380,7 @@ static uint64_t read_host_bytes(void)
 {
         long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
 
-        return pages > 0 && page > 0 ? (uint64_t) pages * (uint64_t) page : 0;
+        return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
 }
 
 struct pool_account manager_pool(struct manager *m)
@@ -389,7 +395,7 @@ struct pool_account manager_pool(struct manager *m)
         if (!a.total_bytes)
                 a.total_bytes = m->host_bytes - MIN(m->host_bytes, a.reserved_bytes);
         TAILQ_FOREACH(p, &m->partitions, entry)
-                used += partition_current_bytes(p);
+        used += partition_current_bytes(p);
         a.free_bytes = a.total_bytes - MIN(used, a.total_bytes);
         return a;
 }
@@ -399,9 +405,10 @@ struct pool_account manager_pool(struct manager *m)
 static bool same_definition(const struct partition_definition *a, const struct partition_definition *b)
 {
         return strcmp(a->name, b->name) == 0 && strcmp(a->qmp_path, b->qmp_path) == 0 &&
-                strcmp(a->channel_path, b->channel_path) == 0 && a->profile.min_bytes == b->profile.min_bytes &&
-                a->profile.desired_bytes == b->profile.desired_bytes &&
-                a->profile.max_bytes == b->profile.max_bytes && a->profile.weight == b->profile.weight;
+               strcmp(a->channel_path, b->channel_path) == 0 &&
+               a->profile.min_bytes == b->profile.min_bytes &&
+               a->profile.desired_bytes == b->profile.desired_bytes &&
+               a->profile.max_bytes == b->profile.max_bytes && a->profile.weight == b->profile.weight;
 }
 
 static const struct partition_definition *find_definition(const struct config *c, const char *name)
@@ -467,7 +474,8 @@ static int on_stored_partition(const struct partition_definition *d, void *userd
         struct error error;
 
         if (add_partition(m, d, false, NULL, &error) < 0)
-                log_error("Partition '%s', which was defined before, is left out: %s", d->name, error.message);
+                log_error(
+                        "Partition '%s', which was defined before, is left out: %s", d->name, error.message);
         return 0;
 }
 
@@ -507,8 +515,9 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         TAILQ_INIT(&m->jobs);
 
         clock_gettime(CLOCK_REALTIME, &now);
-        uint64_t now_usec = (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000;
-        int r = store_jobs_interrupt(store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, ret_error);
+        uint64_t now_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
+        int r = store_jobs_interrupt(
+                store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, ret_error);
         if (r >= 0)
                 take_partitions(m);
         if (r >= 0)
@@ -518,7 +527,8 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
                 return r;
         }
         if (n_interrupted)
-                log_notice("%u jobs were interrupted by the last end of hvd; what they had moved stays", n_interrupted);
+                log_notice("%u jobs were interrupted by the last end of hvd; what they had moved stays",
+                        n_interrupted);
         *ret = m;
         return 0;
 }

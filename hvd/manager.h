@@ -25,9 +25,9 @@ struct manager_observer {
         void (*pool_changed)(void *userdata);
 };
 
-#define MANAGER_PARTITIONS_MAX   1024U
-#define MANAGER_JOBS_ENDED_KEPT  128U /* readable on the bus after they ended */
-#define MANAGER_QUEUE_MAX        64U  /* jobs waiting for one partition */
+#define MANAGER_PARTITIONS_MAX  1024U
+#define MANAGER_JOBS_ENDED_KEPT 128U /* readable on the bus after they ended */
+#define MANAGER_QUEUE_MAX       64U  /* jobs waiting for one partition */
 
 /* Takes ownership of config and store. Partitions from both are defined at once. */
 int manager_new(sd_event *event, struct config *config, struct store *store, struct manager **ret,
@@ -35,7 +35,8 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
 struct manager *manager_free(struct manager *m);
 /* At most one; NULL removes it. */
 void manager_set_observer(struct manager *m, const struct manager_observer *observer, void *userdata);
-/* Another configuration: partitions of files come, go and change with it; those of `define` stay. Takes ownership. */
+/* Another configuration: partitions of files come, go and change with it; those of `define` stay. Takes
+ * ownership. */
 void manager_reconfigure(struct manager *m, struct config *config);
 
 sd_event *manager_event(struct manager *m);
@@ -50,8 +51,8 @@ struct partition *manager_find_partition(struct manager *m, const char *name);
 struct partition *manager_next_partition(struct manager *m, struct partition *after);
 
 /* Checks a request against what is known, and queues it. The job is the manager's. */
-int manager_submit(struct manager *m, struct partition *p, const struct job_request *request, struct job **ret,
-        struct error *ret_error);
+int manager_submit(struct manager *m, struct partition *p, const struct job_request *request,
+        struct job **ret, struct error *ret_error);
 struct job *manager_find_job(struct manager *m, uint32_t id);
 /* Iterates in the order of ids. */
 struct job *manager_next_job(struct manager *m, struct job *after);

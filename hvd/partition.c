@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* One guest: its two ends (platform and agent) and what they last said. Nothing here is remembered across a restart
- * or guessed: the account is asked for again whenever an end comes up, the guest resets, blocks or devices change, or
- * a job has ended. Answers are taken whole; between them the last ones stand. */
+/* One guest: its two ends (platform and agent) and what they last said. Nothing here is remembered across a
+ * restart or guessed: the account is asked for again whenever an end comes up, the guest resets, blocks or
+ * devices change, or a job has ended. Answers are taken whole; between them the last ones stand. */
 
 #include "hvd/partition.h"
 
@@ -14,8 +14,9 @@
 #include "hvd/manager.h"
 
 #define GUEST_QUERY_USEC (10 * USEC_PER_SEC)
-/* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different. */
-#define BLOCK_PAGES_MAX  512U
+/* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different.
+ */
+#define BLOCK_PAGES_MAX 512U
 
 struct partition_refresh {
         struct partition *partition;
@@ -48,7 +49,7 @@ static void refresh_part_done(struct partition_refresh *r, enum refresh_what par
 {
         if (error && !r->error.code)
                 r->error = *error;
-        r->pending &= ~(unsigned) part;
+        r->pending &= ~(unsigned)part;
         if (r->pending)
                 return;
 
@@ -71,7 +72,7 @@ static void on_snapshot(struct platform_snapshot *s, const struct error *error, 
         if (s) {
                 platform_snapshot_done(&p->snapshot);
                 p->snapshot = *s;
-                *s = (struct platform_snapshot){ 0 };
+                *s = (struct platform_snapshot) { 0 };
                 p->has_snapshot = true;
         }
         refresh_part_done(r, REFRESH_HYPERVISOR, error);
@@ -93,11 +94,13 @@ static int ask_blocks(struct partition_refresh *r, uint64_t from)
 {
         struct message_request request = { .op = OP_GET_BLOCKS, .from = from };
 
-        return agent_call(r->partition->agent, &request, GUEST_QUERY_USEC, on_blocks, NULL, r, &r->blocks_call, NULL);
+        return agent_call(
+                r->partition->agent, &request, GUEST_QUERY_USEC, on_blocks, NULL, r, &r->blocks_call, NULL);
 }
 
 /* Takes a page of the block inventory. A guest's word: pages must go upwards, and end. */
-static int take_blocks(struct partition_refresh *r, const struct message_reply *reply, struct error *ret_error)
+static int take_blocks(
+        struct partition_refresh *r, const struct message_reply *reply, struct error *ret_error)
 {
         uint64_t end = r->n_blocks ? r->blocks[r->n_blocks - 1].start + r->blocks[r->n_blocks - 1].length : 0;
 
@@ -108,9 +111,11 @@ static int take_blocks(struct partition_refresh *r, const struct message_reply *
                 end = reply->ranges[i].start + reply->ranges[i].length;
         }
         if (reply->has_next && (reply->next < end || ++r->n_pages > BLOCK_PAGES_MAX))
-                return error_set(ret_error, ERROR_AGENT_MISBEHAVED, "guestd's list of memory blocks does not end");
+                return error_set(
+                        ret_error, ERROR_AGENT_MISBEHAVED, "guestd's list of memory blocks does not end");
 
-        struct block_range *grown = reallocarray(r->blocks, r->n_blocks + reply->n_ranges + 1, sizeof(*grown));
+        struct block_range *grown =
+                reallocarray(r->blocks, r->n_blocks + reply->n_ranges + 1, sizeof(*grown));
         if (!grown)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         r->blocks = grown;
@@ -134,7 +139,8 @@ static void on_blocks(const struct message_reply *reply, const struct error *err
                 int k = ask_blocks(r, reply->next);
                 if (k >= 0)
                         return;
-                error_set_errno(&bad, ERROR_AGENT_ABSENT, k, "The guest could not be asked for its memory blocks");
+                error_set_errno(
+                        &bad, ERROR_AGENT_ABSENT, k, "The guest could not be asked for its memory blocks");
                 refresh_part_done(r, REFRESH_BLOCKS, &bad);
                 return;
         }
@@ -161,14 +167,17 @@ int partition_refresh(struct partition *p, unsigned what, partition_refreshed_t 
         struct partition_refresh *r = calloc(1, sizeof(*r));
         if (!r)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        *r = (struct partition_refresh){ .partition = p, .done = done, .userdata = userdata, .pending = what };
+        *r = (struct partition_refresh) {
+                .partition = p, .done = done, .userdata = userdata, .pending = what
+        };
 
         struct message_request get_state = { .op = OP_GET_STATE };
         int k = 0;
         if (what & REFRESH_HYPERVISOR)
                 k = platform_query(p->platform, on_snapshot, r, &r->query);
         if (k >= 0 && what & REFRESH_MEMORY)
-                k = agent_call(p->agent, &get_state, GUEST_QUERY_USEC, on_memory, NULL, r, &r->memory_call, NULL);
+                k = agent_call(
+                        p->agent, &get_state, GUEST_QUERY_USEC, on_memory, NULL, r, &r->memory_call, NULL);
         if (k >= 0 && what & REFRESH_BLOCKS)
                 k = ask_blocks(r, 0);
         if (k < 0) {
@@ -343,8 +352,8 @@ int partition_check_usable(const struct partition *p, struct error *ret_error)
         if (agent_state(p->agent) != AGENT_READY) {
                 struct error error;
                 agent_explain(p->agent, &error);
-                return error_set(ret_error, error.code, "Partition '%s': %.450s", p->definition.name,
-                        error.message);
+                return error_set(
+                        ret_error, error.code, "Partition '%s': %.450s", p->definition.name, error.message);
         }
         return 0;
 }
@@ -416,7 +425,7 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
                 d->removable = from->is_dimm && from->hotpluggable && !is_excluded(from->id, excluded);
                 sum_blocks(p, d);
         }
-        *ret = (struct plan_snapshot){
+        *ret = (struct plan_snapshot) {
                 .granule_bytes = partition_block_bytes(p),
                 .base_bytes = s->base_bytes,
                 .max_bytes = s->max_bytes,
@@ -445,8 +454,8 @@ struct partition *partition_free(struct partition *p)
         return NULL;
 }
 
-int partition_new(struct manager *m, sd_event *event, const struct partition_definition *d, struct partition **ret,
-        struct error *ret_error)
+int partition_new(struct manager *m, sd_event *event, const struct partition_definition *d,
+        struct partition **ret, struct error *ret_error)
 {
         static const struct platform_handlers platform_handlers = {
                 .on_up = on_platform_up,
@@ -467,15 +476,16 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
         p->manager = m;
         TAILQ_INIT(&p->agent_waiters);
         p->definition = *d;
-        error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT, "QEMU's socket %s was not reached yet", d->qmp_path);
+        error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT, "QEMU's socket %s was not reached yet",
+                d->qmp_path);
 
         int r = platform_qmp_new(event, d->qmp_path, d->channel_path, &platform_handlers, p, &p->platform);
         if (r >= 0)
                 r = agent_new(event, d->channel_path, &agent_handlers, p, &p->agent);
         if (r < 0) {
                 partition_free(p);
-                return error_set_errno(ret_error, ERROR_INVALID_ARGUMENT, r, "Partition '%s' cannot be defined",
-                        d->name);
+                return error_set_errno(
+                        ret_error, ERROR_INVALID_ARGUMENT, r, "Partition '%s' cannot be defined", d->name);
         }
         *ret = p;
         return 0;

@@ -26,20 +26,20 @@ struct partition {
         struct agent *agent;
 
         bool platform_up;
-        struct error platform_error;       /* why it is not up */
+        struct error platform_error; /* why it is not up */
         bool has_snapshot;
         struct platform_snapshot snapshot; /* QEMU's account, when it was last asked */
 
         bool has_memory;
-        struct guest_memory memory;        /* the guest's account, likewise */
+        struct guest_memory memory; /* the guest's account, likewise */
         struct block_range *blocks;
         size_t n_blocks;
         bool has_blocks;
 
-        struct job *active;                /* NULL: idle */
-        uint64_t settled_bytes;            /* current, when the active job began */
+        struct job *active;     /* NULL: idle */
+        uint64_t settled_bytes; /* current, when the active job began */
         TAILQ_HEAD(, agent_waiter) agent_waiters;
-        struct partition_refresh *settling;/* the refresh that follows a change */
+        struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore;
 };
 
@@ -49,8 +49,8 @@ struct agent_waiter {
         void (*on_ready)(struct agent_waiter *w);
 };
 
-int partition_new(struct manager *m, sd_event *event, const struct partition_definition *d, struct partition **ret,
-        struct error *ret_error);
+int partition_new(struct manager *m, sd_event *event, const struct partition_definition *d,
+        struct partition **ret, struct error *ret_error);
 struct partition *partition_free(struct partition *p);
 
 uint64_t partition_current_bytes(const struct partition *p);
@@ -61,15 +61,15 @@ uint64_t partition_block_bytes(const struct partition *p);
 /* 0, or the error that an operator should see when the partition cannot be worked with now. */
 int partition_check_usable(const struct partition *p, struct error *ret_error);
 
-/* The planner's view of the partition: fills *ret, whose devices are allocated for the caller (free()). Marks as not
- * removable the devices that `excluded` (NULL-terminated ids, may be NULL) names. */
+/* The planner's view of the partition: fills *ret, whose devices are allocated for the caller (free()). Marks
+ * as not removable the devices that `excluded` (NULL-terminated ids, may be NULL) names. */
 int partition_plan_snapshot(const struct partition *p, char *const *excluded, struct plan_snapshot *ret,
         struct plan_device **ret_devices);
 
 /* What a job learned by the way. */
 void partition_take_memory(struct partition *p, const struct guest_memory *memory);
-/* Asks both ends again after a change, coalesced, and tells the manager; with `restore` the manager is then asked to
- * bring plugged blocks that are offline online again. */
+/* Asks both ends again after a change, coalesced, and tells the manager; with `restore` the manager is then
+ * asked to bring plugged blocks that are offline online again. */
 void partition_settle(struct partition *p, bool restore);
 /* The id of the memory device that an address lies in, or "". */
 const char *partition_device_at(const struct partition *p, uint64_t address);
@@ -81,8 +81,8 @@ enum refresh_what {
         REFRESH_ALL = REFRESH_HYPERVISOR | REFRESH_MEMORY | REFRESH_BLOCKS,
 };
 struct partition_refresh;
-/* Asks both ends, side by side, and takes their answers into the partition before done is called, exactly once and never
- * from inside this call. Freeing the handle before drops the callback. */
+/* Asks both ends, side by side, and takes their answers into the partition before done is called, exactly
+ * once and never from inside this call. Freeing the handle before drops the callback. */
 typedef void (*partition_refreshed_t)(struct partition *p, const struct error *error, void *userdata);
 int partition_refresh(struct partition *p, unsigned what, partition_refreshed_t done, void *userdata,
         struct partition_refresh **ret, struct error *ret_error);

@@ -66,7 +66,7 @@ static int check_size(const struct plan_snapshot *s, uint64_t size_bytes, struct
 static int room_measure(
         const struct plan_snapshot *s, enum zone_policy policy, struct room *ret, struct error *ret_error)
 {
-        struct room room = {.granule_bytes = s->granule_bytes, .limit = UINT64_MAX};
+        struct room room = { .granule_bytes = s->granule_bytes, .limit = UINT64_MAX };
 
         if (s->max_bytes <= s->base_bytes || s->slots == 0)
                 return error_set(ret_error, ERROR_NO_HOTPLUG,
@@ -147,7 +147,7 @@ static const char *room_offer(
                 room_fit_above(room, ceil) * room->granule_bytes, "use zone auto, or remove memory first",
                 buffer);
 }
-#define ROOM_OFFER(room, floor, ceil) room_offer((room), (floor), (ceil), (char[OFFER_MAX]){0})
+#define ROOM_OFFER(room, floor, ceil) room_offer((room), (floor), (ceil), (char[OFFER_MAX]) { 0 })
 
 static int check_addition(
         const struct plan_snapshot *s, const struct room *room, uint64_t size_bytes, struct error *ret_error)
@@ -215,7 +215,7 @@ static void add_pieces(
 {
         for (uint64_t i = 0; i < n; i++) {
                 assert(add->n_pieces < PLAN_DEVICES_MAX);
-                add->pieces[add->n_pieces++] = (struct plan_piece){
+                add->pieces[add->n_pieces++] = (struct plan_piece) {
                         .size_bytes = (granules / n + (i < granules % n)) * granule_bytes,
                         .zone = zone,
                 };
@@ -225,7 +225,7 @@ static void add_pieces(
 int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_policy policy,
         struct plan_add *ret, struct error *ret_error)
 {
-        struct room room = {0};
+        struct room room = { 0 };
         int e = check_size(s, size_bytes, ret_error);
         if (e < 0)
                 return e;
@@ -261,7 +261,7 @@ int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_
         uint64_t n_movable = MIN(n - n_kernel, r - kernel);
         n_kernel = MIN(n - n_movable, kernel);
 
-        struct plan_add add = {0};
+        struct plan_add add = { 0 };
         add_pieces(&add, g, kernel, n_kernel, ZONE_KERNEL);
         add_pieces(&add, g, r - kernel, n_movable, ZONE_MOVABLE);
         *ret = add;
@@ -294,7 +294,7 @@ static enum device_class classify(const struct plan_device *d)
 
 static void collect_candidates(const struct plan_snapshot *s, struct candidates *ret)
 {
-        struct candidates c = {.smallest_bytes = UINT64_MAX};
+        struct candidates c = { .smallest_bytes = UINT64_MAX };
 
         for (size_t i = 0; i < s->n_devices && c.n < PLAN_DEVICES_MAX; i++) {
                 const struct plan_device *d = &s->devices[i];
@@ -305,7 +305,7 @@ static void collect_candidates(const struct plan_snapshot *s, struct candidates 
                         continue;
                 for (; at > 0 && c.list[at - 1].address > d->address; at--)
                         c.list[at] = c.list[at - 1];
-                c.list[at] = (struct candidate){
+                c.list[at] = (struct candidate) {
                         .index = i,
                         .address = d->address,
                         .size_bytes = d->size_bytes,
@@ -415,7 +415,7 @@ static const char *removal_offer(
         plan_nearest_removals(s, size_bytes, &below, &above);
         return offer(below, above, "no DIMM can leave now", buffer);
 }
-#define REMOVAL_OFFER(s, size_bytes) removal_offer((s), (size_bytes), (char[OFFER_MAX]){0})
+#define REMOVAL_OFFER(s, size_bytes) removal_offer((s), (size_bytes), (char[OFFER_MAX]) { 0 })
 
 static int unknown_device(const struct plan_snapshot *s, const char *device_id, struct error *ret_error)
 {
@@ -461,7 +461,7 @@ static int remove_device(const struct plan_snapshot *s, uint64_t size_bytes, con
                                 "%.64s has %s and leaves whole or not at all, not by %s; ask for %s",
                                 device_id, SIZE_EXACT(d->size_bytes), SIZE_EXACT(size_bytes),
                                 SIZE_EXACT(d->size_bytes));
-                *ret = (struct plan_remove){.devices = {i}, .n_devices = 1, .total_bytes = size_bytes};
+                *ret = (struct plan_remove) { .devices = { i }, .n_devices = 1, .total_bytes = size_bytes };
                 return 0;
         }
         return unknown_device(s, device_id, ret_error);
@@ -508,7 +508,7 @@ int plan_removal(const struct plan_snapshot *s, uint64_t size_bytes, const char 
                         "%s",
                         SIZE_EXACT(size_bytes), REMOVAL_OFFER(s, size_bytes));
 
-        struct plan_remove remove = {0};
+        struct plan_remove remove = { 0 };
         if (take_best(&c, size_bytes, &remove.total_bytes) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory while choosing DIMMs; try again");
         for (enum device_class k = CLASS_OFFLINE; k <= CLASS_STUCK; k++)
@@ -546,7 +546,7 @@ static bool block_in_device(const struct plan_reconcile *r, const struct block_r
 
         if (start >= end)
                 return false;
-        *ret = (struct mem_range){.start = start, .length = end - start};
+        *ret = (struct mem_range) { .start = start, .length = end - start };
         return true;
 }
 

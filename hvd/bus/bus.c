@@ -48,7 +48,8 @@ int bus_add_slot(struct bus *b, sd_bus_slot *slot)
 
 /* --- options --- */
 
-static int option_error(struct error *ret_error, const struct bus_option *options, size_t n_options, const char *key)
+static int option_error(
+        struct error *ret_error, const struct bus_option *options, size_t n_options, const char *key)
 {
         char known[256] = "";
 
@@ -56,11 +57,12 @@ static int option_error(struct error *ret_error, const struct bus_option *option
                 size_t used = strlen(known);
                 snprintf(known + used, sizeof(known) - used, "%s%s", i ? ", " : "", options[i].key);
         }
-        return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Option '%.40s' is not known here; there are %s", key,
-                known);
+        return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Option '%.40s' is not known here; there are %s",
+                key, known);
 }
 
-static int read_option(sd_bus_message *m, struct bus_option *options, size_t n_options, struct error *ret_error)
+static int read_option(
+        sd_bus_message *m, struct bus_option *options, size_t n_options, struct error *ret_error)
 {
         const char *key;
         int r = sd_bus_message_read_basic(m, 's', &key);
@@ -72,12 +74,14 @@ static int read_option(sd_bus_message *m, struct bus_option *options, size_t n_o
                 if (strcmp(o->key, key) != 0)
                         continue;
                 if (o->seen)
-                        return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Option '%s' is given twice", key);
+                        return error_set(
+                                ret_error, ERROR_INVALID_ARGUMENT, "Option '%s' is given twice", key);
                 o->seen = true;
-                if (sd_bus_message_enter_container(m, 'v', (char[2]){ o->type, '\0' }) < 0 ||
-                        sd_bus_message_read_basic(m, o->type, o->target) < 0 || sd_bus_message_exit_container(m) < 0)
-                        return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Option '%s' must be of D-Bus type '%c'",
-                                key, o->type);
+                if (sd_bus_message_enter_container(m, 'v', (char[2]) { o->type, '\0' }) < 0 ||
+                        sd_bus_message_read_basic(m, o->type, o->target) < 0 ||
+                        sd_bus_message_exit_container(m) < 0)
+                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                                "Option '%s' must be of D-Bus type '%c'", key, o->type);
                 return 0;
         }
         return option_error(ret_error, options, n_options, key);
@@ -94,14 +98,16 @@ int bus_read_options(sd_bus_message *m, struct bus_option *options, size_t n_opt
         }
         if (r >= 0)
                 r = sd_bus_message_exit_container(m);
-        return r < 0 ? error_set_errno(ret_error, ERROR_INVALID_ARGUMENT, r, "The options cannot be read") : 0;
+        return r < 0 ? error_set_errno(ret_error, ERROR_INVALID_ARGUMENT, r, "The options cannot be read")
+                     : 0;
 }
 
 /* --- PropertiesChanged --- */
 
 static const char *const changing_partition[] = { "Uuid", "Architecture", "State", "AgentState", "BaseBytes",
-        "PluggedBytes", "BalloonBytes", "CurrentBytes", "RequestedBytes", "PendingBytes", "MaxBytes", "TotalBytes",
-        "AvailableBytes", "Pressure", "BlockBytes", "SlotsTotal", "SlotsUsed", "Devices", NULL };
+        "PluggedBytes", "BalloonBytes", "CurrentBytes", "RequestedBytes", "PendingBytes", "MaxBytes",
+        "TotalBytes", "AvailableBytes", "Pressure", "BlockBytes", "SlotsTotal", "SlotsUsed", "Devices",
+        NULL };
 static const char *const changing_job[] = { "State", "DoneBytes", "Progress", "MovableBytes", "KernelBytes",
         "ElapsedUsec", "Reasons", "Plan", NULL };
 static const char *const changing_manager[] = { "PoolTotal", "PoolReserved", "PoolFree", NULL };
@@ -109,10 +115,10 @@ static const char *const changing_manager[] = { "PoolTotal", "PoolReserved", "Po
 static void emit_changed(struct bus *b, const char *path, const char *interface)
 {
         const char *const *names = strcmp(interface, BUS_IFACE_PARTITION) == 0 ? changing_partition
-                : strcmp(interface, BUS_IFACE_JOB) == 0                       ? changing_job
-                                                                              : changing_manager;
+                                   : strcmp(interface, BUS_IFACE_JOB) == 0     ? changing_job
+                                                                               : changing_manager;
 
-        int r = sd_bus_emit_properties_changed_strv(b->bus, path, interface, (char **) names);
+        int r = sd_bus_emit_properties_changed_strv(b->bus, path, interface, (char **)names);
         if (r < 0)
                 log_debug("PropertiesChanged of %s could not be sent: %s", path, strerrordesc_np(-r));
 }
@@ -141,8 +147,8 @@ static struct dirty *find_dirty(struct bus *b, const char *path)
         struct dirty *d;
 
         TAILQ_FOREACH(d, &b->dirty, entry)
-                if (strcmp(d->path, path) == 0)
-                        return d;
+        if (strcmp(d->path, path) == 0)
+                return d;
         return NULL;
 }
 
@@ -330,8 +336,9 @@ static int set_up(struct bus *b, sd_event *event)
         if (r >= 0)
                 r = bus_job_register(b);
         if (r >= 0)
-                r = sd_bus_match_signal(b->bus, &slot, "org.freedesktop.DBus.Local", "/org/freedesktop/DBus/Local",
-                        "org.freedesktop.DBus.Local", "Disconnected", on_disconnected, b);
+                r = sd_bus_match_signal(b->bus, &slot, "org.freedesktop.DBus.Local",
+                        "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local", "Disconnected",
+                        on_disconnected, b);
         if (r >= 0)
                 r = bus_add_slot(b, slot);
         if (r >= 0)
@@ -339,7 +346,8 @@ static int set_up(struct bus *b, sd_event *event)
         return r;
 }
 
-int bus_new(sd_event *event, const char *where, struct manager *manager, struct bus **ret, struct error *ret_error)
+int bus_new(sd_event *event, const char *where, struct manager *manager, struct bus **ret,
+        struct error *ret_error)
 {
         struct bus *b = calloc(1, sizeof(*b));
         if (!b)
@@ -363,9 +371,9 @@ int bus_new(sd_event *event, const char *where, struct manager *manager, struct 
         manager_set_observer(manager, &observer, b);
         r = sd_bus_request_name(b->bus, BUS_NAME, 0);
         if (r < 0) {
-                error_set_errno(ret_error, ERROR_INTERNAL, r, r == -EEXIST
-                                ? "The name %s is taken: is another hvd running on this bus?"
-                                : "The name %s was not given",
+                error_set_errno(ret_error, ERROR_INTERNAL, r,
+                        r == -EEXIST ? "The name %s is taken: is another hvd running on this bus?"
+                                     : "The name %s was not given",
                         BUS_NAME);
                 bus_free(b);
                 return r;

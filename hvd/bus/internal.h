@@ -25,14 +25,16 @@ char *bus_job_path(const struct job *j);
 /* PropertiesChanged for that object at the end of this turn of the loop, once however often it is asked. */
 void bus_mark_dirty(struct bus *b, char *path /* taken */, const char *interface);
 
-/* An a{sv} of options against a table: an unknown key, a wrong type or a key given twice is INVALID_ARGUMENT. */
+/* An a{sv} of options against a table: an unknown key, a wrong type or a key given twice is INVALID_ARGUMENT.
+ */
 struct bus_option {
         const char *key;
-        char type; /* 's', 't', 'u' or 'b' */
+        char type;    /* 's', 't', 'u' or 'b' */
         void *target; /* const char ** (borrowed from the message), uint64_t *, uint32_t *, int * */
         bool seen;
 };
-int bus_read_options(sd_bus_message *m, struct bus_option *options, size_t n_options, struct error *ret_error);
+int bus_read_options(
+        sd_bus_message *m, struct bus_option *options, size_t n_options, struct error *ret_error);
 
 int bus_manager_register(struct bus *b);
 int bus_partition_register(struct bus *b);

@@ -21,7 +21,7 @@ static int find_job(sd_bus *bus, const char *path, const char *interface, void *
         unsigned long id = strtoul(number, &end, 10);
         if (errno || *end || id > UINT32_MAX)
                 return 0;
-        *ret_found = manager_find_job(b->manager, (uint32_t) id);
+        *ret_found = manager_find_job(b->manager, (uint32_t)id);
         return *ret_found ? 1 : 0;
 }
 
@@ -62,13 +62,13 @@ static int get_string(sd_bus *bus, const char *path, const char *interface, cons
         struct job *j = userdata;
 
         return sd_bus_message_append(reply, "s",
-                strcmp(property, "Partition") == 0      ? j->partition_name
-                        : strcmp(property, "Kind") == 0 ? job_kind_to_string(j->request.kind)
-                                                        : job_state_to_string(j->state));
+                strcmp(property, "Partition") == 0 ? j->partition_name
+                : strcmp(property, "Kind") == 0    ? job_kind_to_string(j->request.kind)
+                                                   : job_state_to_string(j->state));
 }
 
-static int get_u64(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-        void *userdata, sd_bus_error *e)
+static int get_u64(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
         struct job *j = userdata;
 

@@ -31,7 +31,8 @@ static int method_add_partition(sd_bus_message *m, void *userdata, sd_bus_error 
                 return bus_fail(e, &error);
         if (!partition_name_valid(name)) {
                 error_set(&error, ERROR_INVALID_ARGUMENT,
-                        "'%.64s' is not a partition's name; use up to %u letters, digits, '.', '_' and '-', beginning "
+                        "'%.64s' is not a partition's name; use up to %u letters, digits, '.', '_' and '-', "
+                        "beginning "
                         "with neither '.' nor '-'",
                         name, PARTITION_NAME_MAX);
                 return bus_fail(e, &error);
@@ -72,8 +73,8 @@ static int method_get_partition(sd_bus_message *m, void *userdata, sd_bus_error 
         struct partition *p = manager_find_partition(b->manager, name);
         if (!p) {
                 struct error error;
-                error_set(&error, ERROR_UNKNOWN_PARTITION, "There is no partition '%.64s'; 'hmc-cli list' shows them",
-                        name);
+                error_set(&error, ERROR_UNKNOWN_PARTITION,
+                        "There is no partition '%.64s'; 'hmc-cli list' shows them", name);
                 return bus_fail(e, &error);
         }
         _cleanup_free_ char *path = bus_partition_path(p);
@@ -93,17 +94,17 @@ static int get_pool(sd_bus *bus, const char *path, const char *interface, const 
         struct pool_account a = manager_pool(b->manager);
 
         return sd_bus_message_append(reply, "t",
-                strcmp(property, "PoolTotal") == 0          ? a.total_bytes
-                        : strcmp(property, "PoolReserved") == 0 ? a.reserved_bytes
-                                                                : a.free_bytes);
+                strcmp(property, "PoolTotal") == 0      ? a.total_bytes
+                : strcmp(property, "PoolReserved") == 0 ? a.reserved_bytes
+                                                        : a.free_bytes);
 }
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("AddPartition", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_RESULT("o", partition),
-                method_add_partition, 0),
-        SD_BUS_METHOD_WITH_ARGS("RemovePartition", SD_BUS_ARGS("s", name), SD_BUS_NO_RESULT, method_remove_partition,
-                0),
+        SD_BUS_METHOD_WITH_ARGS("AddPartition", SD_BUS_ARGS("s", name, "a{sv}", options),
+                SD_BUS_RESULT("o", partition), method_add_partition, 0),
+        SD_BUS_METHOD_WITH_ARGS(
+                "RemovePartition", SD_BUS_ARGS("s", name), SD_BUS_NO_RESULT, method_remove_partition, 0),
         SD_BUS_METHOD_WITH_ARGS("GetPartition", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", partition),
                 method_get_partition, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Version", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),

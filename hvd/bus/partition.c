@@ -19,8 +19,8 @@ struct survey {
 
 #define SURVEYS_MAX 256U
 
-static int find_partition(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret_found,
-        sd_bus_error *e)
+static int find_partition(sd_bus *bus, const char *path, const char *interface, void *userdata,
+        void **ret_found, sd_bus_error *e)
 {
         struct bus *b = userdata;
         _cleanup_free_ char *name = NULL;
@@ -32,7 +32,8 @@ static int find_partition(sd_bus *bus, const char *path, const char *interface, 
         return *ret_found ? 1 : 0;
 }
 
-static int enumerate_partitions(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *e)
+static int enumerate_partitions(
+        sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *e)
 {
         struct bus *b = userdata;
         size_t n = 0, i = 0;
@@ -76,7 +77,8 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
                 { "wait-usec", 't', &request.wait_usec },
                 { "dry-run", 'b', &dry_run },
                 { "all-or-nothing", 'b', &all_or_nothing },
-                add ? (struct bus_option){ "zone", 's', &zone } : (struct bus_option){ "device", 's', &device },
+                add ? (struct bus_option) { "zone", 's', &zone }
+                    : (struct bus_option) { "device", 's', &device },
         };
         struct error error;
 
@@ -87,8 +89,8 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
                 return bus_fail(e, &error);
         request.zone = zone_policy_from_string(zone);
         if (request.zone == ZONE_POLICY_INVALID) {
-                error_set(&error, ERROR_INVALID_ARGUMENT, "Zone '%.40s' is not known; there are auto, movable and kernel",
-                        zone);
+                error_set(&error, ERROR_INVALID_ARGUMENT,
+                        "Zone '%.40s' is not known; there are auto, movable and kernel", zone);
                 return bus_fail(e, &error);
         }
         if (strlen(device) >= sizeof(request.device)) {
@@ -98,10 +100,11 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
         snprintf(request.device, sizeof(request.device), "%s", device);
         if (node != UINT32_MAX) {
                 if (node > 1023) {
-                        error_set(&error, ERROR_UNKNOWN_NODE, "Node %u is not possible; nodes are 0 to 1023", node);
+                        error_set(&error, ERROR_UNKNOWN_NODE, "Node %u is not possible; nodes are 0 to 1023",
+                                node);
                         return bus_fail(e, &error);
                 }
-                request.node = (int) node;
+                request.node = (int)node;
         }
         request.dry_run = dry_run;
         request.all_or_nothing = all_or_nothing;
@@ -161,7 +164,8 @@ static int append_blocks(sd_bus_message *reply, const struct partition *p)
                                         until = MIN(until, d->address);
                         }
                         r = sd_bus_message_append(reply, "(ttssus)", at, until - at,
-                                block_state_to_string(range->state), zone_to_string(range->zone), range->node, device);
+                                block_state_to_string(range->state), zone_to_string(range->zone), range->node,
+                                device);
                         at = until;
                 }
         }
@@ -176,7 +180,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
 
         s->refresh = NULL;
         if (error)
-                r = sd_bus_reply_method_errorf(s->message, error_code_dbus_name(error->code), "%s", error->message);
+                r = sd_bus_reply_method_errorf(
+                        s->message, error_code_dbus_name(error->code), "%s", error->message);
         else {
                 r = sd_bus_message_new_method_return(s->message, &reply);
                 if (r >= 0)
@@ -199,7 +204,7 @@ static int method_survey(sd_bus_message *m, void *userdata, sd_bus_error *e)
         struct error error;
 
         TAILQ_FOREACH(s, &b->surveys, entry)
-                n++;
+        n++;
         if (n >= SURVEYS_MAX) {
                 error_set(&error, ERROR_BUSY, "%zu surveys are under way already", n);
                 return bus_fail(e, &error);
@@ -207,7 +212,7 @@ static int method_survey(sd_bus_message *m, void *userdata, sd_bus_error *e)
         s = calloc(1, sizeof(*s));
         if (!s)
                 return -ENOMEM;
-        *s = (struct survey){ .bus = b, .partition = p, .message = sd_bus_message_ref(m) };
+        *s = (struct survey) { .bus = b, .partition = p, .message = sd_bus_message_ref(m) };
         TAILQ_INSERT_TAIL(&b->surveys, s, entry);
         if (partition_refresh(p, REFRESH_ALL, on_surveyed, s, &s->refresh, &error) < 0) {
                 survey_free(s);
@@ -250,20 +255,20 @@ static int64_t pending_bytes(const struct partition *p)
                 if (j->partition != p || job_state_is_end(j->state) || j->request.dry_run)
                         continue;
                 if (j->request.kind == JOB_ADD_MEMORY)
-                        sum += (int64_t) j->request.bytes;
+                        sum += (int64_t)j->request.bytes;
                 else if (j->request.kind == JOB_REMOVE_MEMORY)
-                        sum -= (int64_t) j->request.bytes;
+                        sum -= (int64_t)j->request.bytes;
         }
         return sum;
 }
 
-/* What the active job has already changed at QEMU's end is both current and pending: requested is what current was before
- * it plus the whole of its wish, so it is kept from the base of that job. */
+/* What the active job has already changed at QEMU's end is both current and pending: requested is what
+ * current was before it plus the whole of its wish, so it is kept from the base of that job. */
 static uint64_t requested_bytes(const struct partition *p)
 {
-        int64_t settled = (int64_t) (p->active ? p->settled_bytes : partition_current_bytes(p));
+        int64_t settled = (int64_t)(p->active ? p->settled_bytes : partition_current_bytes(p));
 
-        return (uint64_t) MAX(settled + pending_bytes(p), (int64_t) 0);
+        return (uint64_t)MAX(settled + pending_bytes(p), (int64_t)0);
 }
 
 static unsigned slots_used(const struct partition *p)
@@ -300,8 +305,8 @@ static uint64_t u64_property(const struct partition *p, const char *property)
         return 0;
 }
 
-static int get_u64(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-        void *userdata, sd_bus_error *e)
+static int get_u64(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
         return sd_bus_message_append(reply, "t", u64_property(userdata, property));
 }
@@ -311,17 +316,17 @@ static int get_pending(sd_bus *bus, const char *path, const char *interface, con
 {
         struct partition *p = userdata;
 
-        return sd_bus_message_append(reply, "x",
-                (int64_t) requested_bytes(p) - (int64_t) partition_current_bytes(p));
+        return sd_bus_message_append(
+                reply, "x", (int64_t)requested_bytes(p) - (int64_t)partition_current_bytes(p));
 }
 
-static int get_u32(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-        void *userdata, sd_bus_error *e)
+static int get_u32(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
         struct partition *p = userdata;
-        uint32_t value = strcmp(property, "Weight") == 0 ? p->definition.profile.weight
-                : strcmp(property, "SlotsTotal") == 0    ? p->snapshot.slots
-                                                         : slots_used(p);
+        uint32_t value = strcmp(property, "Weight") == 0       ? p->definition.profile.weight
+                         : strcmp(property, "SlotsTotal") == 0 ? p->snapshot.slots
+                                                               : slots_used(p);
 
         return sd_bus_message_append(reply, "u", value);
 }
@@ -359,10 +364,10 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("AddMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options), SD_BUS_RESULT("o", job),
-                method_change_memory, 0),
-        SD_BUS_METHOD_WITH_ARGS("RemoveMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options), SD_BUS_RESULT("o", job),
-                method_change_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS("AddMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
+                SD_BUS_RESULT("o", job), method_change_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS("RemoveMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
+                SD_BUS_RESULT("o", job), method_change_memory, 0),
         SD_BUS_METHOD_WITH_ARGS("Survey", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ttssus)", blocks), method_survey,
                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_string, 0, CONST),
@@ -395,8 +400,8 @@ static const sd_bus_vtable vtable[] = {
 int bus_partition_register(struct bus *b)
 {
         sd_bus_slot *slot;
-        int r = sd_bus_add_fallback_vtable(b->bus, &slot, BUS_PARTITION_ROOT, BUS_IFACE_PARTITION, vtable,
-                find_partition, b);
+        int r = sd_bus_add_fallback_vtable(
+                b->bus, &slot, BUS_PARTITION_ROOT, BUS_IFACE_PARTITION, vtable, find_partition, b);
         if (r >= 0)
                 r = bus_add_slot(b, slot);
         if (r >= 0)

@@ -2,13 +2,14 @@
 
 /* Adding memory by DIMMs.
  *
- * The plan's pieces are taken in batches, one zone each: the guest is prepared for the zone (PREPARE), backends and
- * devices are plugged, QEMU says where they lie, and the guest reports their blocks online (ONLINE), which is what
- * counts. A batch is as large as the guest can bear: the page structures of new memory cost 1/64 of it out of the
- * memory that is there before.
+ * The plan's pieces are taken in batches, one zone each: the guest is prepared for the zone (PREPARE),
+ * backends and devices are plugged, QEMU says where they lie, and the guest reports their blocks online
+ * (ONLINE), which is what counts. A batch is as large as the guest can bear: the page structures of new
+ * memory cost 1/64 of it out of the memory that is there before.
  *
- * A piece is in one of the states below, and in the end either ONLINE, or gone again (FAILED, WITHDRAWN), or LEFT: plugged,
- * without the guest's word, reported, and brought online or withdrawn when the guest speaks again (restore.c). */
+ * A piece is in one of the states below, and in the end either ONLINE, or gone again (FAILED, WITHDRAWN), or
+ * LEFT: plugged, without the guest's word, reported, and brought online or withdrawn when the guest speaks
+ * again (restore.c). */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,9 +25,9 @@
 /* Kept from the job's time so that the guest's answer and what follows it fit before the deadline. */
 #define GUEST_RESERVE_USEC (300 * USEC_PER_MSEC)
 /* What was plugged must be brought online or be withdrawn even when time is up. */
-#define MOP_UP_USEC        (5 * USEC_PER_SEC)
+#define MOP_UP_USEC (5 * USEC_PER_SEC)
 /* Page structures: 64 bytes for a page of 4 KiB. */
-#define MEMMAP_DIVISOR     64U
+#define MEMMAP_DIVISOR 64U
 
 enum piece_state {
         PIECE_PLANNED,
@@ -119,7 +120,8 @@ static void leave(struct dimm_add *w, struct piece *piece, const struct error *w
 
         piece->state = PIECE_LEFT;
         error_set(&error, why->code,
-                "%s of %s stays plugged without being in use (%.300s); it is brought online when guestd speaks again",
+                "%s of %s stays plugged without being in use (%.300s); it is brought online when guestd "
+                "speaks again",
                 piece->id, SIZE(piece->size_bytes), why->message);
         fail(w, piece->id, &error);
 }
@@ -161,8 +163,8 @@ static void on_taken_offline(const struct message_reply *reply, const struct err
         struct range_account a =
                 ranges_account(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes);
         if (a.absent_bytes + a.offline_bytes == piece->size_bytes) {
-                int r = platform_detach(p->platform, piece->id, piece->backend, MOP_UP_USEC, on_withdrawn, piece,
-                        &piece->op);
+                int r = platform_detach(
+                        p->platform, piece->id, piece->backend, MOP_UP_USEC, on_withdrawn, piece, &piece->op);
                 if (r >= 0)
                         return;
                 struct error absent;
@@ -201,14 +203,15 @@ static void withdraw_next(struct dimm_add *w)
                 .n_targets = 1,
                 .attempt_msec = MOP_UP_USEC / USEC_PER_MSEC,
         };
-        if (guest_call_start(w->job, &request, now_monotonic_usec() + MOP_UP_USEC, on_taken_offline, NULL, w, &w->call,
-                    &error) < 0) {
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + MOP_UP_USEC, on_taken_offline, NULL, w,
+                    &w->call, &error) < 0) {
                 leave(w, piece, &error);
                 withdraw_next(w);
         }
 }
 
-/* No further batch: what is doubtful leaves again, and with all-or-nothing everything does unless all is online. */
+/* No further batch: what is doubtful leaves again, and with all-or-nothing everything does unless all is
+ * online. */
 static void wrap_up(struct dimm_add *w)
 {
         bool all_online = true;
@@ -280,7 +283,7 @@ static void on_located(struct partition *p, const struct error *error, void *use
                 for (size_t i = w->batch; i < w->batch_end; i++)
                         if (w->pieces[i].state == PIECE_PLUGGED && strcmp(w->pieces[i].id, d->id) == 0) {
                                 w->pieces[i].address = d->address;
-                                targets[n_targets++] = (struct mem_range){ d->address, d->size_bytes };
+                                targets[n_targets++] = (struct mem_range) { d->address, d->size_bytes };
                         }
         }
         if (n_targets == 0) {
@@ -300,7 +303,8 @@ static void on_located(struct partition *p, const struct error *error, void *use
                 .n_targets = n_targets,
                 .zone = w->pieces[w->batch].zone,
         };
-        if (guest_call_start(w->job, &request, now_monotonic_usec() + left, on_online, NULL, w, &w->call, &local) < 0)
+        if (guest_call_start(
+                    w->job, &request, now_monotonic_usec() + left, on_online, NULL, w, &w->call, &local) < 0)
                 on_online(NULL, &local, w);
 }
 
@@ -381,14 +385,18 @@ static void next_batch(struct dimm_add *w)
                 const struct piece *piece = &w->pieces[w->batch_end];
                 bool first = w->batch_end == w->batch;
 
-                if (!first && (piece->zone != w->pieces[w->batch].zone || bytes + piece->size_bytes > bearable))
+                if (!first &&
+                        (piece->zone != w->pieces[w->batch].zone || bytes + piece->size_bytes > bearable))
                         break;
                 bytes += piece->size_bytes;
         }
 
         job_set_state(w->job, JOB_PLUGGING);
-        struct message_request request = { .op = OP_PREPARE, .zone = w->pieces[w->batch].zone, .bytes = bytes };
-        if (guest_call_start(w->job, &request, w->job->deadline_usec, on_prepared, NULL, w, &w->call, &error) < 0)
+        struct message_request request = {
+                .op = OP_PREPARE, .zone = w->pieces[w->batch].zone, .bytes = bytes
+        };
+        if (guest_call_start(
+                    w->job, &request, w->job->deadline_usec, on_prepared, NULL, w, &w->call, &error) < 0)
                 on_prepared(NULL, &error, w);
 }
 
@@ -418,11 +426,13 @@ static void take_plan(struct dimm_add *w, const struct plan_add *plan)
                 piece->zone = plan->pieces[i].zone;
                 do {
                         snprintf(piece->id, sizeof(piece->id), PLATFORM_DEVICE_PREFIX "%u", number);
-                        snprintf(piece->backend, sizeof(piece->backend), PLATFORM_BACKEND_PREFIX "%u", number);
+                        snprintf(
+                                piece->backend, sizeof(piece->backend), PLATFORM_BACKEND_PREFIX "%u", number);
                         number++;
                 } while (name_taken(s, piece->id, piece->backend));
                 job_add_plan(w->job, "plug %s, a DIMM of %s, and bring it online in %s", piece->id,
-                        SIZE(piece->size_bytes), piece->zone == ZONE_MOVABLE ? "zone Movable" : "a kernel zone");
+                        SIZE(piece->size_bytes),
+                        piece->zone == ZONE_MOVABLE ? "zone Movable" : "a kernel zone");
         }
         w->n_pieces = plan->n_pieces;
 }
@@ -450,7 +460,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         struct plan_add plan;
 
         w->refresh = NULL;
-        if (!error && partition_check_usable(p, &local) >= 0 && make_plan(p, &w->job->request, &plan, &local) >= 0) {
+        if (!error && partition_check_usable(p, &local) >= 0 &&
+                make_plan(p, &w->job->request, &plan, &local) >= 0) {
                 take_plan(w, &plan);
                 if (w->job->request.dry_run)
                         job_finish(w->job);
@@ -464,7 +475,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
 
 /* --- the mechanism --- */
 
-static int dimm_add_check(const struct partition *p, const struct job_request *request, struct error *ret_error)
+static int dimm_add_check(
+        const struct partition *p, const struct job_request *request, struct error *ret_error)
 {
         struct plan_add plan;
 

@@ -2,11 +2,12 @@
 
 /* Removing memory that lies in DIMMs.
  *
- * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline (OFFLINE: all
- * or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with blocks online can hang a
- * busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to one device the guest already works on
- * the next. A device that cannot go is put back by the guest, and the plan is made again without it. At the end the guest
- * confirms that the blocks are gone, and QEMU that the devices are; only then anything counts as done.
+ * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline
+ * (OFFLINE: all or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with
+ * blocks online can hang a busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to
+ * one device the guest already works on the next. A device that cannot go is put back by the guest, and the
+ * plan is made again without it. At the end the guest confirms that the blocks are gone, and QEMU that the
+ * devices are; only then anything counts as done.
  *
  * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
  *
@@ -24,21 +25,22 @@
 #include "hvd/memory/ranges.h"
 
 #define GUEST_RESERVE_USEC (500 * USEC_PER_MSEC)
-/* An unplug of a device that is wholly offline takes milliseconds; this is for a guest that is slow to look. */
-#define UNPLUG_MIN_USEC    (2 * USEC_PER_SEC)
-#define UNPLUG_MAX_USEC    (15 * USEC_PER_SEC)
-#define PUT_BACK_USEC      (5 * USEC_PER_SEC)
-#define VERIFY_USEC        (3 * USEC_PER_SEC)
+/* An unplug of a device that is wholly offline takes milliseconds; this is for a guest that is slow to look.
+ */
+#define UNPLUG_MIN_USEC (2 * USEC_PER_SEC)
+#define UNPLUG_MAX_USEC (15 * USEC_PER_SEC)
+#define PUT_BACK_USEC   (5 * USEC_PER_SEC)
+#define VERIFY_USEC     (3 * USEC_PER_SEC)
 
 enum target_state {
         TARGET_PLANNED,
         TARGET_OFFLINING,
-        TARGET_OFFLINE,   /* all-or-nothing: waits for the others */
+        TARGET_OFFLINE, /* all-or-nothing: waits for the others */
         TARGET_UNPLUGGING,
-        TARGET_GONE,      /* QEMU says so */
-        TARGET_PUT_BACK,  /* offline, and to come online again */
+        TARGET_GONE,     /* QEMU says so */
+        TARGET_PUT_BACK, /* offline, and to come online again */
         TARGET_PUTTING_BACK,
-        TARGET_STAYED,    /* in use as before, or reported as not */
+        TARGET_STAYED, /* in use as before, or reported as not */
 };
 
 struct target {
@@ -57,8 +59,8 @@ struct dimm_remove {
         struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
-        bool gave_up;           /* all-or-nothing, and one cannot go */
-        bool guest_lost;        /* no further request to the guest */
+        bool gave_up;    /* all-or-nothing, and one cannot go */
+        bool guest_lost; /* no further request to the guest */
         bool verifying, guest_confirmed, host_confirmed;
 };
 
@@ -84,7 +86,8 @@ static struct target *first_in(struct dimm_remove *w, enum target_state state)
 
 /* --- planning --- */
 
-/* Plans for what is still to go, without the devices that were tried. On success they are appended as PLANNED. */
+/* Plans for what is still to go, without the devices that were tried. On success they are appended as
+ * PLANNED. */
 static int plan_more(struct dimm_remove *w, struct error *ret_error)
 {
         struct job *j = w->job;
@@ -100,7 +103,7 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         /* The guest's node and the operator's wish restrict the choice. */
         for (size_t i = 0; i < s.n_devices; i++)
-                if (j->request.node >= 0 && devices[i].node != (unsigned) j->request.node)
+                if (j->request.node >= 0 && devices[i].node != (unsigned)j->request.node)
                         devices[i].removable = false;
 
         uint64_t left = j->request.bytes - MIN(j->request.bytes, sum_of(w, TARGET_PLANNED, TARGET_GONE));
@@ -113,7 +116,7 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                 const struct platform_device *from = &j->partition->snapshot.devices[plan.devices[i]];
                 struct target *t = &w->targets[w->n_targets++];
 
-                *t = (struct target){
+                *t = (struct target) {
                         .job = j,
                         .address = d->address,
                         .size_bytes = d->size_bytes,
@@ -123,10 +126,10 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                 memcpy(t->backend, from->memdev, sizeof(t->backend));
                 job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 " in %s, and unplug it", t->id,
                         SIZE(t->size_bytes), t->address,
-                        d->stuck_bytes           ? "part stuck"
-                                : d->kernel_bytes ? "a kernel zone"
-                                : d->movable_bytes ? "zone Movable"
-                                                   : "no zone (offline)");
+                        d->stuck_bytes     ? "part stuck"
+                        : d->kernel_bytes  ? "a kernel zone"
+                        : d->movable_bytes ? "zone Movable"
+                                           : "no zone (offline)");
         }
         return 0;
 }
@@ -151,9 +154,9 @@ static void conclude(struct dimm_remove *w)
                 }
                 struct error error;
                 error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU said that %s left, but %s", t->id,
-                        listed                     ? "still lists it"
-                                : w->guest_confirmed ? "does not confirm it now"
-                                                     : "the guest did not confirm that its blocks are gone");
+                        listed               ? "still lists it"
+                        : w->guest_confirmed ? "does not confirm it now"
+                                             : "the guest did not confirm that its blocks are gone");
                 job_add_reason(w->job, t->id, UINT64_MAX, &error);
         }
         job_finish(w->job);
@@ -197,7 +200,7 @@ static void verify(struct dimm_remove *w)
         w->verifying = true;
         for (size_t i = 0; i < w->n_targets; i++)
                 if (w->targets[i].state == TARGET_GONE)
-                        ranges[n++] = (struct mem_range){ w->targets[i].address, w->targets[i].size_bytes };
+                        ranges[n++] = (struct mem_range) { w->targets[i].address, w->targets[i].size_bytes };
         if (n == 0) {
                 job_finish(w->job);
                 return;
@@ -207,10 +210,11 @@ static void verify(struct dimm_remove *w)
 
         struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
         uint64_t limit = MAX(job_left_usec(w->job), VERIFY_USEC);
-        if (guest_call_start(w->job, &request, now_monotonic_usec() + MIN(limit, UNPLUG_MAX_USEC), on_blocks_gone, NULL,
-                    w, &w->call, &error) < 0)
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + MIN(limit, UNPLUG_MAX_USEC),
+                    on_blocks_gone, NULL, w, &w->call, &error) < 0)
                 log_debug("Job %" PRIu32 ": %s", w->job->id, error.message);
-        if (partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
+        if (partition_refresh(
+                    w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
                 !w->call)
                 conclude(w);
 }
@@ -239,10 +243,12 @@ static void unplug(struct dimm_remove *w, struct target *t)
         t->state = TARGET_UNPLUGGING;
         if (!w->current)
                 job_set_state(w->job, JOB_UNPLUGGING);
-        int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC), on_unplugged, t, &t->op);
+        int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC),
+                on_unplugged, t, &t->op);
         if (r < 0) {
                 struct error error;
-                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to unplug %s", t->id);
+                error_set_errno(
+                        &error, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to unplug %s", t->id);
                 job_add_reason(w->job, t->id, UINT64_MAX, &error);
                 t->state = TARGET_PUT_BACK;
         }
@@ -393,7 +399,8 @@ static void pump(struct dimm_remove *w)
 
         if (w->call || w->verifying)
                 return;
-        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up && (t = first_in(w, TARGET_PLANNED)))
+        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up &&
+                (t = first_in(w, TARGET_PLANNED)))
                 if (take_offline(w, t))
                         return;
         settle_offline(w);
@@ -420,7 +427,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
                 uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
                 if (planned < j->request.bytes) {
                         error_set(&local, ERROR_NO_EXACT_FIT,
-                                "DIMMs leave whole, and those that are plugged do not add up to %s; the nearest below "
+                                "DIMMs leave whole, and those that are plugged do not add up to %s; the "
+                                "nearest below "
                                 "is %s",
                                 SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
                         job_add_reason(j, NULL, UINT64_MAX, &local);
@@ -435,7 +443,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         job_finish(j);
 }
 
-static int dimm_remove_check(const struct partition *p, const struct job_request *request, struct error *ret_error)
+static int dimm_remove_check(
+        const struct partition *p, const struct job_request *request, struct error *ret_error)
 {
         _cleanup_free_ struct plan_device *devices = NULL;
         struct plan_snapshot s;
@@ -449,8 +458,10 @@ static int dimm_remove_check(const struct partition *p, const struct job_request
         if (min && request->bytes <= current && current - request->bytes < min)
                 return error_set(ret_error, ERROR_NOT_PLUGGED,
                         "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
-                        p->definition.name, SIZE(current), SIZE(min), SIZE_EXACT(current - MIN(min, current)));
-        return plan_removal(&s, request->bytes, request->device[0] ? request->device : NULL, &plan, ret_error);
+                        p->definition.name, SIZE(current), SIZE(min),
+                        SIZE_EXACT(current - MIN(min, current)));
+        return plan_removal(
+                &s, request->bytes, request->device[0] ? request->device : NULL, &plan, ret_error);
 }
 
 static void dimm_remove_start(struct job *j)
@@ -461,8 +472,8 @@ static void dimm_remove_start(struct job *j)
         if (w) {
                 w->job = j;
                 j->work = w;
-                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS, on_surveyed, w, &w->refresh,
-                            &error) >= 0)
+                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS, on_surveyed, w,
+                            &w->refresh, &error) >= 0)
                         return;
         } else
                 error_set(&error, ERROR_INTERNAL, "Out of memory");

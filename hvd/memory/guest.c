@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* One request to a job's guest. Either it is sent and awaits its reply (call is set), or the session broke and it
- * waits for the same boot to speak again (waiter is on the partition's list, patience is armed). */
+/* One request to a job's guest. Either it is sent and awaits its reply (call is set), or the session broke
+ * and it waits for the same boot to speak again (waiter is on the partition's list, patience is armed). */
 
 #include "hvd/memory/guest.h"
 
@@ -13,9 +13,10 @@
 
 /* How much longer than the guest's own deadline we wait for its word. */
 #define REPLY_GRACE_USEC (1500 * USEC_PER_MSEC)
-/* How long a guestd that was killed may take to come back: its service manager restarts it within a second. */
-#define PATIENCE_USEC    (10 * USEC_PER_SEC)
-#define RETRIES_MAX      3U
+/* How long a guestd that was killed may take to come back: its service manager restarts it within a second.
+ */
+#define PATIENCE_USEC (10 * USEC_PER_SEC)
+#define RETRIES_MAX   3U
 
 struct guest_call {
         struct agent_waiter waiter; /* first */
@@ -73,8 +74,8 @@ static int on_patience(sd_event_source *s, uint64_t usec, void *userdata)
 static int await_session(struct guest_call *c)
 {
         uint64_t until = MIN(now_monotonic_usec() + PATIENCE_USEC, c->deadline_usec);
-        int r = sd_event_add_time(manager_event(c->job->manager), &c->patience, CLOCK_MONOTONIC, until, 0,
-                on_patience, c);
+        int r = sd_event_add_time(
+                manager_event(c->job->manager), &c->patience, CLOCK_MONOTONIC, until, 0, on_patience, c);
         if (r < 0)
                 return r;
         TAILQ_INSERT_TAIL(&c->job->partition->agent_waiters, &c->waiter, entry);
@@ -87,8 +88,8 @@ static void on_agent_reply(const struct message_reply *reply, const struct error
         struct guest_call *c = userdata;
 
         c->call = NULL;
-        if (error && (error->code == ERROR_AGENT_RESTARTED || error->code == ERROR_AGENT_ABSENT) && !c->stopped &&
-                c->n_retries++ < RETRIES_MAX) {
+        if (error && (error->code == ERROR_AGENT_RESTARTED || error->code == ERROR_AGENT_ABSENT) &&
+                !c->stopped && c->n_retries++ < RETRIES_MAX) {
                 c->broken = *error;
                 if (await_session(c) >= 0)
                         return;
@@ -108,7 +109,8 @@ static int send_request(struct guest_call *c)
 {
         uint64_t now = now_monotonic_usec();
         uint64_t left = c->deadline_usec > now ? c->deadline_usec - now : 0;
-        bool timed = c->request.op == OP_ONLINE || c->request.op == OP_OFFLINE || c->request.op == OP_AWAIT_REMOVED;
+        bool timed = c->request.op == OP_ONLINE || c->request.op == OP_OFFLINE ||
+                     c->request.op == OP_AWAIT_REMOVED;
 
         if (timed)
                 c->request.deadline_msec = MAX(left / USEC_PER_MSEC, 1ULL);
@@ -118,13 +120,14 @@ static int send_request(struct guest_call *c)
 
 static void on_session(struct agent_waiter *w)
 {
-        struct guest_call *c = (struct guest_call *) w;
+        struct guest_call *c = (struct guest_call *)w;
         struct agent *agent = c->job->partition->agent;
 
         c->waiting = false;
         c->patience = sd_event_source_disable_unref(c->patience);
         if (strcmp(agent_hello(agent)->boot_id, c->boot_id) != 0) {
-                error_set(&c->broken, ERROR_GUEST_RESET, "The guest was restarted while it worked on the request");
+                error_set(&c->broken, ERROR_GUEST_RESET,
+                        "The guest was restarted while it worked on the request");
                 complete(c, NULL, &c->broken);
                 return;
         }
@@ -148,7 +151,7 @@ int guest_call_start(struct job *j, const struct message_request *request, uint6
         struct guest_call *c = calloc(1, sizeof(*c));
         if (!c)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        *c = (struct guest_call){
+        *c = (struct guest_call) {
                 .waiter.on_ready = on_session,
                 .job = j,
                 .request = *request,
@@ -165,7 +168,8 @@ int guest_call_start(struct job *j, const struct message_request *request, uint6
                         guest_call_free(c);
                         return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
                 }
-                memcpy(c->request.targets, request->targets, request->n_targets * sizeof(*c->request.targets));
+                memcpy(c->request.targets, request->targets,
+                        request->n_targets * sizeof(*c->request.targets));
         }
 
         int r = send_request(c);

@@ -4,8 +4,8 @@
 #include "common/error.h"
 #include "hvd/job.h"
 
-/* How memory is moved: one table for each kind of job that a mechanism carries out. All run on the event loop; each
- * ends by job_finish(), exactly once. */
+/* How memory is moved: one table for each kind of job that a mechanism carries out. All run on the event
+ * loop; each ends by job_finish(), exactly once. */
 struct mechanism {
         const char *method; /* as in --method */
         enum job_kind kind;
@@ -22,4 +22,5 @@ extern const struct mechanism mechanism_dimm_remove;
 extern const struct mechanism mechanism_restore;
 
 /* UNKNOWN_METHOD names those that there are. */
-int mechanism_find(enum job_kind kind, const char *method, const struct mechanism **ret, struct error *ret_error);
+int mechanism_find(
+        enum job_kind kind, const char *method, const struct mechanism **ret, struct error *ret_error);

@@ -4,8 +4,8 @@
 
 #include "hvd/memory/ranges.h"
 
-struct range_account ranges_account(const struct block_range *ranges, size_t n_ranges, uint64_t start,
-        uint64_t length)
+struct range_account ranges_account(
+        const struct block_range *ranges, size_t n_ranges, uint64_t start, uint64_t length)
 {
         struct range_account a = { 0 };
 

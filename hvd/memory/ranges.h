@@ -8,8 +8,8 @@
 struct range_account {
         uint64_t movable_bytes, kernel_bytes, stuck_bytes, offline_bytes, absent_bytes, changing_bytes;
 };
-struct range_account ranges_account(const struct block_range *ranges, size_t n_ranges, uint64_t start,
-        uint64_t length);
+struct range_account ranges_account(
+        const struct block_range *ranges, size_t n_ranges, uint64_t start, uint64_t length);
 static inline uint64_t range_account_online(const struct range_account *a)
 {
         return a->movable_bytes + a->kernel_bytes + a->stuck_bytes;

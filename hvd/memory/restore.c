@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Of hvd's own accord: after hvd, QEMU or the guest came back, or a job ended badly, whatever is half done is made whole.
- * Backends of ours that no device uses are deleted; blocks of plugged devices that are offline (an x86 guest's DIMMs come
- * back so from every reboot) are brought online again, Movable as far as the zone ratio allows. */
+/* Of hvd's own accord: after hvd, QEMU or the guest came back, or a job ended badly, whatever is half done is
+ * made whole. Backends of ours that no device uses are deleted; blocks of plugged devices that are offline
+ * (an x86 guest's DIMMs come back so from every reboot) are brought online again, Movable as far as the zone
+ * ratio allows. */
 
 #include <inttypes.h>
 #include <string.h>
@@ -41,7 +42,7 @@ static int reconcile_init(struct reconcile *r, const struct partition *p)
 {
         const struct platform_snapshot *s = &p->snapshot;
 
-        *r = (struct reconcile){
+        *r = (struct reconcile) {
                 .devices = calloc(s->n_devices + 1, sizeof(*r->devices)),
                 .backends = calloc(s->n_backends + 1, sizeof(*r->backends)),
         };
@@ -51,7 +52,7 @@ static int reconcile_init(struct reconcile *r, const struct partition *p)
         }
         size_t n_devices = 0;
         for (size_t i = 0; i < s->n_devices; i++)
-                r->devices[n_devices++] = (struct plan_attached){
+                r->devices[n_devices++] = (struct plan_attached) {
                         .id = s->devices[i].id,
                         .backend = s->devices[i].memdev,
                         .address = s->devices[i].address,
@@ -60,7 +61,7 @@ static int reconcile_init(struct reconcile *r, const struct partition *p)
                 };
         for (size_t i = 0; i < s->n_backends; i++)
                 r->backends[i] = s->backends[i];
-        r->plan = (struct plan_reconcile){
+        r->plan = (struct plan_reconcile) {
                 .granule_bytes = partition_block_bytes(p),
                 .devices = r->devices,
                 .n_devices = n_devices,
@@ -110,8 +111,8 @@ static void on_online(const struct message_reply *reply, const struct error *err
                 return;
         }
         for (size_t i = w->next; i < w->until; i++) {
-                struct range_account a =
-                        ranges_account(reply->ranges, reply->n_ranges, w->ranges[i].start, w->ranges[i].length);
+                struct range_account a = ranges_account(
+                        reply->ranges, reply->n_ranges, w->ranges[i].start, w->ranges[i].length);
                 job_add_done(w->job, range_account_online(&a));
                 w->job->movable_bytes += a.movable_bytes;
                 w->job->kernel_bytes += a.kernel_bytes + a.stuck_bytes;
@@ -121,8 +122,8 @@ static void on_online(const struct message_reply *reply, const struct error *err
         online_next(w);
 }
 
-/* The next ranges that fit one zone. With no budget left for Movable the rest goes to a kernel zone: memory in use
- * that cannot leave is better than memory that nobody has. */
+/* The next ranges that fit one zone. With no budget left for Movable the rest goes to a kernel zone: memory
+ * in use that cannot leave is better than memory that nobody has. */
 static void online_next(struct restore *w)
 {
         struct partition *p = w->job->partition;
@@ -134,7 +135,8 @@ static void online_next(struct restore *w)
                 return;
         }
         w->zone = w->ranges[w->next].length <= budget ? ZONE_MOVABLE : ZONE_KERNEL;
-        for (w->until = w->next; w->until < w->n_ranges && w->until - w->next < PROTO_RANGES_MAX; w->until++) {
+        for (w->until = w->next; w->until < w->n_ranges && w->until - w->next < PROTO_RANGES_MAX;
+                w->until++) {
                 bytes += w->ranges[w->until].length;
                 if (w->until > w->next && (w->zone == ZONE_KERNEL || bytes > budget))
                         break;
@@ -147,7 +149,8 @@ static void online_next(struct restore *w)
                 .n_targets = w->until - w->next,
                 .zone = w->zone,
         };
-        if (guest_call_start(w->job, &request, w->job->deadline_usec, on_online, NULL, w, &w->call, &error) < 0)
+        if (guest_call_start(w->job, &request, w->job->deadline_usec, on_online, NULL, w, &w->call, &error) <
+                0)
                 on_online(NULL, &error, w);
 }
 
@@ -166,7 +169,8 @@ static void delete_orphans(struct restore *w, const struct reconcile *r)
         for (size_t i = 0; i < n; i++) {
                 const char *backend = r->plan.backends[orphans[i]];
                 job_add_plan(w->job, "delete the backend %s, which no device uses", backend);
-                log_notice("Partition '%s': backend %s has no device and is deleted", w->job->partition_name, backend);
+                log_notice("Partition '%s': backend %s has no device and is deleted", w->job->partition_name,
+                        backend);
                 platform_delete_backend(p->platform, backend, on_orphan_deleted, NULL, NULL);
         }
 }
@@ -190,7 +194,7 @@ static int take_ranges(struct restore *w, const struct reconcile *r)
                         uint64_t to = MIN(offline[i].start + offline[i].length,
                                 r->devices[d].address + r->devices[d].size_bytes);
                         if (from < to)
-                                w->ranges[w->n_ranges++] = (struct mem_range){ from, to - from };
+                                w->ranges[w->n_ranges++] = (struct mem_range) { from, to - from };
                 }
         return 0;
 }
@@ -218,7 +222,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         online_next(w);
 }
 
-static int restore_check(const struct partition *p, const struct job_request *request, struct error *ret_error)
+static int restore_check(
+        const struct partition *p, const struct job_request *request, struct error *ret_error)
 {
         return 0;
 }
@@ -232,8 +237,8 @@ static void restore_start(struct job *j)
         if (w) {
                 w->job = j;
                 j->work = w;
-                if (partition_refresh(j->partition, agent_ready ? REFRESH_ALL : REFRESH_HYPERVISOR, on_surveyed, w,
-                            &w->refresh, &error) >= 0)
+                if (partition_refresh(j->partition, agent_ready ? REFRESH_ALL : REFRESH_HYPERVISOR,
+                            on_surveyed, w, &w->refresh, &error) >= 0)
                         return;
         } else
                 error_set(&error, ERROR_INTERNAL, "Out of memory");

@@ -21,5 +21,5 @@ void platform_snapshot_done(struct platform_snapshot *s)
 {
         free(s->devices);
         free(s->backends);
-        *s = (struct platform_snapshot){ 0 };
+        *s = (struct platform_snapshot) { 0 };
 }

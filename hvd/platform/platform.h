@@ -8,9 +8,9 @@
 
 #include "common/error.h"
 
-/* How a guest's hypervisor side is reached, whatever stands behind it: a QEMU of one's own by QMP, or libvirt.
- * Everything is asynchronous. An operation's handle is dead once its callback has begun; freeing it before drops
- * the callback and leaves the hypervisor's part to run out. */
+/* How a guest's hypervisor side is reached, whatever stands behind it: a QEMU of one's own by QMP, or
+ * libvirt. Everything is asynchronous. An operation's handle is dead once its callback has begun; freeing it
+ * before drops the callback and leaves the hypervisor's part to run out. */
 
 #define PLATFORM_DEVICES_MAX 1024U
 #define PLATFORM_ID_MAX      64U
@@ -61,7 +61,8 @@ struct platform_handlers {
         void (*on_reset)(struct platform *p, void *userdata);
         /* The guest's end of the agent's port was opened or closed. */
         void (*on_port)(struct platform *p, bool open, void *userdata);
-        /* A device left without an operation behind it (an x86 guest may eject by itself); its backend is deleted. */
+        /* A device left without an operation behind it (an x86 guest may eject by itself); its backend is
+         * deleted. */
         void (*on_device_deleted)(struct platform *p, const char *id, void *userdata);
         /* Run state, balloon or something else changed: query again. */
         void (*on_changed)(struct platform *p, void *userdata);
@@ -75,8 +76,8 @@ struct platform_ops {
         const char *name;
         struct platform *(*free)(struct platform *p);
         int (*query)(struct platform *p, platform_query_t done, void *userdata, struct platform_op **ret);
-        int (*attach_dimm)(struct platform *p, const char *id, const char *backend, uint64_t size_bytes, int node,
-                platform_done_t done, void *userdata, struct platform_op **ret);
+        int (*attach_dimm)(struct platform *p, const char *id, const char *backend, uint64_t size_bytes,
+                int node, platform_done_t done, void *userdata, struct platform_op **ret);
         int (*detach)(struct platform *p, const char *id, const char *backend, uint64_t timeout_usec,
                 platform_done_t done, void *userdata, struct platform_op **ret);
         int (*delete_backend)(struct platform *p, const char *backend, platform_done_t done, void *userdata,
@@ -100,26 +101,28 @@ static inline struct platform *platform_free(struct platform *p)
         return p ? p->ops->free(p) : NULL;
 }
 
-/* Takes a snapshot. Fails with HYPERVISOR_ABSENT at once (through the callback never) when not up: -ENOTCONN. */
-static inline int platform_query(struct platform *p, platform_query_t done, void *userdata, struct platform_op **ret)
+/* Takes a snapshot. Fails with HYPERVISOR_ABSENT at once (through the callback never) when not up: -ENOTCONN.
+ */
+static inline int platform_query(
+        struct platform *p, platform_query_t done, void *userdata, struct platform_op **ret)
 {
         return p->ops->query(p, done, userdata, ret);
 }
 
-/* Creates a backend and plugs a DIMM on it; node -1 leaves the choice to the hypervisor. When the device is refused
- * the backend is deleted before done is called. */
-static inline int platform_attach_dimm(struct platform *p, const char *id, const char *backend, uint64_t size_bytes,
-        int node, platform_done_t done, void *userdata, struct platform_op **ret)
+/* Creates a backend and plugs a DIMM on it; node -1 leaves the choice to the hypervisor. When the device is
+ * refused the backend is deleted before done is called. */
+static inline int platform_attach_dimm(struct platform *p, const char *id, const char *backend,
+        uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
 {
         return p->ops->attach_dimm(p, id, backend, size_bytes, node, done, userdata, ret);
 }
 
-/* Unplugs a device and deletes its backend (if not empty): done without error means that the hypervisor says it is
- * gone. Call only when every block of it is offline in the guest: an eject with blocks online can hang a busy guest
- * for ever. UNPLUG_REFUSED: the guest refused; UNPLUG_PENDING: nothing was heard within the timeout, and the device may
- * still leave later (on_device_deleted). */
-static inline int platform_detach(struct platform *p, const char *id, const char *backend, uint64_t timeout_usec,
-        platform_done_t done, void *userdata, struct platform_op **ret)
+/* Unplugs a device and deletes its backend (if not empty): done without error means that the hypervisor says
+ * it is gone. Call only when every block of it is offline in the guest: an eject with blocks online can hang
+ * a busy guest for ever. UNPLUG_REFUSED: the guest refused; UNPLUG_PENDING: nothing was heard within the
+ * timeout, and the device may still leave later (on_device_deleted). */
+static inline int platform_detach(struct platform *p, const char *id, const char *backend,
+        uint64_t timeout_usec, platform_done_t done, void *userdata, struct platform_op **ret)
 {
         return p->ops->detach(p, id, backend, timeout_usec, done, userdata, ret);
 }
@@ -133,5 +136,5 @@ static inline int platform_delete_backend(struct platform *p, const char *backen
 static inline struct platform_op *platform_op_free(struct platform_op *op)
 {
         /* Every implementation's operation starts with its ops table. */
-        return op ? (*(const struct platform_ops **) op)->op_free(op) : NULL;
+        return op ? (*(const struct platform_ops **)op)->op_free(op) : NULL;
 }

@@ -2,93 +2,30 @@
 
 /* A QEMU of one's own, reached by its QMP socket.
  *
- * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query sends all of
- * its commands at once and gathers the answers; an attach sends object-add and device_add together and deletes the
- * backend when the device was refused; a detach sends device_del, awaits DEVICE_DELETED and deletes the backend.
- * A detach whose owner has gone (op_free, or a time limit) leaves nothing behind either: DEVICE_DELETED for a device
- * without an operation deletes the backend that the last query saw under it. */
+ * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query
+ * sends all of its commands at once and gathers the answers; an attach sends object-add and device_add
+ * together and deletes the backend when the device was refused; a detach sends device_del, awaits
+ * DEVICE_DELETED and deletes the backend. A detach whose owner has gone (op_free, or a time limit) leaves
+ * nothing behind either: DEVICE_DELETED for a device without an operation deletes the backend that the last
+ * query saw under it. */
 
 #include "hvd/platform/platform.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/queue.h>
 
-#include "common/json.h"
 #include "common/log.h"
-#include "common/size.h"
+#include "hvd/platform/qmp-internal.h"
 #include "hvd/platform/snapshot.h"
-#include "hvd/qmp/qmp.h"
 
-#define COMMAND_USEC (10 * USEC_PER_SEC)
-/* An x86 guest that is still busy with the insertion loses a device_del (QEMU 7.2, Linux 6.1): say it again. */
+/* An x86 guest that is still busy with the insertion loses a device_del (QEMU 7.2, Linux 6.1): say it again.
+ */
 #define REISSUE_USEC (1 * USEC_PER_SEC)
-
-enum op_kind {
-        OP_KIND_QUERY,
-        OP_KIND_ATTACH,
-        OP_KIND_DETACH,
-        OP_KIND_DELETE_BACKEND,
-};
-
-enum query_part {
-        QUERY_STATUS,
-        QUERY_MIGRATE,
-        QUERY_SUMMARY,
-        QUERY_MACHINE,
-        QUERY_DEVICES,
-        QUERY_OBJECTS,
-        QUERY_UUID,
-        QUERY_TARGET,
-        QUERY_BALLOON,
-        QUERY_PART_MAX,
-};
-
-struct qmp_platform;
-
-struct platform_op {
-        const struct platform_ops *ops; /* first: see platform_op_free() */
-        enum op_kind kind;
-        struct qmp_platform *platform;
-        LIST_ENTRY(platform_op) entry;
-        void *userdata;
-        platform_done_t done;
-        platform_query_t query_done;
-
-        struct qmp_call *calls[QUERY_PART_MAX];
-        unsigned n_pending;
-        struct error error; /* the first; code NONE if all is well */
-
-        struct platform_snapshot snapshot; /* QUERY */
-        struct json_object *balloon;       /* QUERY: taken last */
-
-        char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
-        bool backend_created; /* ATTACH */
-        bool deleted;         /* DETACH: DEVICE_DELETED was seen */
-        uint64_t deadline_usec;
-        sd_event_source *reissue, *limit;
-};
-
-struct qmp_platform {
-        struct platform base;
-        sd_event *event;
-        struct qmp_client *qmp;
-        char *channel;
-        LIST_HEAD(, platform_op) ops;
-        struct qmp_call *chardev_call;
-        struct {
-                char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
-        } *known; /* from the last query */
-        size_t n_known;
-        bool is_x86;
-};
-
-static const struct platform_ops qmp_platform_ops;
 
 /* --- operations --- */
 
-static struct platform_op *op_destroy(struct platform_op *op)
+struct platform_op *op_destroy(struct platform_op *op)
 {
         if (!op)
                 return NULL;
@@ -103,7 +40,7 @@ static struct platform_op *op_destroy(struct platform_op *op)
         return NULL;
 }
 
-static struct platform_op *op_new(struct qmp_platform *p, enum op_kind kind, void *userdata)
+struct platform_op *op_new(struct qmp_platform *p, enum op_kind kind, void *userdata)
 {
         struct platform_op *op = calloc(1, sizeof(*op));
 
@@ -129,20 +66,20 @@ static void op_complete(struct platform_op *op)
                 done(error.code ? &error : NULL, userdata);
 }
 
-static void op_take_error(struct platform_op *op, const struct error *error)
+void op_take_error(struct platform_op *op, const struct error *error)
 {
         if (op->error.code == ERROR_NONE)
                 op->error = *error;
 }
 
-/* Sends a command of an operation; its reply arrives in on_reply with the operation as userdata. */
-static int op_call(struct platform_op *op, unsigned index, const char *command, struct json_object *arguments,
+int op_call(struct platform_op *op, unsigned index, const char *command, struct json_object *arguments,
         qmp_reply_t on_reply)
 {
         return qmp_call(op->platform->qmp, command, arguments, COMMAND_USEC, on_reply, op, &op->calls[index]);
 }
 
-/* For a command that follows in an operation that has already begun: failing to send is the operation's failure. */
+/* For a command that follows in an operation that has already begun: failing to send is the operation's
+ * failure. */
 static void op_call_or_complete(struct platform_op *op, unsigned index, const char *command,
         struct json_object *arguments, qmp_reply_t on_reply)
 {
@@ -155,7 +92,7 @@ static void op_call_or_complete(struct platform_op *op, unsigned index, const ch
         }
 }
 
-static struct json_object *object_with_string(const char *key, const char *value)
+struct json_object *object_with_string(const char *key, const char *value)
 {
         struct json_object *o = json_object_new_object();
 
@@ -164,146 +101,6 @@ static struct json_object *object_with_string(const char *key, const char *value
                 return NULL;
         }
         return o;
-}
-
-/* --- query --- */
-
-static int (*const query_takers[QUERY_PART_MAX])(struct platform_snapshot *, struct json_object *) = {
-        [QUERY_STATUS] = snapshot_take_status,
-        [QUERY_MIGRATE] = snapshot_take_migration,
-        [QUERY_SUMMARY] = snapshot_take_summary,
-        [QUERY_MACHINE] = snapshot_take_machine_memory,
-        [QUERY_DEVICES] = snapshot_take_devices,
-        [QUERY_OBJECTS] = snapshot_take_objects,
-        [QUERY_UUID] = snapshot_take_uuid,
-        [QUERY_TARGET] = snapshot_take_target,
-};
-static const char *const query_commands[QUERY_PART_MAX] = {
-        [QUERY_STATUS] = "query-status",
-        [QUERY_MIGRATE] = "query-migrate",
-        [QUERY_SUMMARY] = "query-memory-size-summary",
-        [QUERY_MACHINE] = "qom-get",
-        [QUERY_DEVICES] = "query-memory-devices",
-        [QUERY_OBJECTS] = "qom-list",
-        [QUERY_UUID] = "query-uuid",
-        [QUERY_TARGET] = "query-target",
-        [QUERY_BALLOON] = "query-balloon",
-};
-
-static void remember_devices(struct qmp_platform *p, const struct platform_snapshot *s)
-{
-        free(p->known);
-        p->n_known = 0;
-        p->known = calloc(s->n_devices + 1, sizeof(*p->known));
-        if (!p->known)
-                return;
-        for (size_t i = 0; i < s->n_devices; i++) {
-                memcpy(p->known[i].device, s->devices[i].id, PLATFORM_ID_MAX);
-                memcpy(p->known[i].backend, s->devices[i].memdev, PLATFORM_ID_MAX);
-        }
-        p->n_known = s->n_devices;
-        p->is_x86 = strcmp(s->arch, "x86_64") == 0 || strcmp(s->arch, "i386") == 0;
-}
-
-static void query_complete(struct platform_op *op)
-{
-        platform_query_t done = op->query_done;
-        void *userdata = op->userdata;
-        struct error error = op->error;
-        struct platform_snapshot snapshot = op->snapshot;
-
-        if (op->balloon && !error.code && snapshot_take_balloon(&snapshot, op->balloon) < 0)
-                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's answer to query-balloon is not understood");
-        op->snapshot = (struct platform_snapshot){ 0 };
-        if (!error.code)
-                remember_devices(op->platform, &snapshot);
-        op_destroy(op);
-        if (done)
-                done(error.code ? NULL : &snapshot, error.code ? &error : NULL, userdata);
-        platform_snapshot_done(&snapshot);
-}
-
-static void query_take(struct platform_op *op, enum query_part part, struct json_object *result,
-        const struct error *error)
-{
-        op->calls[part] = NULL;
-        if (part == QUERY_BALLOON) {
-                /* An error: no balloon device. */
-                if (result)
-                        op->balloon = json_object_get(result);
-        } else if (error)
-                op_take_error(op, error);
-        else if (query_takers[part](&op->snapshot, result) < 0 && !op->error.code)
-                error_set(&op->error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's answer to %s is not understood",
-                        query_commands[part]);
-        if (--op->n_pending == 0)
-                query_complete(op);
-}
-
-/* QMP replies carry no note of which command they answer, so each part has its own callback. */
-#define DEFINE_QUERY_REPLY(part)                                                                             \
-        static void on_reply_##part(struct json_object *result, const struct error *error, void *userdata)   \
-        {                                                                                                    \
-                query_take(userdata, part, result, error);                                                   \
-        }
-DEFINE_QUERY_REPLY(QUERY_STATUS)
-DEFINE_QUERY_REPLY(QUERY_MIGRATE)
-DEFINE_QUERY_REPLY(QUERY_SUMMARY)
-DEFINE_QUERY_REPLY(QUERY_MACHINE)
-DEFINE_QUERY_REPLY(QUERY_DEVICES)
-DEFINE_QUERY_REPLY(QUERY_OBJECTS)
-DEFINE_QUERY_REPLY(QUERY_UUID)
-DEFINE_QUERY_REPLY(QUERY_TARGET)
-DEFINE_QUERY_REPLY(QUERY_BALLOON)
-
-static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
-        on_reply_QUERY_STATUS,
-        on_reply_QUERY_MIGRATE,
-        on_reply_QUERY_SUMMARY,
-        on_reply_QUERY_MACHINE,
-        on_reply_QUERY_DEVICES,
-        on_reply_QUERY_OBJECTS,
-        on_reply_QUERY_UUID,
-        on_reply_QUERY_TARGET,
-        on_reply_QUERY_BALLOON,
-};
-
-static int query_arguments(enum query_part part, struct json_object **ret)
-{
-        *ret = NULL;
-        if (part == QUERY_OBJECTS)
-                *ret = object_with_string("path", "/objects");
-        else if (part == QUERY_MACHINE) {
-                *ret = object_with_string("path", "/machine");
-                if (*ret && json_add_string(*ret, "property", "memory") < 0)
-                        return -ENOMEM;
-        } else
-                return 0;
-        return *ret ? 0 : -ENOMEM;
-}
-
-static int qmp_platform_query(struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret)
-{
-        struct qmp_platform *p = (struct qmp_platform *) base;
-        struct platform_op *op = op_new(p, OP_KIND_QUERY, userdata);
-        if (!op)
-                return -ENOMEM;
-
-        op->query_done = done;
-        for (enum query_part part = 0; part < QUERY_PART_MAX; part++) {
-                struct json_object *arguments;
-                int r = query_arguments(part, &arguments);
-                if (r >= 0)
-                        r = op_call(op, part, query_commands[part], arguments, query_replies[part]);
-                if (r < 0) {
-                        op_destroy(op);
-                        return r;
-                }
-                op->n_pending++;
-        }
-        if (ret)
-                *ret = op;
-        return 0;
 }
 
 /* --- attach --- */
@@ -326,8 +123,8 @@ static void attach_step(struct platform_op *op)
         if (--op->n_pending > 0)
                 return;
         if (op->error.code && op->backend_created)
-                op_call_or_complete(op, 0, "object-del", object_with_string("id", op->backend),
-                        on_attach_rolled_back);
+                op_call_or_complete(
+                        op, 0, "object-del", object_with_string("id", op->backend), on_attach_rolled_back);
         else
                 op_complete(op);
 }
@@ -364,17 +161,17 @@ static int attach_arguments(const char *id, const char *backend, uint64_t size_b
         if (!object || !device || json_add_string(object, "id", backend) < 0 ||
                 json_add_u64(object, "size", size_bytes) < 0 || json_add_string(device, "id", id) < 0 ||
                 json_add_string(device, "memdev", backend) < 0 ||
-                (node >= 0 && json_add_u64(device, "node", (uint64_t) node) < 0))
+                (node >= 0 && json_add_u64(device, "node", (uint64_t)node) < 0))
                 return -ENOMEM;
         *ret_object = steal_pointer(object);
         *ret_device = steal_pointer(device);
         return 0;
 }
 
-static int qmp_platform_attach_dimm(struct platform *base, const char *id, const char *backend, uint64_t size_bytes,
-        int node, platform_done_t done, void *userdata, struct platform_op **ret)
+static int qmp_platform_attach_dimm(struct platform *base, const char *id, const char *backend,
+        uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
 {
-        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct qmp_platform *p = (struct qmp_platform *)base;
         struct json_object *object, *device;
 
         int r = attach_arguments(id, backend, size_bytes, node, &object, &device);
@@ -400,7 +197,8 @@ static int qmp_platform_attach_dimm(struct platform *base, const char *id, const
         op->n_pending = 1;
         r = op_call(op, 1, "device_add", device, on_device_added);
         if (r < 0)
-                error_set_errno(&op->error, ERROR_HYPERVISOR_ABSENT, r, "device_add could not be sent to QEMU");
+                error_set_errno(
+                        &op->error, ERROR_HYPERVISOR_ABSENT, r, "device_add could not be sent to QEMU");
         else
                 op->n_pending++;
         if (ret)
@@ -434,8 +232,8 @@ static void detach_finish(struct platform_op *op)
         op->reissue = sd_event_source_disable_unref(op->reissue);
         op->limit = sd_event_source_disable_unref(op->limit);
         if (op->backend[0])
-                op_call_or_complete(op, 0, "object-del", object_with_string("id", op->backend),
-                        on_backend_deleted);
+                op_call_or_complete(
+                        op, 0, "object-del", object_with_string("id", op->backend), on_backend_deleted);
         else
                 op_complete(op);
 }
@@ -457,7 +255,8 @@ static int on_detach_limit(sd_event_source *s, uint64_t usec, void *userdata)
         struct platform_op *op = userdata;
 
         error_set(&op->error, ERROR_UNPLUG_PENDING,
-                "the guest did not let go of %s in time, although every block of it is offline; it may still leave",
+                "the guest did not let go of %s in time, although every block of it is offline; it may still "
+                "leave",
                 op->device);
         op_complete(op);
         return 0;
@@ -476,10 +275,10 @@ static int on_detach_reissue(sd_event_source *s, uint64_t usec, void *userdata)
         return 0;
 }
 
-static int qmp_platform_detach(struct platform *base, const char *id, const char *backend, uint64_t timeout_usec,
-        platform_done_t done, void *userdata, struct platform_op **ret)
+static int qmp_platform_detach(struct platform *base, const char *id, const char *backend,
+        uint64_t timeout_usec, platform_done_t done, void *userdata, struct platform_op **ret)
 {
-        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct qmp_platform *p = (struct qmp_platform *)base;
         struct platform_op *op = op_new(p, OP_KIND_DETACH, userdata);
         if (!op)
                 return -ENOMEM;
@@ -488,11 +287,11 @@ static int qmp_platform_detach(struct platform *base, const char *id, const char
         snprintf(op->backend, sizeof(op->backend), "%s", backend);
         int r = op_call(op, 0, "device_del", object_with_string("id", id), on_unplug_requested);
         if (r >= 0)
-                r = sd_event_add_time_relative(p->event, &op->limit, CLOCK_MONOTONIC, timeout_usec, 0,
-                        on_detach_limit, op);
+                r = sd_event_add_time_relative(
+                        p->event, &op->limit, CLOCK_MONOTONIC, timeout_usec, 0, on_detach_limit, op);
         if (r >= 0)
-                r = sd_event_add_time_relative(p->event, &op->reissue, CLOCK_MONOTONIC, REISSUE_USEC, 0,
-                        on_detach_reissue, op);
+                r = sd_event_add_time_relative(
+                        p->event, &op->reissue, CLOCK_MONOTONIC, REISSUE_USEC, 0, on_detach_reissue, op);
         if (r < 0) {
                 op_destroy(op);
                 return r;
@@ -518,7 +317,7 @@ static void on_lone_backend_deleted(struct json_object *result, const struct err
 static int qmp_platform_delete_backend(struct platform *base, const char *backend, platform_done_t done,
         void *userdata, struct platform_op **ret)
 {
-        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct qmp_platform *p = (struct qmp_platform *)base;
         struct platform_op *op = op_new(p, OP_KIND_DELETE_BACKEND, userdata);
         if (!op)
                 return -ENOMEM;
@@ -541,7 +340,7 @@ static struct platform_op *find_detach(struct qmp_platform *p, const char *devic
 {
         struct platform_op *op;
 
-        LIST_FOREACH(op, &p->ops, entry)
+        LIST_FOREACH (op, &p->ops, entry)
                 if (op->kind == OP_KIND_DETACH && !op->deleted && strcmp(op->device, device) == 0)
                         return op;
         return NULL;
@@ -563,7 +362,8 @@ static const char *event_device(struct json_object *data)
 static void on_stray_backend_deleted(const struct error *error, void *userdata)
 {
         if (error)
-                log_warning("The backend of a device that left by itself could not be deleted: %s", error->message);
+                log_warning("The backend of a device that left by itself could not be deleted: %s",
+                        error->message);
 }
 
 static void device_deleted(struct qmp_platform *p, struct json_object *data)
@@ -579,8 +379,8 @@ static void device_deleted(struct qmp_platform *p, struct json_object *data)
         }
         for (size_t i = 0; i < p->n_known; i++)
                 if (p->known[i].backend[0] && strcmp(p->known[i].device, device) == 0) {
-                        qmp_platform_delete_backend(&p->base, p->known[i].backend, on_stray_backend_deleted, p,
-                                NULL);
+                        qmp_platform_delete_backend(
+                                &p->base, p->known[i].backend, on_stray_backend_deleted, p, NULL);
                         p->known[i].backend[0] = '\0';
                         p->base.handlers->on_device_deleted(&p->base, device, p->base.userdata);
                         return;
@@ -598,8 +398,9 @@ static void unplug_refused(struct qmp_platform *p, const char *device, const cha
         op_complete(op);
 }
 
-/* ACPI's _OST for a DIMM: source 3 is an ejection; 132 says "in progress", 0 "success", all else is a refusal. The
- * guest triggers it at will (QEMU does not throttle it), so nothing but a waiting detach is touched. */
+/* ACPI's _OST for a DIMM: source 3 is an ejection; 132 says "in progress", 0 "success", all else is a
+ * refusal. The guest triggers it at will (QEMU does not throttle it), so nothing but a waiting detach is
+ * touched. */
 static void acpi_ost(struct qmp_platform *p, struct json_object *data)
 {
         struct json_object *info;
@@ -611,7 +412,8 @@ static void acpi_ost(struct qmp_platform *p, struct json_object *data)
                 json_get_u64(info, "status", UINT32_MAX, &status) < 0)
                 return;
         if ((source == 3 || source == 0x103) && status != 0 && status != 132)
-                unplug_refused(p, device, status == 130 ? "it is busy" : "its firmware interface reports a failure");
+                unplug_refused(
+                        p, device, status == 130 ? "it is busy" : "its firmware interface reports a failure");
 }
 
 static void on_chardevs(struct json_object *result, const struct error *error, void *userdata)
@@ -634,8 +436,8 @@ static void check_port(struct qmp_platform *p)
 
 static void on_qmp_event(struct qmp_client *c, const char *name, struct json_object *data, void *userdata)
 {
-        static const char *const changes[] = { "STOP", "RESUME", "SUSPEND", "WAKEUP", "GUEST_PANICKED", "MIGRATION",
-                "BALLOON_CHANGE", "MEMORY_DEVICE_SIZE_CHANGE" };
+        static const char *const changes[] = { "STOP", "RESUME", "SUSPEND", "WAKEUP", "GUEST_PANICKED",
+                "MIGRATION", "BALLOON_CHANGE", "MEMORY_DEVICE_SIZE_CHANGE" };
         struct qmp_platform *p = userdata;
 
         if (strcmp(name, "DEVICE_DELETED") == 0)
@@ -669,7 +471,7 @@ static void on_qmp_down(struct qmp_client *c, const struct error *error, void *u
 
         /* What awaits a reply has failed by now. What awaits an event has not. */
         do
-                LIST_FOREACH(op, &p->ops, entry)
+                LIST_FOREACH (op, &p->ops, entry)
                         if (op->kind == OP_KIND_DETACH) {
                                 op->error = *error;
                                 op_complete(op);
@@ -683,7 +485,7 @@ static void on_qmp_down(struct qmp_client *c, const struct error *error, void *u
 
 static struct platform *qmp_platform_free(struct platform *base)
 {
-        struct qmp_platform *p = (struct qmp_platform *) base;
+        struct qmp_platform *p = (struct qmp_platform *)base;
 
         while (!LIST_EMPTY(&p->ops))
                 op_destroy(LIST_FIRST(&p->ops));
@@ -696,8 +498,8 @@ static struct platform *qmp_platform_free(struct platform *base)
         return NULL;
 }
 
-/* The owner loses interest. A query can end; what changes QEMU runs on without a callback, so that a refused device
- * still takes its backend along. */
+/* The owner loses interest. A query can end; what changes QEMU runs on without a callback, so that a refused
+ * device still takes its backend along. */
 static struct platform_op *qmp_platform_op_free(struct platform_op *op)
 {
         if (op->kind == OP_KIND_QUERY)
@@ -706,7 +508,7 @@ static struct platform_op *qmp_platform_op_free(struct platform_op *op)
         return NULL;
 }
 
-static const struct platform_ops qmp_platform_ops = {
+const struct platform_ops qmp_platform_ops = {
         .name = "qmp",
         .free = qmp_platform_free,
         .query = qmp_platform_query,
@@ -728,7 +530,7 @@ int platform_qmp_new(sd_event *event, const char *socket, const char *channel,
         if (!p)
                 return -ENOMEM;
 
-        p->base = (struct platform){ .ops = &qmp_platform_ops, .handlers = handlers, .userdata = userdata };
+        p->base = (struct platform) { .ops = &qmp_platform_ops, .handlers = handlers, .userdata = userdata };
         p->event = sd_event_ref(event);
         LIST_INIT(&p->ops);
         p->channel = strdup(channel);

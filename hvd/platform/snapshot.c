@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Reads QEMU's answers. QEMU is trusted more than a guest, but a newer one may say things that this version does not
- * know: unknown device types are passed over, missing figures are errors. */
+/* Reads QEMU's answers. QEMU is trusted more than a guest, but a newer one may say things that this version
+ * does not know: unknown device types are passed over, missing figures are errors. */
 
 #include "hvd/platform/snapshot.h"
 
@@ -84,7 +84,7 @@ int snapshot_take_machine_memory(struct platform_snapshot *s, struct json_object
                 json_get_u64(o, "slots", PLATFORM_DEVICES_MAX, &slots) == -EINVAL)
                 return -EBADMSG;
         s->max_bytes = max;
-        s->slots = (unsigned) slots;
+        s->slots = (unsigned)slots;
         return 0;
 }
 
@@ -111,8 +111,8 @@ static int take_device(struct platform_device *d, const char *type, struct json_
                 return -EBADMSG;
         json_get_u64(data, "slot", PLATFORM_DEVICES_MAX, &slot);
         json_get_u64(data, "node", 1024, &node);
-        d->slot = (unsigned) slot;
-        d->node = (unsigned) node;
+        d->slot = (unsigned)slot;
+        d->node = (unsigned)node;
         d->is_dimm = is_dimm;
         if (is_dimm)
                 json_get_bool(data, "hotpluggable", &d->hotpluggable);

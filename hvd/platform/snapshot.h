@@ -4,16 +4,18 @@
 #include "common/json.h"
 #include "hvd/platform/platform.h"
 
-/* QEMU's answers -> a snapshot: pure, so that odd answers can be tested without a QEMU. Each takes the "return" of one
- * command and fills its fields; -EBADMSG when the answer is not what the command is documented to give. */
-int snapshot_take_status(struct platform_snapshot *s, struct json_object *o);        /* query-status */
-int snapshot_take_migration(struct platform_snapshot *s, struct json_object *o);     /* query-migrate */
-int snapshot_take_summary(struct platform_snapshot *s, struct json_object *o);       /* query-memory-size-summary */
-int snapshot_take_machine_memory(struct platform_snapshot *s, struct json_object *o);/* qom-get /machine memory */
-int snapshot_take_devices(struct platform_snapshot *s, struct json_object *o);       /* query-memory-devices */
-int snapshot_take_objects(struct platform_snapshot *s, struct json_object *o);       /* qom-list /objects */
-int snapshot_take_uuid(struct platform_snapshot *s, struct json_object *o);          /* query-uuid */
-int snapshot_take_target(struct platform_snapshot *s, struct json_object *o);        /* query-target */
+/* QEMU's answers -> a snapshot: pure, so that odd answers can be tested without a QEMU. Each takes the
+ * "return" of one command and fills its fields; -EBADMSG when the answer is not what the command is
+ * documented to give. */
+int snapshot_take_status(struct platform_snapshot *s, struct json_object *o);    /* query-status */
+int snapshot_take_migration(struct platform_snapshot *s, struct json_object *o); /* query-migrate */
+int snapshot_take_summary(struct platform_snapshot *s, struct json_object *o); /* query-memory-size-summary */
+int snapshot_take_machine_memory(
+        struct platform_snapshot *s, struct json_object *o);                   /* qom-get /machine memory */
+int snapshot_take_devices(struct platform_snapshot *s, struct json_object *o); /* query-memory-devices */
+int snapshot_take_objects(struct platform_snapshot *s, struct json_object *o); /* qom-list /objects */
+int snapshot_take_uuid(struct platform_snapshot *s, struct json_object *o);    /* query-uuid */
+int snapshot_take_target(struct platform_snapshot *s, struct json_object *o);  /* query-target */
 /* query-balloon; after summary and devices. QEMU's "actual" counts RAM and DIMMs but no virtio-mem. */
 int snapshot_take_balloon(struct platform_snapshot *s, struct json_object *o);
 

@@ -85,8 +85,7 @@ start_bus() {
 XML
     dbus-daemon --nofork --nopidfile --nosyslog --config-file="$work/bus.conf" >"$work/bus.log" 2>&1 &
     bus_pid=$!
-    local tries
-    for tries in {1..250}; do
+    for _ in {1..250}; do
         [[ ! -S $work/bus ]] || return 0
         kill -0 "$bus_pid" 2>/dev/null || break
         sleep 0.02

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # The guest's end fails: it reboots, guestd dies or is away, a device leaves by itself.
+# shellcheck disable=SC2016  # much of the text is for the guest's shell
 set -euo pipefail
 # shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -101,7 +102,7 @@ guest r1 'kill -STOP "$(cat /run/guestd.pid)"'
 begin=$SECONDS
 expect 1 cli -o json add-memory r1 1G --wait 3s
 tell_job "$out"
-assert_at_most "seconds with a wait of 3 s" $(patience 12) $((SECONDS - begin))
+assert_at_most "seconds with a wait of 3 s" "$(patience 12)" $((SECONDS - begin))
 guest r1 'kill -CONT "$(cat /run/guestd.pid)"'
 await 30 "guestd again" agent_is r1 ready
 accounts_settle r1 15

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # guestd itself: small, quiet, and not to be drowned; and hvd before a guest that is hostile.
+# shellcheck disable=SC2016  # much of the text is for the guest's shell
 set -euo pipefail
 # shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"

@@ -7,6 +7,8 @@
 # A test has a lab of its own. It is taken down when the test ends, however that is: by a trap, or, when the test was
 # killed, by a watchdog that outlives it.
 
+# shellcheck disable=SC2034  # some variables are for those who source this
+
 tests_root=$(cd -- "${BASH_SOURCE[0]%/*}/../.." && pwd -P)
 # shellcheck source=scripts/lib.sh
 . "$tests_root/scripts/lib.sh"
@@ -16,7 +18,7 @@ MiB=$((1 << 20))
 
 # --- beginning and end ---
 
-# test_begin [hvd.conf line...]: a folder, the tools, a lab with hvd running.
+# test_begin: a folder, the tools, a lab with hvd running.
 test_begin() {
     need_packages jq
     build_project dev
@@ -31,11 +33,7 @@ test_begin() {
     trap 'exit 143' TERM HUP
     trap 'exit 130' INT
     mkdir "$LAB_DIR"
-    {
-        echo '[hvd]'
-        echo 'log_level = debug'
-        printf '%s\n' "$@"
-    } >"$LAB_DIR/hvd.conf"
+    printf '[hvd]\nlog_level = debug\n' >"$LAB_DIR/hvd.conf"
     lab up
     step_name='' guests=()
 }

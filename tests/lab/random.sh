@@ -3,6 +3,7 @@
 #
 # 50 random additions and removals: the accounts agree after each, nobody grows, and max can be reached.
 # SEED=N repeats a run.
+# shellcheck disable=SC2016  # much of the text is for the guest's shell
 set -euo pipefail
 # shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"

@@ -5,6 +5,7 @@
 # guestd.service comes and goes with its port and comes back when it is killed, locked and confined as its unit says,
 # and still does its work; hvd.service starts on its name being called, under its watchdog.
 set -euo pipefail
+# shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 # busybox serves for the rest.
@@ -81,7 +82,7 @@ make_initrd() {
     # The image's /lib is a link.
     if [[ -d $root/lib ]]; then
         cp -r "$root/lib/." "$root/usr/lib/"
-        rm -rf "$root/lib"
+        rm -rf "${root:?}/lib"
     fi
 
     cp -r "$kernel_dir/modules" "$root/lab/modules"
@@ -109,3 +110,107 @@ TEXT
     cat "$root_image" "$work_dir/ours.cpio" >"$initrd"
     rm -rf "$root" "$work_dir/ours.cpio"
 }
+
+in_guest() {
+    guest sd1 "$1"
+}
+
+unit_property() { # UNIT PROPERTY
+    in_guest "systemctl show $1 --value -p $2"
+}
+
+unit_is() { # UNIT STATE
+    [[ $(unit_property "$1" ActiveState) == "$2" ]]
+}
+
+# The path of guestd's port in QEMU, which lab gave no id.
+port_path() {
+    local path
+    for path in $(qmp sd1 qom-list '{"path":"/machine/peripheral-anon"}' |
+        jq -r '.[] | select(.type == "child<virtserialport>") | "/machine/peripheral-anon/" + .name'); do
+        if [[ $(qmp sd1 qom-get "{\"path\":\"$path\",\"property\":\"name\"}") == '"org.opendlpar.guestd.0"' ]]; then
+            echo "$path"
+        fi
+    done
+}
+
+check_confinement() {
+    local pid status
+    pid=$(unit_property guestd MainPID)
+    status=$(in_guest "cat /proc/$pid/status")
+
+    assert_at_least "KiB of guestd that are locked" 1000 "$(awk '$1 == "VmLck:" { print $2 }' <<<"$status")"
+    # CAP_NET_ADMIN and CAP_IPC_LOCK
+    assert_equal "capabilities of guestd" 0000000000005000 "$(awk '$1 == "CapEff:" { print $2 }' <<<"$status")"
+    assert_equal "oom_score_adj of guestd" -1000 "$(in_guest "cat /proc/$pid/oom_score_adj")"
+    assert_equal "swap for guestd" 0 "$(in_guest 'cat /sys/fs/cgroup/system.slice/guestd.service/memory.swap.max')"
+}
+
+move_memory() {
+    local before
+    before=$(host_plugged sd1)
+    expect 0 cli add-memory sd1 512M
+    check_accounts sd1 $((before + 512 * MiB))
+    expect 0 cli remove-memory sd1 512M
+    check_accounts sd1 "$before"
+}
+
+test_begin
+((!sanitized)) || skip "the guest's distribution has none of the sanitizers' libraries"
+need_packages dpkg
+# shellcheck source=scripts/lab.d/image.sh
+. "$tests_root/scripts/lab.d/image.sh"
+image_find_kernel
+make_root_image
+make_initrd
+
+step "guestd.service starts with its port"
+boot sd1 --memory 1G --max-memory 4G -- -initrd "$initrd" \
+    -append "console=ttyS0 loglevel=4 panic=0 systemd.unit=multi-user.target systemd.hostname=sd1"
+assert_equal "guestd.service" active "$(unit_property guestd ActiveState)"
+check_confinement
+
+step "confined, it moves memory"
+move_memory
+
+step "it comes back after kill -9"
+# shellcheck disable=SC2016  # for the shell in the guest
+in_guest 'kill -9 "$(systemctl show --value -p MainPID guestd)"'
+restarted() { [[ $(unit_property guestd NRestarts) == 1 ]] && unit_is guestd active; }
+await 10 "guestd.service to be restarted" restarted
+await 20 "guestd to be ready again" agent_is sd1 ready
+
+step "it goes with its port, and does not restart without it"
+qmp sd1 device_del "{\"id\":\"$(port_path)\"}" >/dev/null
+await 10 "guestd.service to stop" unit_is guestd inactive
+assert_equal "how guestd ended" success "$(unit_property guestd Result)"
+
+step "it starts when the port is plugged again"
+qmp sd1 device_add \
+    '{"driver":"virtserialport","bus":"vserial0.0","chardev":"guestd","name":"org.opendlpar.guestd.0","id":"again"}' >/dev/null
+await 10 "guestd.service to start" unit_is guestd active
+await 20 "guestd to be ready again" agent_is sd1 ready
+move_memory
+
+step "hvd.service starts when it is called, and tells systemd that it lives"
+assert_equal "hvd.service" inactive "$(unit_property hvd ActiveState)"
+in_guest 'hmc-cli list' >/dev/null
+assert_equal "hvd.service" active "$(unit_property hvd ActiveState)"
+assert_equal "restarts of hvd" 0 "$(unit_property hvd NRestarts)"
+in_guest 'systemctl reload hvd && hmc-cli list' >/dev/null
+assert_equal "restarts of hvd" 0 "$(unit_property hvd NRestarts)"
+
+step "everyone may read, root may change"
+as_nobody() { in_guest "systemd-run --quiet --pipe --wait --uid=nobody -E PATH=\"\$PATH\" $*"; }
+expect 0 as_nobody hmc-cli pool
+expect 1 as_nobody hmc-cli define g1 --qmp /run/g1.qmp --channel /run/g1.guestd
+assert_equal "partitions" '[]' "$(in_guest 'hmc-cli -o json list' | jq -c .)"
+expect 0 in_guest 'hmc-cli define g1 --qmp /run/g1.qmp --channel /run/g1.guestd'
+expect 0 in_guest 'systemctl restart hvd && hmc-cli show g1'
+
+step "nothing that systemd, udev or the bus complains about"
+in_guest 'journalctl --no-pager -o cat -u guestd -u hvd >/run/guestd.log; dmesg' >/dev/null
+complaints=$(in_guest 'journalctl --no-pager -o cat -p warning -u guestd -u hvd -u dbus -u systemd-udevd -t systemd' |
+    grep -E 'opendlpar|guestd|hvd' | grep -vE 'status=9/KILL|Failed with result .signal' || true)
+assert_equal "complaints" "" "$complaints"
+test_end

@@ -587,8 +587,7 @@ static void test_flood(void **state)
         RUN_UNTIL(fx, r.n == 1);
         assert_int_equal(fx->n_events, 20000);
         /* A wake-up reads 64 KiB at most, so others had their turns. */
-//        assert_true(n_turns >= 20);
-        fprintf(stderr, "turns %u\n", n_turns);
+        assert_true(n_turns >= 5);
         sd_event_source_disable_unref(timer);
 }
 

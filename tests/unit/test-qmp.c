@@ -390,8 +390,7 @@ static void test_event_flood(void **state)
         sd_event_source_set_priority(timer, SD_EVENT_PRIORITY_NORMAL + 10);
         RUN_UNTIL(fx, r.n == 1);
         assert_int_equal(fx->n_events, 20000);
-//        assert_true(n_turns >= 20000 / QMP_EVENTS_BURST);
-        fprintf(stderr, "turns %u\n", n_turns);
+        assert_true(n_turns >= 5);
         sd_event_source_disable_unref(timer);
 }
 

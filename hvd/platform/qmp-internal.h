@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <sys/queue.h>
+
+#include "common/json.h"
+#include "common/size.h"
+#include "hvd/platform/platform.h"
+#include "hvd/qmp/qmp.h"
+
+/* Shared by platform/qmp.c and platform/qmp-query.c. */
+
+#define COMMAND_USEC (10 * USEC_PER_SEC)
+
+enum op_kind {
+        OP_KIND_QUERY,
+        OP_KIND_ATTACH,
+        OP_KIND_DETACH,
+        OP_KIND_DELETE_BACKEND,
+};
+
+/* The commands of one query. */
+enum query_part {
+        QUERY_STATUS,
+        QUERY_MIGRATE,
+        QUERY_SUMMARY,
+        QUERY_MACHINE,
+        QUERY_DEVICES,
+        QUERY_OBJECTS,
+        QUERY_UUID,
+        QUERY_TARGET,
+        QUERY_BALLOON,
+        QUERY_PART_MAX,
+};
+
+struct qmp_platform;
+
+struct platform_op {
+        const struct platform_ops *ops; /* first: see platform_op_free() */
+        enum op_kind kind;
+        struct qmp_platform *platform;
+        LIST_ENTRY(platform_op) entry;
+        void *userdata;
+        platform_done_t done;
+        platform_query_t query_done;
+
+        struct qmp_call *calls[QUERY_PART_MAX];
+        unsigned n_pending;
+        struct error error; /* the first; code NONE if all is well */
+
+        struct platform_snapshot snapshot; /* QUERY */
+        struct json_object *balloon;       /* QUERY: taken last */
+
+        char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
+        bool backend_created; /* ATTACH */
+        bool deleted;         /* DETACH: DEVICE_DELETED was seen */
+        uint64_t deadline_usec;
+        sd_event_source *reissue, *limit;
+};
+
+struct qmp_platform {
+        struct platform base;
+        sd_event *event;
+        struct qmp_client *qmp;
+        char *channel;
+        LIST_HEAD(, platform_op) ops;
+        struct qmp_call *chardev_call;
+        struct {
+                char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
+        } * known; /* from the last query */
+        size_t n_known;
+        bool is_x86;
+};
+
+extern const struct platform_ops qmp_platform_ops;
+
+struct platform_op *op_new(struct qmp_platform *p, enum op_kind kind, void *userdata);
+struct platform_op *op_destroy(struct platform_op *op);
+/* Notes the first error. */
+void op_take_error(struct platform_op *op, const struct error *error);
+/* Sends a command of an operation; its reply arrives in on_reply with the operation as userdata. */
+int op_call(struct platform_op *op, unsigned index, const char *command, struct json_object *arguments,
+        qmp_reply_t on_reply);
+/* {"key": "value"}, or NULL when out of memory. */
+struct json_object *object_with_string(const char *key, const char *value);
+
+int qmp_platform_query(
+        struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret);

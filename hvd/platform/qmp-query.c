@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Asking a QEMU for its whole account: every command of a query is sent at once, the answers are gathered
+ * into one snapshot, and the first error is the query's. */
+
+#include <string.h>
+
+#include "hvd/platform/qmp-internal.h"
+#include "hvd/platform/snapshot.h"
+
+static int (*const query_takers[QUERY_PART_MAX])(struct platform_snapshot *, struct json_object *) = {
+        [QUERY_STATUS] = snapshot_take_status,
+        [QUERY_MIGRATE] = snapshot_take_migration,
+        [QUERY_SUMMARY] = snapshot_take_summary,
+        [QUERY_MACHINE] = snapshot_take_machine_memory,
+        [QUERY_DEVICES] = snapshot_take_devices,
+        [QUERY_OBJECTS] = snapshot_take_objects,
+        [QUERY_UUID] = snapshot_take_uuid,
+        [QUERY_TARGET] = snapshot_take_target,
+};
+static const char *const query_commands[QUERY_PART_MAX] = {
+        [QUERY_STATUS] = "query-status",
+        [QUERY_MIGRATE] = "query-migrate",
+        [QUERY_SUMMARY] = "query-memory-size-summary",
+        [QUERY_MACHINE] = "qom-get",
+        [QUERY_DEVICES] = "query-memory-devices",
+        [QUERY_OBJECTS] = "qom-list",
+        [QUERY_UUID] = "query-uuid",
+        [QUERY_TARGET] = "query-target",
+        [QUERY_BALLOON] = "query-balloon",
+};
+
+static void remember_devices(struct qmp_platform *p, const struct platform_snapshot *s)
+{
+        free(p->known);
+        p->n_known = 0;
+        p->known = calloc(s->n_devices + 1, sizeof(*p->known));
+        if (!p->known)
+                return;
+        for (size_t i = 0; i < s->n_devices; i++) {
+                memcpy(p->known[i].device, s->devices[i].id, PLATFORM_ID_MAX);
+                memcpy(p->known[i].backend, s->devices[i].memdev, PLATFORM_ID_MAX);
+        }
+        p->n_known = s->n_devices;
+        p->is_x86 = strcmp(s->arch, "x86_64") == 0 || strcmp(s->arch, "i386") == 0;
+}
+
+static void query_complete(struct platform_op *op)
+{
+        platform_query_t done = op->query_done;
+        void *userdata = op->userdata;
+        struct error error = op->error;
+        struct platform_snapshot snapshot = op->snapshot;
+
+        if (op->balloon && !error.code && snapshot_take_balloon(&snapshot, op->balloon) < 0)
+                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED,
+                        "QEMU's answer to query-balloon is not understood");
+        op->snapshot = (struct platform_snapshot) { 0 };
+        if (!error.code)
+                remember_devices(op->platform, &snapshot);
+        op_destroy(op);
+        if (done)
+                done(error.code ? NULL : &snapshot, error.code ? &error : NULL, userdata);
+        platform_snapshot_done(&snapshot);
+}
+
+static void query_take(
+        struct platform_op *op, enum query_part part, struct json_object *result, const struct error *error)
+{
+        op->calls[part] = NULL;
+        if (part == QUERY_BALLOON) {
+                /* An error: no balloon device. */
+                if (result)
+                        op->balloon = json_object_get(result);
+        } else if (error)
+                op_take_error(op, error);
+        else if (query_takers[part](&op->snapshot, result) < 0 && !op->error.code)
+                error_set(&op->error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's answer to %s is not understood",
+                        query_commands[part]);
+        if (--op->n_pending == 0)
+                query_complete(op);
+}
+
+/* QMP replies carry no note of which command they answer, so each part has its own callback. */
+#define DEFINE_QUERY_REPLY(part)                                                                             \
+        static void on_reply_##part(struct json_object *result, const struct error *error, void *userdata)   \
+        {                                                                                                    \
+                query_take(userdata, part, result, error);                                                   \
+        }
+DEFINE_QUERY_REPLY(QUERY_STATUS)
+DEFINE_QUERY_REPLY(QUERY_MIGRATE)
+DEFINE_QUERY_REPLY(QUERY_SUMMARY)
+DEFINE_QUERY_REPLY(QUERY_MACHINE)
+DEFINE_QUERY_REPLY(QUERY_DEVICES)
+DEFINE_QUERY_REPLY(QUERY_OBJECTS)
+DEFINE_QUERY_REPLY(QUERY_UUID)
+DEFINE_QUERY_REPLY(QUERY_TARGET)
+DEFINE_QUERY_REPLY(QUERY_BALLOON)
+
+static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
+        on_reply_QUERY_STATUS,
+        on_reply_QUERY_MIGRATE,
+        on_reply_QUERY_SUMMARY,
+        on_reply_QUERY_MACHINE,
+        on_reply_QUERY_DEVICES,
+        on_reply_QUERY_OBJECTS,
+        on_reply_QUERY_UUID,
+        on_reply_QUERY_TARGET,
+        on_reply_QUERY_BALLOON,
+};
+
+static int query_arguments(enum query_part part, struct json_object **ret)
+{
+        *ret = NULL;
+        if (part == QUERY_OBJECTS)
+                *ret = object_with_string("path", "/objects");
+        else if (part == QUERY_MACHINE) {
+                *ret = object_with_string("path", "/machine");
+                if (*ret && json_add_string(*ret, "property", "memory") < 0)
+                        return -ENOMEM;
+        } else
+                return 0;
+        return *ret ? 0 : -ENOMEM;
+}
+
+int qmp_platform_query(struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret)
+{
+        struct qmp_platform *p = (struct qmp_platform *)base;
+        struct platform_op *op = op_new(p, OP_KIND_QUERY, userdata);
+        if (!op)
+                return -ENOMEM;
+
+        op->query_done = done;
+        for (enum query_part part = 0; part < QUERY_PART_MAX; part++) {
+                struct json_object *arguments;
+                int r = query_arguments(part, &arguments);
+                if (r >= 0)
+                        r = op_call(op, part, query_commands[part], arguments, query_replies[part]);
+                if (r < 0) {
+                        op_destroy(op);
+                        return r;
+                }
+                op->n_pending++;
+        }
+        if (ret)
+                *ret = op;
+        return 0;
+}

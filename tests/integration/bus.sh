@@ -1,0 +1,237 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# hvd and hmc-cli without any guest: coming and going, the bus, definitions, configuration, callers.
+set -euo pipefail
+# shellcheck source=tests/integration/lib.sh
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+root=/org/opendlpar/hvd1
+name=org.opendlpar.hvd1
+
+# What docs/dbus.md promises, as busctl introspect prints it: name, type, signature, result.
+check_interface() { # PATH INTERFACE <lines
+    local seen line
+    seen=$(call introspect "$name" "$1" "$2" | awk '{ print $1, $2, $3, $2 == "method" ? $4 : "" }' | sed 's/ *$//')
+    while read -r line; do
+        grep -qxF -- "$line" <<<"$seen" || fail "$2 lacks '$line'; it has: $seen"
+    done
+}
+
+expect_error() { # CODE-NAME busctl-arguments...
+    local wanted=$1
+    shift
+    expect 1 cli_busctl "$@"
+    assert_match "the error of $*" "$wanted" "$err"
+}
+
+# busctl prints a message alone; this prints the error's name too.
+cli_busctl() {
+    local text code=0
+    text=$(dbus-send --bus="unix:path=$work/bus" --print-reply --dest="$name" "$@" 2>&1) || code=1
+    if ((code)); then echo "$text" >&2; else echo "$text"; fi
+    return "$code"
+}
+
+bus_start
+begin "without hvd, hmc-cli says so"
+expect 3 cli list
+assert_match "what is said" 'not reachable' "$err"
+expect 3 cli -o json list
+assert_equal "the code" hvd-unreachable "$(jq -r .error.code <<<"$out")"
+expect 3 "$build/hmc-cli/hmc-cli" --bus "unix:path=$work/nobus" list
+expect 2 cli
+expect 0 cli --help
+expect 0 cli --version
+
+begin "command lines of hvd"
+expect 0 "$build/hvd/hvd" --help
+expect 0 "$build/hvd/hvd" --version
+expect 2 "$build/hvd/hvd" --bogus
+expect 2 "$build/hvd/hvd" word
+expect 2 "$build/hvd/hvd" --log-level loud
+expect 1 "$build/hvd/hvd" --bus "unix:path=$work/nobus" --state-dir "$work/state0"
+
+begin "hvd starts"
+hvd_start
+expect 0 cli list
+expect 0 cli -o json list
+assert_equal "partitions" "[]" "$out"
+expect 0 cli -o json jobs
+assert_equal "jobs" "[]" "$out"
+expect 0 cli -o json pool
+assert_equal "the pool is of numbers" true "$(jq '.pool_total > 0 and .pool_free <= .pool_total' <<<"$out")"
+
+begin "a second hvd on the bus does not start"
+expect 1 "$build/hvd/hvd" --bus "unix:path=$work/bus" --state-dir "$work/state2"
+assert_match "what it says" "$name" "$out$err"
+
+begin "the bus is as documented"
+expect 0 cli define web1 --qmp "$work/web1.qmp" --channel "$work/web1.channel" --min 1G --desired 2G --max 8G --weight 10
+check_interface "$root" "$name.Manager" <<'E1'
+.AddPartition method sa{sv} o
+.RemovePartition method s -
+.GetPartition method s o
+.JobNew signal uo
+.JobRemoved signal uos
+.Version property s
+.PolicyMode property s
+.PoolTotal property t
+.PoolReserved property t
+.PoolFree property t
+E1
+path=$(call call "$name" "$root" "$name.Manager" GetPartition s web1 | cut -d '"' -f 2)
+assert_equal "the path of web1" "$root/partition/web1" "$path"
+check_interface "$path" "$name.Partition" <<'E1'
+.AddMemory method ta{sv} o
+.RemoveMemory method ta{sv} o
+.Survey method - a(ttssus)
+.Name property s
+.Uuid property s
+.Architecture property s
+.Platform property s
+.State property s
+.AgentState property s
+.BaseBytes property t
+.PluggedBytes property t
+.BalloonBytes property t
+.CurrentBytes property t
+.RequestedBytes property t
+.PendingBytes property x
+.MinBytes property t
+.DesiredBytes property t
+.MaxBytes property t
+.Weight property u
+.TotalBytes property t
+.AvailableBytes property t
+.Pressure property d
+.BlockBytes property t
+.SlotsTotal property u
+.SlotsUsed property u
+.Devices property a(ssttuutttt)
+.PolicyMode property s
+E1
+assert_match "the ObjectManager" 'GetManagedObjects' "$(call introspect "$name" "$root")"
+assert_match "managed objects" "$path" "$(call call "$name" "$root" org.freedesktop.DBus.ObjectManager GetManagedObjects)"
+
+begin "what is defined is shown, and kept"
+expect 0 cli -o json show web1
+assert_equal "web1" "web1 absent absent 1073741824 2147483648 10" \
+    "$(jq -r '"\(.name) \(.state) \(.agent_state) \(.min_bytes) \(.desired_bytes) \(.weight)"' <<<"$out")"
+expect 0 cli show web1
+expect 0 cli define Odd.name-2_x --qmp "$work/odd.qmp" --channel "$work/odd.channel"
+hvd_stop
+hvd_start
+expect 0 cli -o json list
+assert_equal "partitions after a restart" "Odd.name-2_x web1" "$(jq -r '[.[].name] | join(" ")' <<<"$out")"
+assert_equal "the profile after a restart" "1073741824 2147483648 10" \
+    "$(jq -r '.[1] | "\(.min_bytes) \(.desired_bytes) \(.weight)"' <<<"$out")"
+hvd_stop KILL
+hvd_start
+assert_equal "partitions after a kill" 2 "$(cli -o json list | jq length)"
+
+begin "definitions that are refused"
+expect 1 cli -o json define web1 --qmp "$work/x" --channel "$work/y"
+assert_equal "code" partition-exists "$(jq -r .error.code <<<"$out")"
+expect "1|2" cli define web2 --qmp "$work/web1.qmp" --channel "$work/y"
+expect "1|2" cli define web2 --qmp "$work/x"
+expect "1|2" cli define web2 --qmp "$work/x" --channel "$work/x"
+expect "1|2" cli define web2 --qmp x --channel "$work/y"
+expect "1|2" cli define web2 --qmp "$work/x" --channel "$work/y" --min 4G --max 2G
+expect "1|2" cli define '' --qmp "$work/x" --channel "$work/y"
+expect "1|2" cli define .web2 --qmp "$work/x" --channel "$work/y"
+expect "1|2" cli define "$(printf 'x%.0s' {1..64})" --qmp "$work/x" --channel "$work/y"
+expect "1|2" cli define web2 --qmp "/$(printf 'x%.0s' {1..120})" --channel "$work/y"
+expect 1 cli -o json undefine web2
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+assert_equal "partitions after all that" 2 "$(cli -o json list | jq length)"
+expect_error "$name.Error.UnknownPartition" "$root" "$name.Manager.GetPartition" string:nobody
+expect_error "$name.Error" "$root" "$name.Manager.AddPartition" string:web3 dict:string:variant:
+assert_equal "partitions after all that" 2 "$(cli -o json list | jq length)"
+
+begin "unknown options on the bus are refused, not passed over"
+expect 1 call call "$name" "$root" "$name.Manager" AddPartition 'sa{sv}' web3 3 qmp s "$work/x" channel s "$work/y" bogus s z
+expect 1 call call "$name" "$root" "$name.Manager" AddPartition 'sa{sv}' web3 2 qmp t 5 channel s "$work/y"
+expect 1 call call "$name" "$path" "$name.Partition" AddMemory 'ta{sv}' 1073741824 1 bogus b true
+expect 1 call call "$name" "$path" "$name.Partition" AddMemory 'ta{sv}' 0 0
+expect 1 call call "$name" "$path" "$name.Partition" AddMemory 'ta{sv}' 1073741824 1 zone s normal
+assert_equal "partitions after all that" 2 "$(cli -o json list | jq length)"
+
+begin "no QEMU: refused, and nothing queued"
+expect 1 cli -o json add-memory web1 1G
+assert_match "code" 'hypervisor-absent|not-running' "$out"
+expect 1 cli add-memory web1 1G
+assert_match "the sentence" "web1.qmp|QEMU" "$out$err"
+expect 1 cli -o json remove-memory web1 1G
+
+begin "undefining"
+expect 0 cli undefine Odd.name-2_x
+expect 1 cli show Odd.name-2_x
+hvd_stop
+hvd_start
+assert_equal "partitions" 1 "$(cli -o json list | jq length)"
+
+begin "others may read, and change nothing"
+if ((EUID == 0)) && command -v setpriv >/dev/null; then
+    chmod 755 "$work"
+    chmod 666 "$work/bus"
+    other() {
+        setpriv --reuid=65534 --regid=65534 --clear-groups "$work/hmc-cli" --bus "unix:path=$work/bus" "$@"
+    }
+    cp "$build/hmc-cli/hmc-cli" "$work/"
+    expect 0 other list
+    expect 0 other show web1
+    for command in "undefine web1" "define web9 --qmp /tmp/q --channel /tmp/c" "add-memory web1 1G" "remove-memory web1 1G"; do
+        # shellcheck disable=SC2086  # words
+        expect 1 other -o json $command
+        assert_equal "code of '$command'" denied "$(jq -r .error.code <<<"$out")"
+    done
+    assert_equal "partitions" 1 "$(cli -o json list | jq length)"
+else
+    echo "       (not root: left out)"
+fi
+
+begin "a configuration is read again on SIGHUP, and a bad one is refused whole"
+mkdir -p "$work/etc/partitions.d" "$work/etc/hvd.conf.d"
+printf '[partition]\nqmp = %s\nchannel = %s\nmax = 4G\n' "$work/f.qmp" "$work/f.channel" >"$work/etc/partitions.d/file1.conf"
+kill -HUP "$hvd_pid"
+await "the partition of a file" state_is file1 name file1
+printf '[partition]\nqmp = %s\nchannel = %s\n' "$work/g.qmp" "$work/g.channel" >"$work/etc/partitions.d/file2.conf"
+bad() { # FILE LINE TEXT: written, refused with file and line, taken away
+    printf '%b' "$3" >"$work/etc/$1"
+    : >"$work/hvd.log"
+    kill -HUP "$hvd_pid"
+    await "a complaint about $1:$2" logged "$1:$2: "
+    assert_equal "partitions while $1 is bad" "file1 web1" "$(cli -o json list | jq -r '[.[].name] | join(" ")')"
+    expect 1 "$build/hvd/hvd" --bus "unix:path=$work/bus" --config "$work/etc/hvd.conf" --state-dir "$work/state3"
+    assert_match "what a start with it says" "$1:$2: " "$out$err"
+    rm "$work/etc/$1"
+}
+bad hvd.conf.d/10-a.conf 2 '[hvd]\nbogus = 1\n'
+bad hvd.conf.d/10-a.conf 3 '[hvd]\n\nlog_level = loud\n'
+bad hvd.conf.d/10-a.conf 1 '[other]\n'
+bad hvd.conf.d/10-a.conf 2 '[hvd]\npool_reserve = 5\n'
+bad partitions.d/bad.conf 2 '[partition]\nqmp = relative\nchannel = /tmp/c\n'
+bad partitions.d/bad.conf 1 '[partition]\nqmp = /tmp/q\n'
+bad partitions.d/bad.conf 4 '[partition]\nqmp = /tmp/q\nchannel = /tmp/c\nqmp = /tmp/r\n'
+kill -HUP "$hvd_pid"
+await "the second file's partition" state_is file2 name file2
+rm "$work/etc/partitions.d/file1.conf"
+kill -HUP "$hvd_pid"
+gone() { [[ -z $(partition file1 .name) ]]; }
+await "the end of the first file's partition" gone
+assert_equal "partitions" "file2 web1" "$(cli -o json list | jq -r '[.[].name] | join(" ")')"
+expect 1 cli undefine file2
+assert_match "what is said of a partition of a file" 'file2' "$err"
+
+begin "a configuration that is missing or no file"
+expect 1 "$build/hvd/hvd" --bus "unix:path=$work/bus" --config "$work/etc/none.conf" --state-dir "$work/state3"
+assert_match "what it says" "none.conf" "$out$err"
+expect 1 "$build/hvd/hvd" --bus "unix:path=$work/bus" --config "$work/etc" --state-dir "$work/state3"
+
+begin "signals end it in order"
+hvd_stop INT
+hvd_start
+hvd_stop TERM
+expect 3 cli list
+echo "ok"
