@@ -217,11 +217,11 @@ void job_finish(struct job *j)
         sd_event_source_set_priority(j->finish_source, SD_EVENT_PRIORITY_IMPORTANT);
 }
 
-void job_abort(struct job *j)
+void job_abort(struct job *j, const struct error *why)
 {
         if (job_state_is_end(j->state))
                 return;
-        j->stop = JOB_STOP_CANCEL;
+        job_add_reason(j, NULL, UINT64_MAX, why);
         end(j);
 }
 

@@ -119,7 +119,7 @@ void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
  * the event loop, never from inside this call. */
 void job_finish(struct job *j);
 /* Ends the job here and now, as it is, without its mechanism: its partition is about to go. */
-void job_abort(struct job *j);
+void job_abort(struct job *j, const struct error *why);
 /* Time left until the deadline. */
 uint64_t job_left_usec(const struct job *j);
 

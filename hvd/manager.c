@@ -299,10 +299,8 @@ static void end_jobs_of(struct manager *m, struct partition *p)
 
         error_set(&error, ERROR_CANCELLED, "The partition was undefined");
         p->active = NULL;
-        while ((j = find_live_job(m, p))) {
-                job_add_reason(j, NULL, UINT64_MAX, &error);
-                job_abort(j);
-        }
+        while ((j = find_live_job(m, p)))
+                job_abort(j, &error);
 }
 
 static int submit(struct manager *m, struct partition *p, const struct job_request *request,

@@ -17,6 +17,8 @@
 /* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different.
  */
 #define BLOCK_PAGES_MAX 512U
+/* Changes that a guest can cause at will are looked at so often at most. */
+#define SETTLE_USEC (250 * USEC_PER_MSEC)
 
 struct partition_refresh {
         struct partition *partition;
@@ -224,7 +226,35 @@ void partition_settle(struct partition *p, bool restore)
         manager_partition_changed(p->manager, p);
 }
 
+static int on_settle_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct partition *p = userdata;
+
+        partition_settle(p, false);
+        return 0;
+}
+
+static void settle_soon(struct partition *p)
+{
+        int enabled;
+
+        if (sd_event_source_get_enabled(p->settle_timer, &enabled) >= 0 && enabled != SD_EVENT_OFF)
+                return;
+        sd_event_source_set_time_relative(p->settle_timer, SETTLE_USEC);
+        sd_event_source_set_enabled(p->settle_timer, SD_EVENT_ONESHOT);
+}
+
 /* --- the platform's and the agent's news --- */
+
+/* Those who are told may wait again: the list is taken as it is now. */
+static struct agent_waiter *take_waiter(struct waiter_list *waiters)
+{
+        struct agent_waiter *w = TAILQ_FIRST(waiters);
+
+        if (w)
+                TAILQ_REMOVE(waiters, w, entry);
+        return w;
+}
 
 static void on_platform_up(struct platform *platform, void *userdata)
 {
@@ -244,6 +274,10 @@ static void on_platform_down(struct platform *platform, const struct error *erro
         p->platform_error = *error;
         p->has_snapshot = false;
         platform_snapshot_done(&p->snapshot);
+
+        struct agent_waiter *w;
+        while ((w = take_waiter(&p->agent_waiters)))
+                w->on_gone(w, error);
         manager_partition_changed(p->manager, p);
 }
 
@@ -273,7 +307,7 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
 
 static void on_platform_changed(struct platform *platform, void *userdata)
 {
-        partition_settle(userdata, false);
+        settle_soon(userdata);
 }
 
 static void forget_guest(struct partition *p)
@@ -299,20 +333,17 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         log_info("Partition '%s': %s speaks (%s, blocks of %s, boot %.8s)", p->definition.name, hello->agent,
                 hello->arch, SIZE(hello->block_bytes), hello->boot_id);
 
-        /* Those who wait may wait again: take the list as it is now. */
-        TAILQ_HEAD(, agent_waiter) waiters = TAILQ_HEAD_INITIALIZER(waiters);
-        TAILQ_CONCAT(&waiters, &p->agent_waiters, entry);
         struct agent_waiter *w;
-        while ((w = TAILQ_FIRST(&waiters))) {
-                TAILQ_REMOVE(&waiters, w, entry);
+        struct waiter_list waiters = TAILQ_HEAD_INITIALIZER(waiters);
+        TAILQ_CONCAT(&waiters, &p->agent_waiters, entry);
+        while ((w = take_waiter(&waiters)))
                 w->on_ready(w);
-        }
         partition_settle(p, true);
 }
 
 static void on_agent_event(struct agent *a, enum event_type event, void *userdata)
 {
-        partition_settle(userdata, false);
+        settle_soon(userdata);
 }
 
 /* --- the account --- */
@@ -446,6 +477,7 @@ struct partition *partition_free(struct partition *p)
         if (!p)
                 return NULL;
         partition_refresh_free(p->settling);
+        sd_event_source_disable_unref(p->settle_timer);
         platform_free(p->platform);
         agent_free(p->agent);
         platform_snapshot_done(&p->snapshot);
@@ -480,6 +512,10 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
                 d->qmp_path);
 
         int r = platform_qmp_new(event, d->qmp_path, d->channel_path, &platform_handlers, p, &p->platform);
+        if (r >= 0)
+                r = sd_event_add_time(event, &p->settle_timer, CLOCK_MONOTONIC, 0, 0, on_settle_timer, p);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(p->settle_timer, SD_EVENT_OFF);
         if (r >= 0)
                 r = agent_new(event, d->channel_path, &agent_handlers, p, &p->agent);
         if (r < 0) {

@@ -38,15 +38,17 @@ struct partition {
 
         struct job *active;     /* NULL: idle */
         uint64_t settled_bytes; /* current, when the active job began */
-        TAILQ_HEAD(, agent_waiter) agent_waiters;
+        TAILQ_HEAD(waiter_list, agent_waiter) agent_waiters;
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore;
+        sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
 };
 
-/* Told once when a session with the guest begins, and taken off the list before. */
+/* Told once, and taken off the list before: a session with the guest began, or QEMU is gone and none will. */
 struct agent_waiter {
         TAILQ_ENTRY(agent_waiter) entry;
         void (*on_ready)(struct agent_waiter *w);
+        void (*on_gone)(struct agent_waiter *w, const struct error *error);
 };
 
 int partition_new(struct manager *m, sd_event *event, const struct partition_definition *d,

@@ -3,17 +3,18 @@
 /* The host's end of a guest channel.
  *
  * ABSENT: no socket answers; retried with back-off. WAITING: the socket answers, a hello does not come; after
- * hello_usec the connection is closed for a pause and made again, because guestd takes the edge that it sees then as
- * its cue to say hello (a pause too short would be no edge to it), and because QEMU accepts a second connection that it
- * never serves. READY: the guest's last hello was welcomed. TOO_OLD: it was refused; the connection stays, for an
- * updated guestd's hello. MISBEHAVING: no connection, until shun_usec have passed. One timer serves the state.
+ * hello_usec the connection is closed for a pause and made again, because guestd takes the edge that it sees
+ * then as its cue to say hello (a pause too short would be no edge to it), and because QEMU accepts a second
+ * connection that it never serves. READY: the guest's last hello was welcomed. TOO_OLD: it was refused; the
+ * connection stays, for an updated guestd's hello. MISBEHAVING: no connection, until shun_usec have passed.
+ * One timer serves the state.
  *
- * Invariants: session is set exactly while READY, and calls exist only then; nothing is in the queue before a hello
- * of this connection; a call is in the list exactly until its callback begins. Callbacks run only from the event
- * loop or from agent_set_port_open(), never from inside agent_call().
+ * Invariants: session is set exactly while READY, and calls exist only then; nothing is in the queue before a
+ * hello of this connection; a call is in the list exactly until its callback begins. Callbacks run only from
+ * the event loop or from agent_set_port_open(), never from inside agent_call().
  *
- * The guest is not trusted: one read of at most AGENT_READ_MAX for a wake-up, at a lower priority than timers and
- * the bus; too much garbage, or too many hellos, end the connection. */
+ * The guest is not trusted: one read of at most AGENT_READ_MAX for a wake-up, at a lower priority than timers
+ * and the bus; too much garbage, or too many hellos, end the connection. */
 
 #include "hvd/agent/internal.h"
 
@@ -26,13 +27,13 @@
 #include "common/log.h"
 #include "common/size.h"
 
-#define ABSENT_MIN_USEC    (USEC_PER_SEC / 10)
-#define ABSENT_MAX_USEC    (5 * USEC_PER_SEC)
-#define SILENT_MIN_USEC    (USEC_PER_SEC / 2)
-#define SILENT_MAX_USEC    (30 * USEC_PER_SEC)
-#define TIMER_ACCURACY     (5 * USEC_PER_MSEC)
+#define ABSENT_MIN_USEC (USEC_PER_SEC / 10)
+#define ABSENT_MAX_USEC (5 * USEC_PER_SEC)
+#define SILENT_MIN_USEC (USEC_PER_SEC / 2)
+#define SILENT_MAX_USEC (30 * USEC_PER_SEC)
+#define TIMER_ACCURACY  (5 * USEC_PER_MSEC)
 /* The same as the QMP client's: sources of equal priority take turns, so neither starves the other. */
-#define IO_PRIORITY        (SD_EVENT_PRIORITY_NORMAL + 10)
+#define IO_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10)
 
 static const char *const state_names[AGENT_STATE_MAX] = {
         [AGENT_ABSENT] = "absent",
@@ -67,7 +68,8 @@ void agent_announce(struct agent *a)
 
 /* The connection's end */
 
-static void connection_close(struct agent *a, enum agent_state state, uint64_t retry_usec, const struct error *error)
+static void connection_close(
+        struct agent *a, enum agent_state state, uint64_t retry_usec, const struct error *error)
 {
         enum agent_state old = a->state;
 
@@ -114,7 +116,8 @@ void agent_misbehaved(struct agent *a, const char *why)
         struct error error;
 
         memset(a->hello_times, 0, sizeof(a->hello_times));
-        error_set(&error, ERROR_AGENT_MISBEHAVED, "The guest's agent on %s misbehaved: %s", a->address.sun_path, why);
+        error_set(&error, ERROR_AGENT_MISBEHAVED, "The guest's agent on %s misbehaved: %s",
+                a->address.sun_path, why);
         connection_close(a, AGENT_MISBEHAVING, a->limits.shun_usec, &error);
 }
 
@@ -134,14 +137,14 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 
         if (revents & EPOLLOUT)
                 agent_queue_flush(a);
-        if (!(revents & ~(uint32_t) EPOLLOUT))
+        if (!(revents & ~(uint32_t)EPOLLOUT))
                 return 0;
 
         ssize_t n = line_reader_read(&a->reader, fd, AGENT_READ_MAX);
         if (n == -EAGAIN)
                 return 0;
         if (n <= 0) {
-                agent_lost(a, (int) n);
+                agent_lost(a, (int)n);
                 return 0;
         }
         /* Every line may end the connection. A new one is never made in here, so this buffer is still its. */
@@ -171,7 +174,7 @@ static int connection_open(struct agent *a)
         if (fd < 0)
                 return -errno;
         /* On a unix socket this never waits: it succeeds, or EAGAIN says that the backlog is full. */
-        if (connect(fd, (struct sockaddr *) &a->address, sizeof(a->address)) < 0)
+        if (connect(fd, (struct sockaddr *)&a->address, sizeof(a->address)) < 0)
                 return -errno;
         int r = sd_event_add_io(a->event, &a->io, fd, EPOLLIN, on_io, a);
         if (r < 0)
@@ -192,13 +195,14 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
         if (a->fd >= 0) {
                 a->absent_usec = a->limits.absent_min_usec;
                 error_set(&error, ERROR_AGENT_SILENT, "guestd has not spoken on %s", a->address.sun_path);
-                connection_close(a, AGENT_WAITING, back_off(&a->silent_usec, a->limits.silent_max_usec), &error);
+                connection_close(
+                        a, AGENT_WAITING, back_off(&a->silent_usec, a->limits.silent_max_usec), &error);
                 return 0;
         }
         int r = connection_open(a);
         if (r < 0) {
-                error_set_errno(&a->reason, ERROR_AGENT_ABSENT, r, "The guest channel's socket %s does not answer",
-                        a->address.sun_path);
+                error_set_errno(&a->reason, ERROR_AGENT_ABSENT, r,
+                        "The guest channel's socket %s does not answer", a->address.sun_path);
                 timer_arm(a, back_off(&a->absent_usec, a->limits.absent_max_usec));
         }
         a->state = r < 0 ? AGENT_ABSENT : AGENT_WAITING;
@@ -221,7 +225,8 @@ void agent_set_port_open(struct agent *a, bool open)
         }
         if (a->state != AGENT_READY && a->state != AGENT_TOO_OLD)
                 return;
-        error_set(&error, ERROR_AGENT_RESTARTED, "The guest closed its channel: its agent ended or the guest restarts");
+        error_set(&error, ERROR_AGENT_RESTARTED,
+                "The guest closed its channel: its agent ended or the guest restarts");
         timer_arm(a, a->limits.hello_usec);
         agent_session_end(a, AGENT_WAITING, &error);
         agent_announce(a);
@@ -248,13 +253,13 @@ int agent_new(sd_event *event, const char *socket, const struct agent_handlers *
         a = calloc(1, sizeof(*a));
         if (!a)
                 return -ENOMEM;
-        *a = (struct agent){
+        *a = (struct agent) {
                 .event = sd_event_ref(event),
                 .address.sun_family = AF_UNIX,
                 .handlers = *handlers,
                 .userdata = userdata,
-                .limits = { AGENT_HELLO_USEC, ABSENT_MIN_USEC, ABSENT_MAX_USEC, SILENT_MIN_USEC, SILENT_MAX_USEC,
-                        AGENT_SHUN_USEC },
+                .limits = { AGENT_HELLO_USEC, ABSENT_MIN_USEC, ABSENT_MAX_USEC, SILENT_MIN_USEC,
+                        SILENT_MAX_USEC, AGENT_SHUN_USEC },
                 .hello.type = MESSAGE_TYPE_INVALID,
                 .fd = -1,
         };
@@ -309,7 +314,7 @@ void agent_explain(struct agent *a, struct error *ret_error)
                         a->address.sun_path);
                 break;
         case AGENT_READY:
-                *ret_error = (struct error){ 0 };
+                *ret_error = (struct error) { 0 };
                 break;
         default: /* ABSENT, TOO_OLD, MISBEHAVING each left a sentence */
                 *ret_error = a->reason;

@@ -61,8 +61,8 @@ void agent_misbehaved(struct agent *a, const char *why);
 void agent_garbage(struct agent *a, const char *why);
 
 /* session.c */
-/* Ends the session, if there is one. The state is changed before the callbacks run, so that they cannot make calls
- * that nothing would complete. The caller announces it. */
+/* Ends the session, if there is one. The state is changed before the callbacks run, so that they cannot make
+ * calls that nothing would complete. The caller announces it. */
 void agent_session_end(struct agent *a, enum agent_state state, const struct error *error);
 void agent_handle_line(struct agent *a, const char *line, size_t length);
 /* Writes what the socket takes; the rest at EPOLLOUT. */

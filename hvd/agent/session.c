@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What is said on a connection: hellos and their answers, requests and theirs. A session is a nonce that we draw for
- * each hello; whatever does not carry it belongs to the past and is counted as stale, so that a guest that was reset, or
- * a reply that QEMU's buffers kept, is never taken for an answer. */
+/* What is said on a connection: hellos and their answers, requests and theirs. A session is a nonce that we
+ * draw for each hello; whatever does not carry it belongs to the past and is counted as stale, so that a
+ * guest that was reset, or a reply that QEMU's buffers kept, is never taken for an answer. */
 
 #include "hvd/agent/internal.h"
 
@@ -37,7 +37,8 @@ struct agent_call *agent_call_free(struct agent_call *call)
         return NULL;
 }
 
-static void call_complete(struct agent_call *call, const struct message_reply *reply, const struct error *error)
+static void call_complete(
+        struct agent_call *call, const struct message_reply *reply, const struct error *error)
 {
         struct agent *a = call->agent;
         agent_reply_t on_reply = call->on_reply;
@@ -56,7 +57,8 @@ static int on_call_timeout(sd_event_source *source, uint64_t usec, void *userdat
         struct agent_call *call = userdata;
         struct error error;
 
-        error_set(&error, ERROR_AGENT_SILENT, "The guest did not answer '%s' in time", op_to_string(call->op));
+        error_set(
+                &error, ERROR_AGENT_SILENT, "The guest did not answer '%s' in time", op_to_string(call->op));
         call_complete(call, NULL, &error);
         return 0;
 }
@@ -84,7 +86,7 @@ static int queue_push(struct agent *a, const void *data, size_t length)
                 a->queue_fill = waiting;
         }
         if (waiting + length > a->queue_allocated) {
-                size_t want = MAX(2 * (waiting + length), (size_t) 4096);
+                size_t want = MAX(2 * (waiting + length), (size_t)4096);
                 char *p = realloc(a->queue, want);
                 if (!p)
                         return -ENOMEM;
@@ -102,7 +104,7 @@ void agent_queue_flush(struct agent *a)
                 ssize_t n = send(a->fd, a->queue + a->queue_sent, a->queue_fill - a->queue_sent,
                         MSG_NOSIGNAL | MSG_DONTWAIT);
                 if (n >= 0)
-                        a->queue_sent += (size_t) n;
+                        a->queue_sent += (size_t)n;
                 else if (errno == EAGAIN)
                         break;
                 else if (errno != EINTR) {
@@ -154,7 +156,7 @@ int agent_call(struct agent *a, const struct message_request *request, uint64_t 
         struct agent_call *call = calloc(1, sizeof(*call));
         if (!call)
                 return -ENOMEM;
-        *call = (struct agent_call){
+        *call = (struct agent_call) {
                 .agent = a,
                 .link = a->calls_end,
                 .id = a->last_id + 1,
@@ -220,13 +222,14 @@ static void refuse_hello(struct agent *a, const struct message_hello *hello)
 
         memcpy(m.refuse.nonce, hello->nonce, sizeof(m.refuse.nonce));
         error_set(&m.refuse.error, ERROR_AGENT_TOO_OLD,
-                "The guest's agent speaks versions %u to %u of the protocol, and this host %u to %u; update the "
+                "The guest's agent speaks versions %u to %u of the protocol, and this host %u to %u; update "
+                "the "
                 "older of the two",
-                hello->version_min, hello->version, (unsigned) PROTO_VERSION_MIN, (unsigned) PROTO_VERSION);
+                hello->version_min, hello->version, (unsigned)PROTO_VERSION_MIN, (unsigned)PROTO_VERSION);
         a->reason = m.refuse.error;
         end_replaced_session(a, hello);
         /* The guest says hello again by itself, and needs no reason more than silence if memory is short. */
-        (void) agent_send_answer(a, &m);
+        (void)agent_send_answer(a, &m);
         sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
         a->state = AGENT_TOO_OLD;
         if (old != AGENT_TOO_OLD)
@@ -238,10 +241,10 @@ static int session_begin(struct agent *a, struct message *hello)
         struct message m = { .type = MESSAGE_WELCOME };
         uint64_t random;
 
-        if (getrandom(&random, sizeof(random), 0) != (ssize_t) sizeof(random))
+        if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
                 return -EIO;
         snprintf(m.session, sizeof(m.session), "%016" PRIx64, random);
-        m.welcome.version = MIN(hello->hello.version, (unsigned) PROTO_VERSION);
+        m.welcome.version = MIN(hello->hello.version, (unsigned)PROTO_VERSION);
         memcpy(m.welcome.nonce, hello->hello.nonce, sizeof(m.welcome.nonce));
         int r = agent_send_answer(a, &m);
         if (r < 0)
@@ -249,7 +252,7 @@ static int session_begin(struct agent *a, struct message *hello)
 
         message_done(&a->hello);
         a->hello = *hello;
-        *hello = (struct message){ 0 };
+        *hello = (struct message) { 0 };
         memcpy(a->session, m.session, sizeof(a->session));
         return 0;
 }
@@ -353,4 +356,3 @@ void agent_handle_line(struct agent *a, const char *line, size_t length)
                 a->in_callback--;
         }
 }
-

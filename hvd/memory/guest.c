@@ -88,8 +88,8 @@ static void on_agent_reply(const struct message_reply *reply, const struct error
         struct guest_call *c = userdata;
 
         c->call = NULL;
-        if (error && (error->code == ERROR_AGENT_RESTARTED || error->code == ERROR_AGENT_ABSENT) &&
-                !c->stopped && c->n_retries++ < RETRIES_MAX) {
+        if (error && error->code == ERROR_AGENT_RESTARTED && c->job->partition->platform_up && !c->stopped &&
+                c->n_retries++ < RETRIES_MAX) {
                 c->broken = *error;
                 if (await_session(c) >= 0)
                         return;
@@ -137,6 +137,14 @@ static void on_session(struct agent_waiter *w)
                 complete(c, NULL, &c->broken);
 }
 
+static void on_gone(struct agent_waiter *w, const struct error *error)
+{
+        struct guest_call *c = (struct guest_call *)w;
+
+        c->waiting = false;
+        complete(c, NULL, error);
+}
+
 int guest_call_start(struct job *j, const struct message_request *request, uint64_t deadline_usec,
         guest_reply_t on_reply, guest_progress_t on_progress, void *userdata, struct guest_call **ret,
         struct error *ret_error)
@@ -152,7 +160,7 @@ int guest_call_start(struct job *j, const struct message_request *request, uint6
         if (!c)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         *c = (struct guest_call) {
-                .waiter.on_ready = on_session,
+                .waiter = { .on_ready = on_session, .on_gone = on_gone },
                 .job = j,
                 .request = *request,
                 .deadline_usec = deadline_usec,

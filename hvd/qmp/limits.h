@@ -8,7 +8,7 @@
 struct qmp_client;
 
 struct qmp_limits {
-        uint64_t hello_usec;                    /* QMP_HELLO_USEC */
+        uint64_t hello_usec;                     /* QMP_HELLO_USEC */
         uint64_t retry_min_usec, retry_max_usec; /* back-off between connections */
 };
 

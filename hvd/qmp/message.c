@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The vocabulary of QMP: which of the four kinds of message a line is. Nothing here keeps state, so that the fuzzer
- * sees exactly the code that reads a real QEMU. A message must be of one kind only; keys that we do not know are
- * ignored, as the QMP specification asks of clients. */
+/* The vocabulary of QMP: which of the four kinds of message a line is. Nothing here keeps state, so that the
+ * fuzzer sees exactly the code that reads a real QEMU. A message must be of one kind only; keys that we do
+ * not know are ignored, as the QMP specification asks of clients. */
 
 #include "hvd/qmp/message.h"
 
@@ -13,7 +13,7 @@ void qmp_message_done(struct qmp_message *m)
 {
         if (m->root)
                 json_object_put(m->root);
-        *m = (struct qmp_message){ 0 };
+        *m = (struct qmp_message) { 0 };
 }
 
 static int bad(struct error *ret_error, const char *why)
@@ -45,8 +45,8 @@ static int parse_greeting(struct json_object *root, struct qmp_message *m, struc
 static int parse_return(struct json_object *root, struct qmp_message *m, struct error *ret_error)
 {
         if (!json_object_object_get_ex(root, "return", &m->object) || !m->object) {
-                /* "return": null is a value of QMP's type 'null'. json-c has no object for it; callers are promised
-                 * one, so an empty object stands for it. */
+                /* "return": null is a value of QMP's type 'null'. json-c has no object for it; callers are
+                 * promised one, so an empty object stands for it. */
                 int r = json_add(root, "return", json_object_new_object());
                 if (r < 0)
                         return r;
@@ -119,8 +119,8 @@ int qmp_message_parse(const char *line, size_t length, struct qmp_message *ret_m
         return 0;
 }
 
-int qmp_message_format(const char *command, struct json_object *arguments, uint64_t id, char **ret_line,
-        size_t *ret_length)
+int qmp_message_format(
+        const char *command, struct json_object *arguments, uint64_t id, char **ret_line, size_t *ret_length)
 {
         _cleanup_json_ struct json_object *o = json_object_new_object();
         size_t length;

@@ -20,7 +20,7 @@ enum qmp_message_type {
 
 struct qmp_message {
         enum qmp_message_type type;
-        bool has_id;                /* RETURN, ERROR: QEMU omits it when it could not read the command */
+        bool has_id; /* RETURN, ERROR: QEMU omits it when it could not read the command */
         uint64_t id;
         const char *name;           /* EVENT: its name; ERROR: its class. Borrowed from root, as all below */
         const char *description;    /* ERROR */
@@ -30,13 +30,14 @@ struct qmp_message {
 
 void qmp_message_done(struct qmp_message *m);
 
-/* Classifies one line (without newline; need not be NUL-terminated). A negative errno if it is not QMP: *ret_m is
- * untouched and *ret_error (ERROR_HYPERVISOR_MISBEHAVED) says why. On success the caller calls qmp_message_done(). */
+/* Classifies one line (without newline; need not be NUL-terminated). A negative errno if it is not QMP:
+ * *ret_m is untouched and *ret_error (ERROR_HYPERVISOR_MISBEHAVED) says why. On success the caller calls
+ * qmp_message_done(). */
 int qmp_message_parse(const char *line, size_t length, struct qmp_message *ret_m, struct error *ret_error);
 
 /* One command line with its newline. arguments is borrowed and may be NULL. The caller frees *ret_line. */
-int qmp_message_format(const char *command, struct json_object *arguments, uint64_t id, char **ret_line,
-        size_t *ret_length);
+int qmp_message_format(
+        const char *command, struct json_object *arguments, uint64_t id, char **ret_line, size_t *ret_length);
 
 /* Ids that we choose lie within what a double, and so any JSON reader, can hold. */
 #define QMP_ID_MAX ((1ULL << 53) - 1)

@@ -2,18 +2,18 @@
 
 /* One monitor connection that keeps itself alive.
  *
- * DOWN -> GREETING -> NEGOTIATING -> UP, and from any of them back to DOWN by client_close(), the only place that
- * ends a connection: it resets everything first, then completes the pending calls, then says on_down, so that
- * whatever a callback does finds a consistent client. One timer serves the state: back-off while DOWN, the limit
- * for the handshake until UP.
+ * DOWN -> GREETING -> NEGOTIATING -> UP, and from any of them back to DOWN by client_close(), the only place
+ * that ends a connection: it resets everything first, then completes the pending calls, then says on_down, so
+ * that whatever a callback does finds a consistent client. One timer serves the state: back-off while DOWN,
+ * the limit for the handshake until UP.
  *
- * Invariants: fd >= 0 exactly while state != DOWN; a call is in the list exactly until its callback begins; ids are
- * never used twice, over all connections. Callbacks run only from the event loop, never from inside qmp_call(): a
- * write error there shuts the socket down, and the reader meets its end at the next wake-up.
+ * Invariants: fd >= 0 exactly while state != DOWN; a call is in the list exactly until its callback begins;
+ * ids are never used twice, over all connections. Callbacks run only from the event loop, never from inside
+ * qmp_call(): a write error there shuts the socket down, and the reader meets its end at the next wake-up.
  *
- * QEMU may be made to talk without end by its guest (ACPI_DEVICE_OST is not throttled): after QMP_EVENTS_BURST
- * steps the rest waits for the next iteration, behind a deferred source, and the sources have a lower priority than
- * timers and the bus. */
+ * QEMU may be made to talk without end by its guest (ACPI_DEVICE_OST is not throttled): after
+ * QMP_EVENTS_BURST steps the rest waits for the next iteration, behind a deferred source, and the sources
+ * have a lower priority than timers and the bus. */
 
 #include "hvd/qmp/qmp.h"
 
@@ -198,8 +198,8 @@ static void client_lost(struct qmp_client *c, int r)
         if (r == 0)
                 error_set(&error, ERROR_HYPERVISOR_ABSENT, "QEMU closed its monitor %s", c->address.sun_path);
         else
-                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "The connection to QEMU's monitor %s broke",
-                        c->address.sun_path);
+                error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r,
+                        "The connection to QEMU's monitor %s broke", c->address.sun_path);
         client_close(c, &error);
 }
 
@@ -217,7 +217,7 @@ static int queue_push(struct qmp_client *c, const char *data, size_t length)
                 c->queue_fill = waiting;
         }
         if (waiting + length > c->queue_allocated) {
-                size_t want = MAX(2 * (waiting + length), (size_t) 4096);
+                size_t want = MAX(2 * (waiting + length), (size_t)4096);
                 char *p = realloc(c->queue, want);
                 if (!p)
                         return -ENOMEM;
@@ -235,7 +235,7 @@ static void queue_flush(struct qmp_client *c)
                 ssize_t n = send(c->fd, c->queue + c->queue_sent, c->queue_fill - c->queue_sent,
                         MSG_NOSIGNAL | MSG_DONTWAIT);
                 if (n >= 0)
-                        c->queue_sent += (size_t) n;
+                        c->queue_sent += (size_t)n;
                 else if (errno == EAGAIN)
                         break;
                 else if (errno != EINTR)
@@ -265,7 +265,7 @@ static int call_start(struct qmp_client *c, const char *command, struct json_obj
         struct qmp_call *call = calloc(1, sizeof(*call));
         if (!call)
                 return -ENOMEM;
-        *call = (struct qmp_call){
+        *call = (struct qmp_call) {
                 .client = c,
                 .link = c->calls_end,
                 .id = c->last_id + 1,
@@ -320,7 +320,7 @@ static void on_capabilities(struct json_object *result, const struct error *erro
         }
 
         c->state = QMP_UP;
-        c->down_reason = (struct error){ 0 };
+        c->down_reason = (struct error) { 0 };
         c->counters.n_connects++;
         sd_event_source_set_enabled(c->timer, SD_EVENT_OFF);
         if (c->handlers.on_up)
@@ -340,7 +340,8 @@ static void handle_reply(struct qmp_client *c, const struct qmp_message *m)
         struct error error;
 
         if (!m->has_id) {
-                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's monitor sent a reply without an id%s%s",
+                error_set(&error, ERROR_HYPERVISOR_MISBEHAVED,
+                        "QEMU's monitor sent a reply without an id%s%s",
                         m->type == QMP_MESSAGE_ERROR ? ": " : "",
                         m->type == QMP_MESSAGE_ERROR ? m->description : "");
                 client_misbehaved(c, &error);
@@ -348,7 +349,8 @@ static void handle_reply(struct qmp_client *c, const struct qmp_message *m)
         }
         struct qmp_call *call = call_find(c, m->id);
         if (!call) {
-                /* Timed out or freed; or meant for a connection before this one, which QEMU can let through. */
+                /* Timed out or freed; or meant for a connection before this one, which QEMU can let through.
+                 */
                 c->counters.n_late_replies++;
                 return;
         }
@@ -427,7 +429,7 @@ static void client_process(struct qmp_client *c)
                         return;
                 }
                 if (n <= 0) {
-                        client_lost(c, n < 0 ? (int) n : c->write_error);
+                        client_lost(c, n < 0 ? (int)n : c->write_error);
                         return;
                 }
         }
@@ -441,7 +443,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 
         if (revents & EPOLLOUT)
                 queue_flush(c);
-        if (revents & ~(uint32_t) EPOLLOUT)
+        if (revents & ~(uint32_t)EPOLLOUT)
                 client_process(c);
         return 0;
 }
@@ -461,7 +463,7 @@ static int connection_open(struct qmp_client *c)
         if (fd < 0)
                 return -errno;
         /* On a unix socket this never waits: it succeeds, or EAGAIN says that the backlog is full. */
-        if (connect(fd, (struct sockaddr *) &c->address, sizeof(c->address)) < 0)
+        if (connect(fd, (struct sockaddr *)&c->address, sizeof(c->address)) < 0)
                 return -errno;
         int r = sd_event_add_io(c->event, &c->io, fd, EPOLLIN, on_io, c);
         if (r < 0)
@@ -514,21 +516,22 @@ int qmp_client_new(sd_event *event, const char *socket, const struct qmp_handler
                 return -EINVAL;
         if (length >= sizeof(c->address.sun_path))
                 return -ENAMETOOLONG;
-        /* A QEMU that outlives us may still answer a predecessor's commands: start where it will not have been. */
-        if (getrandom(&random, sizeof(random), 0) != (ssize_t) sizeof(random))
+        /* A QEMU that outlives us may still answer a predecessor's commands: start where it will not have
+         * been. */
+        if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
                 return -EIO;
 
         c = calloc(1, sizeof(*c));
         if (!c)
                 return -ENOMEM;
-        *c = (struct qmp_client){
+        *c = (struct qmp_client) {
                 .event = sd_event_ref(event),
                 .address.sun_family = AF_UNIX,
                 .handlers = *handlers,
                 .userdata = userdata,
                 .limits = { QMP_HELLO_USEC, RETRY_MIN_USEC, RETRY_MAX_USEC },
                 .fd = -1,
-                .last_id = (uint64_t) random << 16,
+                .last_id = (uint64_t)random << 16,
                 .retry_usec = RETRY_MIN_USEC,
         };
         c->calls_end = &c->calls;

@@ -20,13 +20,13 @@ const char *fake_take_word(const char *text, char *word, size_t size)
 {
         size_t n = 0;
 
-        while (isspace((unsigned char) *text))
+        while (isspace((unsigned char)*text))
                 text++;
-        for (; *text && !isspace((unsigned char) *text); text++)
+        for (; *text && !isspace((unsigned char)*text); text++)
                 if (n + 1 < size)
                         word[n++] = *text;
         word[n] = '\0';
-        while (isspace((unsigned char) *text))
+        while (isspace((unsigned char)*text))
                 text++;
         return text;
 }
@@ -90,8 +90,8 @@ void fake_output_bytes(struct fake_output *out, const void *data, size_t length)
 
 void fake_output_json(struct fake_output *out, struct json_object *o)
 {
-        const char *text = fake_must((void *) json_object_to_json_string_ext(o,
-                JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        const char *text = fake_must((void *)json_object_to_json_string_ext(
+                o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 
         fake_output_bytes(out, text, strlen(text));
         fake_output_bytes(out, "\n", 1);
@@ -101,16 +101,19 @@ void fake_output_json(struct fake_output *out, struct json_object *o)
 void fake_output_raw(struct fake_output *out, const char *text)
 {
         for (; *text; text++) {
-                unsigned char c = (unsigned char) *text;
+                unsigned char c = (unsigned char)*text;
                 unsigned hex;
 
                 if (c == '\\' && text[1]) {
                         text++;
                         if (*text == 'x' && sscanf(text + 1, "%2x", &hex) == 1) {
-                                c = (unsigned char) hex;
+                                c = (unsigned char)hex;
                                 text += 2;
                         } else
-                                c = *text == 'n' ? '\n' : *text == 'r' ? '\r' : *text == 't' ? '\t' : (unsigned char) *text;
+                                c = *text == 'n'   ? '\n'
+                                    : *text == 'r' ? '\r'
+                                    : *text == 't' ? '\t'
+                                                   : (unsigned char)*text;
                 }
                 fake_output_bytes(out, &c, 1);
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The guest protocol as a guest speaks it, right or wrong, as a script wants. Messages are made here by hand and not
- * by proto/, which would refuse to make the wrong ones. */
+/* The guest protocol as a guest speaks it, right or wrong, as a script wants. Messages are made here by hand
+ * and not by proto/, which would refuse to make the wrong ones. */
 
 #include "tests/fakes/fake-guest.h"
 
@@ -16,13 +16,15 @@ struct guest {
         char session[PROTO_TOKEN_LENGTH + 1];
 };
 
-static const char hello[] = "{\"type\":\"hello\",\"version\":1,\"version_min\":1,\"nonce\":\"00112233445566ff\","
-                            "\"boot_id\":\"11111111-1111-1111-1111-111111111111\",\"agent\":\"guestd fake\","
-                            "\"arch\":\"x86_64\",\"block_bytes\":134217728,\"capabilities\":[]}";
+static const char hello[] =
+        "{\"type\":\"hello\",\"version\":1,\"version_min\":1,\"nonce\":\"00112233445566ff\","
+        "\"boot_id\":\"11111111-1111-1111-1111-111111111111\",\"agent\":\"guestd fake\","
+        "\"arch\":\"x86_64\",\"block_bytes\":134217728,\"capabilities\":[]}";
 
 /* 1 GiB at boot, all of it online. */
 static const char memory[] =
-        "{\"total_bytes\":1073741824,\"free_bytes\":805306368,\"available_bytes\":838860800,\"swap_total_bytes\":0,"
+        "{\"total_bytes\":1073741824,\"free_bytes\":805306368,\"available_bytes\":838860800,\"swap_total_"
+        "bytes\":0,"
         "\"swap_free_bytes\":0,\"kernel_bytes\":1073741824,\"movable_bytes\":0,\"online_blocks\":8,"
         "\"offline_blocks\":0}";
 

@@ -3,10 +3,10 @@
 
 #include "tests/fakes/fake.h"
 
-/* A scripted guest behind QEMU's chardev: listens on the channel's socket and speaks as guestd would. "expect" and
- * "on" name a request's op, or "welcome" or "refuse"; JSON is compared with the whole message. A welcome's session is
- * remembered and put into everything that is said from then on. Steps besides those of fake.h, where JSON overrides
- * keys of the message:
+/* A scripted guest behind QEMU's chardev: listens on the channel's socket and speaks as guestd would.
+ * "expect" and "on" name a request's op, or "welcome" or "refuse"; JSON is compared with the whole message. A
+ * welcome's session is remembered and put into everything that is said from then on. Steps besides those of
+ * fake.h, where JSON overrides keys of the message:
  *
  *   hello [JSON]                     0xFF and a hello of an x86 guest with blocks of 128 MiB
  *   begin                            accept, hello, expect welcome

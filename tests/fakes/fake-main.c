@@ -35,7 +35,7 @@ struct program {
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
 {
-        ((struct program *) userdata)->stopped = true;
+        ((struct program *)userdata)->stopped = true;
         return 0;
 }
 
@@ -65,9 +65,10 @@ int fake_main(int argc, char **argv, fake_new_t new)
         sigaddset(&signals, SIGTERM);
         sigaddset(&signals, SIGINT);
         sigprocmask(SIG_BLOCK, &signals, NULL);
-        if ((r = sd_event_new(&event)) < 0 || (r = sd_event_add_signal(event, NULL, SIGTERM, on_signal, &p)) < 0 ||
+        if ((r = sd_event_new(&event)) < 0 ||
+                (r = sd_event_add_signal(event, NULL, SIGTERM, on_signal, &p)) < 0 ||
                 (r = sd_event_add_signal(event, NULL, SIGINT, on_signal, &p)) < 0 ||
-                (r = new(event, argv[1], script, &p.fake)) < 0) {
+                (r = new (event, argv[1], script, &p.fake)) < 0) {
                 fprintf(stderr, "%s: cannot listen at %s: %s\n", argv[0], argv[1], strerror(-r));
                 sd_event_unref(event);
                 return 1;

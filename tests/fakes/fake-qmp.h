@@ -3,8 +3,8 @@
 
 #include "tests/fakes/fake.h"
 
-/* A scripted QEMU monitor. "expect" and "on" name a command; its arguments are what JSON is compared with. Steps
- * besides those of fake.h:
+/* A scripted QEMU monitor. "expect" and "on" name a command; its arguments are what JSON is compared with.
+ * Steps besides those of fake.h:
  *
  *   greet                            the greeting
  *   negotiate                        accept, greet, expect qmp_capabilities, reply {}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The engine behind the fakes: a socket, a script, and an inbox between them. Everything advances in pump(), which
- * runs from the event loop only. Out of memory is not handled: this is a test's tool, and aborts. */
+/* The engine behind the fakes: a socket, a script, and an inbox between them. Everything advances in pump(),
+ * which runs from the event loop only. Out of memory is not handled: this is a test's tool, and aborts. */
 
 #include "tests/fakes/dialect.h"
 
@@ -121,7 +121,7 @@ static void flush_output(struct fake *f)
                 }
                 if (k < 0)
                         break;
-                f->sent += (size_t) k;
+                f->sent += (size_t)k;
                 if (f->slow)
                         break;
         }
@@ -161,12 +161,12 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
 
         if (revents & EPOLLOUT)
                 flush_output(f);
-        if (revents & ~(uint32_t) EPOLLOUT) {
+        if (revents & ~(uint32_t)EPOLLOUT) {
                 ssize_t n = read(fd, buffer, sizeof(buffer));
                 if (n > 0) {
                         for (ssize_t i = 0; i < n; i++)
-                                f->n_marks += (unsigned char) buffer[i] == 0xFF;
-                        if (line_reader_feed(&f->reader, buffer, (size_t) n) < 0)
+                                f->n_marks += (unsigned char)buffer[i] == 0xFF;
+                        if (line_reader_feed(&f->reader, buffer, (size_t)n) < 0)
                                 abort();
                         take_lines(f);
                 } else if (n == 0 || errno != EAGAIN) {
@@ -216,7 +216,7 @@ static void remember_request(struct fake *f, const char *label, struct json_obje
                 i++;
         if (i == f->n_requests) {
                 f->requests = fake_must(realloc(f->requests, ++f->n_requests * sizeof(*f->requests)));
-                f->requests[i] = (struct request){ 0 };
+                f->requests[i] = (struct request) { 0 };
                 snprintf(f->requests[i].label, sizeof(f->requests[i].label), "%s", label);
         }
         json_object_put(f->requests[i].message);
@@ -434,9 +434,9 @@ static int pump(sd_event_source *source, void *userdata)
 
 static void append_line(struct fake *f, unsigned line, const char *text, size_t length)
 {
-        while (length > 0 && isspace((unsigned char) *text))
+        while (length > 0 && isspace((unsigned char)*text))
                 text++, length--;
-        while (length > 0 && isspace((unsigned char) text[length - 1]))
+        while (length > 0 && isspace((unsigned char)text[length - 1]))
                 length--;
         if (length == 0 || *text == '#')
                 return;
@@ -448,7 +448,7 @@ static void append_line(struct fake *f, unsigned line, const char *text, size_t 
                         return;
                 }
         f->steps = fake_must(realloc(f->steps, (f->n_steps + 1) * sizeof(*f->steps)));
-        f->steps[f->n_steps++] = (struct step){ line, fake_must(strndup(text, length)) };
+        f->steps[f->n_steps++] = (struct step) { line, fake_must(strndup(text, length)) };
 }
 
 void fake_append(struct fake *f, const char *script)
@@ -469,7 +469,7 @@ static int listen_at(struct fake *f, const char *socket_path)
         strcpy(f->address.sun_path, socket_path);
         unlink(socket_path);
         f->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (f->listen_fd < 0 || bind(f->listen_fd, (struct sockaddr *) &f->address, sizeof(f->address)) < 0 ||
+        if (f->listen_fd < 0 || bind(f->listen_fd, (struct sockaddr *)&f->address, sizeof(f->address)) < 0 ||
                 listen(f->listen_fd, 1) < 0)
                 return -errno;
         return 0;
@@ -480,7 +480,7 @@ int fake_new(sd_event *event, const char *socket_path, const struct fake_dialect
 {
         struct fake *f = fake_must(calloc(1, sizeof(*f)));
 
-        *f = (struct fake){
+        *f = (struct fake) {
                 .dialect = dialect,
                 .state = state,
                 .event = sd_event_ref(event),
@@ -557,7 +557,7 @@ bool fake_finished(struct fake *f)
 bool fake_is_serving(struct fake *f)
 {
         return !fake_failed(f) && f->next < f->n_steps && strcmp(f->steps[f->next].text, "serve") == 0 &&
-                f->n_inbox == 0;
+               f->n_inbox == 0;
 }
 
 const char *fake_complaint(struct fake *f)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # hvd and hmc-cli without any guest: coming and going, the bus, definitions, configuration, callers.
+# shellcheck disable=SC2119,SC2120  # functions have defaults
 set -euo pipefail
 # shellcheck source=tests/integration/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -136,7 +137,7 @@ assert_equal "code" partition-exists "$(jq -r .error.code <<<"$out")"
 expect "1|2" cli define web2 --qmp "$work/web1.qmp" --channel "$work/y"
 expect "1|2" cli define web2 --qmp "$work/x"
 expect "1|2" cli define web2 --qmp "$work/x" --channel "$work/x"
-expect "1|2" cli define web2 --qmp x --channel "$work/y"
+expect 1 call call "$name" "$root" "$name.Manager" AddPartition 'sa{sv}' web2 2 qmp s x channel s "$work/y"
 expect "1|2" cli define web2 --qmp "$work/x" --channel "$work/y" --min 4G --max 2G
 expect "1|2" cli define '' --qmp "$work/x" --channel "$work/y"
 expect "1|2" cli define .web2 --qmp "$work/x" --channel "$work/y"

@@ -3,6 +3,7 @@
 #
 # hvd before a QEMU and a guest that fail in ways that real ones do not on demand. The fakes fail on what they did
 # not expect, so that a script is also a record of what hvd may say.
+# shellcheck disable=SC2119,SC2120  # functions have defaults
 set -euo pipefail
 # shellcheck source=tests/integration/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"

@@ -6,7 +6,7 @@
 #
 # Every process is a child of the test's shell, and ended by its id when the test ends.
 
-# shellcheck disable=SC2034  # some variables are for those who source this
+# shellcheck disable=SC2034,SC2119,SC2120  # some variables are for those who source this; functions have defaults
 
 build=${BUILD:-${BASH_SOURCE[0]%/*}/../../build/dev}
 build=$(cd -- "$build" && pwd -P)
@@ -26,6 +26,7 @@ on_exit() {
     } >&2
     for pid in "${fake_pids[@]}" $hvd_pid $bus_pid; do
         kill -KILL "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
     done
     rm -rf -- "$work"
     exit "$code"
@@ -122,7 +123,7 @@ hvd_start() {
 hvd_stop() {
     local code=0
     kill -"${1:-TERM}" "$hvd_pid"
-    wait "$hvd_pid" || code=$?
+    wait "$hvd_pid" 2>/dev/null || code=$?
     hvd_pid=
     [[ ${1:-TERM} == KILL ]] || assert_equal "exit code of hvd" 0 "$code"
     ! grep -qE 'AddressSanitizer|LeakSanitizer|runtime error:|Assertion .* failed|is not one that a job takes' \

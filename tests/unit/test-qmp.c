@@ -37,18 +37,18 @@ struct record {
         struct qmp_call *other;
 };
 
-#define RUN_UNTIL(fx, condition)                                                                       \
-        do {                                                                                           \
-                if (!FAKE_RUN_UNTIL((fx)->event, condition, LIMIT_USEC))                               \
-                        fail_msg("never: %s; fake: %s", #condition,                                    \
-                                (fx)->fake ? fake_complaint((fx)->fake) ?: "finished" : "none");       \
+#define RUN_UNTIL(fx, condition)                                                                             \
+        do {                                                                                                 \
+                if (!FAKE_RUN_UNTIL((fx)->event, condition, LIMIT_USEC))                                     \
+                        fail_msg("never: %s; fake: %s", #condition,                                          \
+                                (fx)->fake ? fake_complaint((fx)->fake) ?: "finished" : "none");             \
         } while (0)
 
-#define RUN_SCRIPT(fx)                                                                                 \
-        do {                                                                                           \
-                RUN_UNTIL(fx, fake_finished((fx)->fake) || fake_failed((fx)->fake));                   \
-                if (fake_failed((fx)->fake))                                                           \
-                        fail_msg("%s", fake_complaint((fx)->fake));                                    \
+#define RUN_SCRIPT(fx)                                                                                       \
+        do {                                                                                                 \
+                RUN_UNTIL(fx, fake_finished((fx)->fake) || fake_failed((fx)->fake));                         \
+                if (fake_failed((fx)->fake))                                                                 \
+                        fail_msg("%s", fake_complaint((fx)->fake));                                          \
         } while (0)
 
 static void on_up(struct qmp_client *c, void *userdata)
@@ -76,7 +76,8 @@ static void on_event(struct qmp_client *c, const char *name, struct json_object 
 
         fx->n_events++;
         snprintf(fx->event_name, sizeof(fx->event_name), "%s", name);
-        snprintf(fx->event_data, sizeof(fx->event_data), "%s", data ? json_object_to_json_string_ext(data, 0) : "");
+        snprintf(fx->event_data, sizeof(fx->event_data), "%s",
+                data ? json_object_to_json_string_ext(data, 0) : "");
         if (fx->on_event)
                 fx->on_event(fx);
 }
@@ -122,7 +123,8 @@ static int teardown(void **state)
 static void start_client(struct fixture *fx)
 {
         static const struct qmp_handlers handlers = { on_up, on_down, on_event };
-        static const struct qmp_limits limits = { 200 * USEC_PER_MSEC, 5 * USEC_PER_MSEC, 20 * USEC_PER_MSEC };
+        static const struct qmp_limits limits = { 200 * USEC_PER_MSEC, 5 * USEC_PER_MSEC,
+                20 * USEC_PER_MSEC };
 
         assert_int_equal(qmp_client_new(fx->event, fx->socket, &handlers, fx, &fx->client), 0);
         qmp_client_set_limits(fx->client, &limits);
@@ -177,7 +179,8 @@ static void test_absent_then_there(void **state)
         struct record r = { 0 };
 
         start_client(fx);
-        assert_int_equal(qmp_call(fx->client, "stop", json_object_new_object(), LIMIT_USEC, on_reply, &r, NULL),
+        assert_int_equal(
+                qmp_call(fx->client, "stop", json_object_new_object(), LIMIT_USEC, on_reply, &r, NULL),
                 -ENOTCONN);
         RUN_UNTIL(fx, fx->n_down == 1);
         assert_int_equal(fx->down.code, ERROR_HYPERVISOR_ABSENT);
@@ -201,14 +204,14 @@ static void test_refused_then_full(void **state)
         int other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
         strcpy(address.sun_path, fx->socket);
-        assert_int_equal(bind(server, (struct sockaddr *) &address, sizeof(address)), 0);
+        assert_int_equal(bind(server, (struct sockaddr *)&address, sizeof(address)), 0);
         start_client(fx);
         RUN_UNTIL(fx, fx->n_down == 1); /* bound, not listening */
         assert_int_equal(fx->down.code, ERROR_HYPERVISOR_ABSENT);
         assert_non_null(strstr(fx->down.message, "refused"));
 
         assert_int_equal(listen(server, 0), 0);
-        assert_int_equal(connect(other, (struct sockaddr *) &address, sizeof(address)), 0);
+        assert_int_equal(connect(other, (struct sockaddr *)&address, sizeof(address)), 0);
         RUN_UNTIL(fx, fx->n_down == 2); /* the backlog is full */
         assert_int_equal(fx->down.code, ERROR_HYPERVISOR_ABSENT);
         close(server);
@@ -319,8 +322,9 @@ static void test_reply_without_id(void **state)
         struct fixture *fx = *state;
         struct record r = { 0 };
 
-        start_up(fx, "expect stop\nraw {\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON parse error\"}}\\n\n"
-                     "expect-close\n");
+        start_up(fx,
+                "expect stop\nraw {\"error\":{\"class\":\"GenericError\",\"desc\":\"JSON parse error\"}}\\n\n"
+                "expect-close\n");
         call(fx, "stop", &r);
         RUN_UNTIL(fx, r.n == 1);
         assert_int_equal(r.code, ERROR_HYPERVISOR_MISBEHAVED);
@@ -371,7 +375,7 @@ static void test_events(void **state)
 
 static int count_turn(sd_event_source *source, uint64_t usec, void *userdata)
 {
-        ++*(unsigned *) userdata;
+        ++*(unsigned *)userdata;
         sd_event_source_set_time_relative(source, 200);
         return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -427,7 +431,8 @@ static void test_long_line(void **state)
         struct record r = { 0 };
 
         /* 3 MB in one line is long and legal. */
-        start_up(fx, "expect stop\nraw {\"event\":\"A\",\"data\":{\"x\":\"\nrepeat 3000000 raw x\nraw \"}}\\n\nreply {}\n");
+        start_up(fx, "expect stop\nraw {\"event\":\"A\",\"data\":{\"x\":\"\nrepeat 3000000 raw x\nraw "
+                     "\"}}\\n\nreply {}\n");
         call(fx, "stop", &r);
         RUN_UNTIL(fx, r.n == 1);
         assert_int_equal(fx->n_events, 1);
@@ -438,7 +443,8 @@ static void test_closed_in_mid_reply(void **state)
         struct fixture *fx = *state;
         struct record a = { 0 }, b = { 0 };
 
-        start_up(fx, "expect one @a\nexpect two\nhalf reply @a {\"x\":1}\nclose\nnegotiate\nexpect one\nreply {}");
+        start_up(fx,
+                "expect one @a\nexpect two\nhalf reply @a {\"x\":1}\nclose\nnegotiate\nexpect one\nreply {}");
         call(fx, "one", &a);
         call(fx, "two", &b);
         RUN_UNTIL(fx, fx->n_down == 1);
@@ -505,7 +511,7 @@ static void test_callbacks_act(void **state)
         assert_string_equal(a.text, "3");
 
         /* The same while the connection dies: the first of three frees the second. */
-        a = (struct record){ .then = free_other_and_call };
+        a = (struct record) { .then = free_other_and_call };
         fake_append(fx->fake, "expect one\nexpect two\nexpect four\nclose\n");
         call(fx, "one", &a);
         a.other = call(fx, "two", &b);
@@ -520,7 +526,7 @@ static void call_at_once(struct fixture *fx)
 {
         static struct record r;
 
-        r = (struct record){ 0 };
+        r = (struct record) { 0 };
         call(fx, "query-status", &r);
 }
 
@@ -556,7 +562,8 @@ static void test_backpressure(void **state)
 
         memset(big, 'x', sizeof(big) - 1);
         big[sizeof(big) - 1] = '\0';
-        /* QEMU does not read at first: what the socket does not take waits in the queue, and no more than that. */
+        /* QEMU does not read at first: what the socket does not take waits in the queue, and no more than
+         * that. */
         start_up(fx, "expect first\n");
         call(fx, "first", &r);
         RUN_UNTIL(fx, fake_finished(fx->fake));
@@ -607,7 +614,8 @@ static void test_messages(void **state)
                 { "{\"return\":{},\"id\":-1}", QMP_MESSAGE_TYPE_MAX },
                 { "{\"error\":{\"class\":\"A\",\"desc\":\"b\"},\"id\":1}", QMP_MESSAGE_ERROR },
                 { "{\"error\":\"x\",\"id\":1}", QMP_MESSAGE_TYPE_MAX },
-                { "{\"event\":\"STOP\",\"timestamp\":{\"seconds\":1,\"microseconds\":2}}", QMP_MESSAGE_EVENT },
+                { "{\"event\":\"STOP\",\"timestamp\":{\"seconds\":1,\"microseconds\":2}}",
+                        QMP_MESSAGE_EVENT },
                 { "{\"event\":\"STOP\",\"data\":{\"a\":1}}", QMP_MESSAGE_EVENT },
                 { "{\"event\":1}", QMP_MESSAGE_TYPE_MAX },
                 { "{\"event\":\"STOP\",\"return\":1}", QMP_MESSAGE_TYPE_MAX },

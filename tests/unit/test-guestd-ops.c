@@ -1,0 +1,749 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The ops with a kernel of files: real workers, real kills; only the write of a block's state is ours. It does what
+ * the kernel would do to the tree, or what the script for the block says, and logs the order. */
+
+#include "test-guestd-tree.h"
+
+#include <time.h>
+
+#include "common/log.h"
+#include "guestd/ops.h"
+
+#define BLOCK     (128 * MIB)
+#define FIRST     32U
+#define N_BLOCKS  8U
+#define HANG      10000 /* as errnum: the write never returns */
+#define WAIT_USEC (10 * USEC_PER_SEC)
+
+/* In shared memory: the worker is another process. */
+static struct script {
+        struct {
+                int offline_errnum, offline_times; /* for the next so many writes */
+                int online_errnum, online_times;
+        } block[64];
+        _Atomic unsigned n_writes;
+        struct {
+                uint32_t block;
+                char word[16];
+        } writes[256];
+} *script;
+
+struct env {
+        struct tree tree;
+        struct loop loop;
+        struct blocks blocks;
+        struct ops *ops;
+        uint64_t reply_id, failure_id;
+        struct message_reply reply;
+        struct block_range ranges[64];
+        struct block_failure failures[PROTO_FAILURES_MAX];
+        struct error failure;
+        unsigned n_replies, n_failures, n_progress, n_events;
+        uint64_t progress_done;
+};
+
+static int fake_write(int memory_fd, uint32_t block, const char *word)
+{
+        bool offline = strcmp(word, "offline") == 0;
+        int *times = offline ? &script->block[block].offline_times : &script->block[block].online_times;
+        int errnum = offline ? script->block[block].offline_errnum : script->block[block].online_errnum;
+        char path[64];
+        unsigned n = script->n_writes++;
+
+        if (n < ARRAY_SIZE(script->writes)) {
+                script->writes[n].block = block;
+                snprintf(script->writes[n].word, sizeof(script->writes[n].word), "%.15s", word);
+        }
+        if (*times > 0) {
+                --*times;
+                while (errnum == HANG)
+                        pause();
+                return -errnum;
+        }
+        snprintf(path, sizeof(path), "memory%u/state", block);
+        tree_write(memory_fd, path, offline ? "offline\n" : "online\n");
+        snprintf(path, sizeof(path), "memory%u/valid_zones", block);
+        tree_write(memory_fd, path,
+                offline                                  ? "Normal Movable\n"
+                        : strcmp(word, "online_kernel") == 0 ? "Normal\n"
+                                                             : "Movable\n");
+        return 0;
+}
+
+static int on_reply(uint64_t id, const struct message_reply *reply, void *userdata)
+{
+        struct env *e = userdata;
+
+        assert_true(reply->n_ranges <= ARRAY_SIZE(e->ranges));
+        e->n_replies++;
+        e->reply_id = id;
+        e->reply = *reply;
+        if (reply->n_ranges > 0)
+                memcpy(e->ranges, reply->ranges, reply->n_ranges * sizeof(*reply->ranges));
+        if (reply->n_failures > 0)
+                memcpy(e->failures, reply->failures, reply->n_failures * sizeof(*reply->failures));
+        return 0;
+}
+
+static void on_failure(uint64_t id, const struct error *error, void *userdata)
+{
+        struct env *e = userdata;
+
+        e->n_failures++;
+        e->failure_id = id;
+        e->failure = *error;
+}
+
+static void on_progress(uint64_t id, uint64_t done_bytes, uint64_t total_bytes, void *userdata)
+{
+        struct env *e = userdata;
+
+        assert_true(done_bytes > e->progress_done && done_bytes <= total_bytes);
+        e->n_progress++;
+        e->progress_done = done_bytes;
+}
+
+static void on_event(enum event_type event, void *userdata)
+{
+        struct env *e = userdata;
+
+        e->n_events++;
+}
+
+static int setup(void **state)
+{
+        static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
+        struct env *e = calloc(1, sizeof(*e));
+        struct ops_config config = {
+                .grace_usec = 20 * USEC_PER_MSEC,
+                .settle_usec = 20 * USEC_PER_MSEC,
+                .debounce_usec = 5 * USEC_PER_MSEC,
+                .write = fake_write,
+        };
+
+        log_set_max_level(-1);
+        script = mmap(NULL, sizeof(*script), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        assert_true(script != MAP_FAILED);
+        tree_init(&e->tree);
+        tree_block(&e->tree, 0, "online\n", "none\n", 0);
+        for (unsigned i = 0; i < N_BLOCKS; i++)
+                tree_block(&e->tree, FIRST + i, "online\n", i < 2 ? "Normal\n" : "Movable\n", 0);
+        config.proc_fd = e->tree.proc_fd;
+        assert_int_equal(loop_init(&e->loop), 0);
+        assert_int_equal(blocks_open(&e->blocks, e->tree.sys_fd), 0);
+        assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &e->ops), 0);
+        ops_set_session(e->ops, true);
+        *state = e;
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        struct env *e = *state;
+
+        ops_free(e->ops);
+        assert_null(e->loop.timers);
+        blocks_close(&e->blocks);
+        loop_done(&e->loop);
+        tree_done(&e->tree);
+        free(e);
+        munmap(script, sizeof(*script));
+        return 0;
+}
+
+#define RUN_UNTIL(e, condition)                                                       \
+        do {                                                                          \
+                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                   \
+                while (!(condition)) {                                                \
+                        assert_true(now_monotonic_usec() < _until);                   \
+                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);            \
+                }                                                                     \
+        } while (0)
+
+static void run_for(struct env *e, uint64_t msec)
+{
+        uint64_t until = now_monotonic_usec() + msec * USEC_PER_MSEC;
+
+        while (now_monotonic_usec() < until)
+                assert_int_equal(loop_run_once(&e->loop, 1), 0);
+}
+
+static void request(struct env *e, uint64_t id, enum op op, unsigned first, unsigned n, uint64_t deadline_msec,
+        uint64_t attempt_msec)
+{
+        struct mem_range target = { first * BLOCK, n * BLOCK };
+        struct message m = {
+                .type = MESSAGE_REQUEST,
+                .id = id,
+                .request = { .op = op,
+                        .targets = &target,
+                        .n_targets = 1,
+                        .zone = ZONE_MOVABLE,
+                        .deadline_msec = deadline_msec,
+                        .attempt_msec = attempt_msec },
+        };
+
+        ops_request(e->ops, &m);
+}
+
+static void cancel(struct env *e, uint64_t id, uint64_t target_id)
+{
+        struct message m = {
+                .type = MESSAGE_REQUEST, .id = id, .request = { .op = OP_CANCEL, .target_id = target_id }
+        };
+
+        ops_request(e->ops, &m);
+}
+
+static void prepare(struct env *e, uint64_t id, enum zone zone, uint64_t bytes)
+{
+        struct message m = {
+                .type = MESSAGE_REQUEST, .id = id, .request = { .op = OP_PREPARE, .zone = zone, .bytes = bytes }
+        };
+
+        ops_request(e->ops, &m);
+}
+
+static void assert_block(struct env *e, unsigned number, enum block_state state, enum zone zone)
+{
+        assert_int_equal(sysfs_read_state(e->tree.memory_fd, number), state);
+        if (state == BLOCK_ONLINE)
+                assert_int_equal(sysfs_read_zone(e->tree.memory_fd, number), zone);
+        assert_int_equal(blocks_state(&e->blocks, number), state);
+}
+
+/* Everything is as setup() left it. */
+static void assert_untouched(struct env *e)
+{
+        for (unsigned i = 0; i < N_BLOCKS; i++)
+                assert_block(e, FIRST + i, BLOCK_ONLINE, i < 2 ? ZONE_KERNEL : ZONE_MOVABLE);
+}
+
+static void assert_auto_online(struct env *e, const char *value)
+{
+        char text[AUTO_ONLINE_MAX];
+
+        assert_int_equal(blocks_get_auto_online(&e->blocks, text), 0);
+        assert_string_equal(text, value);
+}
+
+static void assert_failure(struct env *e, size_t i, unsigned first, unsigned n, enum error_code code)
+{
+        assert_true(i < e->reply.n_failures);
+        assert_int_equal(e->failures[i].start, first * BLOCK);
+        assert_int_equal(e->failures[i].length, n * BLOCK);
+        assert_int_equal(e->failures[i].error.code, code);
+}
+
+static void test_state_and_blocks(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_GET_STATE, 0, 0, 0, 0);
+        assert_int_equal(e->n_replies, 1);
+        assert_true(e->reply.has_memory);
+        assert_int_equal(e->reply.memory.total_bytes, 8 * GIB);
+        assert_int_equal(e->reply.memory.online_blocks, 9);
+        request(e, 2, OP_GET_BLOCKS, 0, 0, 0, 0);
+        assert_int_equal(e->reply_id, 2);
+        assert_int_equal(e->reply.n_ranges, 3);
+        assert_false(e->reply.has_next);
+}
+
+static void test_prepare(void **state)
+{
+        struct env *e = *state;
+
+        prepare(e, 1, ZONE_MOVABLE, 24 * GIB);
+        assert_int_equal(e->reply_id, 1);
+        assert_auto_online(e, "online_movable");
+        prepare(e, 2, ZONE_MOVABLE, 25 * GIB);
+        assert_int_equal(e->failure_id, 2);
+        assert_int_equal(e->failure.code, ERROR_ZONE_RATIO);
+        assert_non_null(strstr(e->failure.message, "25600 MiB"));
+        assert_auto_online(e, "online_movable");
+        prepare(e, 3, ZONE_KERNEL, 25 * GIB);
+        assert_int_equal(e->reply_id, 3);
+        assert_auto_online(e, "online_kernel");
+        /* What was there before the first of them comes back, once. */
+        request(e, 4, OP_RELEASE, 0, 0, 0, 0);
+        assert_int_equal(e->reply_id, 4);
+        assert_auto_online(e, "offline");
+        tree_write(e->tree.memory_fd, "auto_online_blocks", "online\n");
+        request(e, 5, OP_RELEASE, 0, 0, 0, 0);
+        assert_auto_online(e, "online");
+
+        prepare(e, 6, ZONE_MOVABLE, GIB);
+        assert_auto_online(e, "online_movable");
+        ops_set_session(e->ops, false);
+        assert_auto_online(e, "online");
+}
+
+static void test_offline(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 7, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        assert_true(ops_busy(e->ops));
+        request(e, 8, OP_OFFLINE, FIRST, 1, 5000, 1000);
+        assert_int_equal(e->failure_id, 8);
+        assert_int_equal(e->failure.code, ERROR_BUSY);
+        request(e, 9, OP_GET_STATE, 0, 0, 0, 0);
+        assert_int_equal(e->reply_id, 9);
+
+        RUN_UNTIL(e, e->n_replies == 2);
+        assert_int_equal(e->reply_id, 7);
+        assert_true(e->reply.complete);
+        assert_true(e->reply.has_memory);
+        assert_int_equal(e->reply.n_ranges, 1);
+        assert_int_equal(e->ranges[0].state, BLOCK_OFFLINE);
+        assert_int_equal(e->ranges[0].length, N_BLOCKS * BLOCK);
+        assert_int_equal(script->n_writes, N_BLOCKS);
+        for (unsigned i = 0; i < N_BLOCKS; i++)
+                assert_int_equal(script->writes[i].block, FIRST + N_BLOCKS - 1 - i);
+
+        /* Again: nothing is to be done. */
+        request(e, 10, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        assert_int_equal(e->reply_id, 10);
+        assert_true(e->reply.complete);
+        assert_int_equal(script->n_writes, N_BLOCKS);
+}
+
+static void test_offline_bad_targets(void **state)
+{
+        struct env *e = *state;
+        struct mem_range target = { FIRST * BLOCK, BLOCK / 2 };
+        struct message m = { .type = MESSAGE_REQUEST,
+                .id = 3,
+                .request = { .op = OP_OFFLINE, .targets = &target, .n_targets = 1, .deadline_msec = 100 } };
+
+        ops_request(e->ops, &m);
+        assert_int_equal(e->failure_id, 3);
+        assert_int_equal(e->failure.code, ERROR_INVALID_ARGUMENT);
+
+        /* A block that cannot go, and some that do not exist: said before anything is touched. */
+        request(e, 4, OP_OFFLINE, 0, FIRST + 1, 5000, 1000);
+        assert_int_equal(e->reply_id, 4);
+        assert_false(e->reply.complete);
+        assert_int_equal(e->reply.n_failures, 2);
+        assert_failure(e, 0, 0, 1, ERROR_BLOCK_UNREMOVABLE);
+        assert_failure(e, 1, 1, FIRST - 1, ERROR_BLOCK_MISSING);
+        assert_int_equal(script->n_writes, 0);
+        assert_false(ops_busy(e->ops));
+}
+
+static void test_offline_failures(void **state)
+{
+        static const struct {
+                int errnum, times;
+                enum error_code code; /* NONE: it works in the end */
+        } cases[] = {
+                { EBUSY, 1, ERROR_NONE },
+                { EBUSY, 100, ERROR_BLOCK_BUSY },
+                { ENOMEM, 1, ERROR_NO_HEADROOM },
+                { EPERM, 1, ERROR_BLOCK_UNREMOVABLE },
+                { EINVAL, 1, ERROR_BLOCK_FAILED },
+                { EIO, 1, ERROR_BLOCK_FAILED },
+                { ENODEV, 1, ERROR_BLOCK_MISSING },
+        };
+        struct env *e = *state;
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                memset(script, 0, sizeof(*script));
+                script->block[FIRST + 3].offline_errnum = cases[i].errnum;
+                script->block[FIRST + 3].offline_times = cases[i].times;
+                request(e, i + 1, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+                RUN_UNTIL(e, e->n_replies == i + 1);
+                if (cases[i].code == ERROR_NONE) {
+                        assert_true(e->reply.complete);
+                        request(e, 100, OP_ONLINE, FIRST + 2, N_BLOCKS - 2, 1000, 0);
+                        RUN_UNTIL(e, e->reply_id == 100);
+                        for (unsigned b = FIRST; b < FIRST + 2; b++) {
+                                tree_block(&e->tree, b, "online\n", "Normal\n", 0);
+                                ops_on_block(e->ops, b, BLOCK_ONLINE);
+                        }
+                        e->n_replies = (unsigned) i + 1;
+                        continue;
+                }
+                assert_false(e->reply.complete);
+                assert_int_equal(e->reply.n_failures, 1);
+                assert_failure(e, 0, FIRST + 3, 1, cases[i].code);
+                assert_untouched(e);
+                /* It stopped there, and only what had gone was put back. */
+                for (unsigned w = 0; w < script->n_writes; w++)
+                        assert_true(script->writes[w].block >= FIRST + 3);
+        }
+        assert_int_equal(e->reply.n_ranges, 2);
+        assert_int_equal(e->ranges[1].zone, ZONE_MOVABLE);
+}
+
+static void test_former_zones(void **state)
+{
+        struct env *e = *state;
+
+        script->block[FIRST].offline_errnum = EIO;
+        script->block[FIRST].offline_times = 1;
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_false(e->reply.complete);
+        assert_untouched(e);
+}
+
+static void test_headroom(void **state)
+{
+        struct env *e = *state;
+
+        tree_meminfo(&e->tree, 2000 * MIB, 228 * MIB); /* 5 % of 2000 MiB and a block: 228 MiB */
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_failure(e, 0, FIRST + N_BLOCKS - 1, 1, ERROR_NO_HEADROOM);
+        assert_non_null(strstr(e->failures[0].error.message, "228 MiB are available"));
+        assert_non_null(strstr(e->failures[0].error.message, "100 MiB must remain"));
+        assert_int_equal(script->n_writes, 0);
+        assert_untouched(e);
+
+        tree_meminfo(&e->tree, 2000 * MIB, 229 * MIB);
+        request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 2);
+        assert_true(e->reply.complete);
+}
+
+static void test_attempt_limit(void **state)
+{
+        struct env *e = *state;
+        uint64_t began = now_monotonic_usec();
+
+        script->block[FIRST + 4].offline_errnum = HANG;
+        script->block[FIRST + 4].offline_times = 1;
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 60000, 50);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(now_monotonic_usec() - began >= 50 * USEC_PER_MSEC);
+        assert_false(e->reply.complete);
+        assert_failure(e, 0, FIRST + 4, 1, ERROR_DEADLINE);
+        assert_non_null(strstr(e->failures[0].error.message, "into its attempt"));
+        assert_untouched(e);
+}
+
+static void test_deadline(void **state)
+{
+        struct env *e = *state;
+        uint64_t began = now_monotonic_usec();
+
+        script->block[FIRST + 4].offline_errnum = HANG;
+        script->block[FIRST + 4].offline_times = 1;
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 400, 60000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        /* A quarter is kept for putting back. */
+        assert_true(now_monotonic_usec() - began >= 200 * USEC_PER_MSEC);
+        assert_failure(e, 0, FIRST + 4, 1, ERROR_DEADLINE);
+        assert_untouched(e);
+        /* Three blocks went before it: that much was told, if 100 ms had passed. */
+        assert_true(e->n_progress <= 3);
+}
+
+static void test_cancel(void **state)
+{
+        struct env *e = *state;
+
+        cancel(e, 1, 99);
+        assert_int_equal(e->reply_id, 1);
+        script->block[FIRST].offline_errnum = HANG;
+        script->block[FIRST].offline_times = 1;
+        request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 60000, 60000);
+        RUN_UNTIL(e, script->n_writes == N_BLOCKS);
+        cancel(e, 3, 2);
+        assert_int_equal(e->reply_id, 3);
+        assert_int_equal(e->reply.op, OP_CANCEL);
+        cancel(e, 4, 2);
+        RUN_UNTIL(e, e->reply_id == 2);
+        assert_false(e->reply.complete);
+        assert_failure(e, 0, FIRST, 1, ERROR_CANCELLED);
+        assert_untouched(e);
+        assert_int_equal(e->n_replies, 4);
+}
+
+static void test_session_loss(void **state)
+{
+        struct env *e = *state;
+
+        script->block[FIRST].offline_errnum = HANG;
+        script->block[FIRST].offline_times = 1;
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 60000, 60000);
+        RUN_UNTIL(e, script->n_writes == N_BLOCKS);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        request(e, 1, OP_OFFLINE, FIRST, 1, 1000, 1000);
+        assert_int_equal(e->failure.code, ERROR_BUSY);
+        RUN_UNTIL(e, !ops_busy(e->ops));
+        assert_untouched(e);
+        assert_int_equal(e->n_replies, 0);
+}
+
+static void test_put_back_retries(void **state)
+{
+        struct env *e = *state;
+
+        script->block[FIRST + 3].offline_errnum = EIO;
+        script->block[FIRST + 3].offline_times = 1;
+        script->block[FIRST + 5].online_errnum = ENOMEM;
+        script->block[FIRST + 5].online_times = 2;
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_int_equal(e->reply.n_failures, 1);
+        assert_untouched(e);
+
+        /* And when it never works: said. */
+        script->block[FIRST + 3].offline_times = 1;
+        script->block[FIRST + 5].online_times = 100;
+        request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 2);
+        assert_int_equal(e->reply.n_failures, 3);
+        assert_failure(e, 1, FIRST + 5, 1, ERROR_NO_HEADROOM);
+        assert_failure(e, 2, FIRST + 5, 1, ERROR_BLOCK_FAILED);
+        assert_non_null(strstr(e->failures[2].error.message, "is left offline"));
+        assert_int_equal(e->reply.n_ranges, 4);
+}
+
+static void test_put_back_hangs(void **state)
+{
+        struct env *e = *state;
+        uint64_t began = now_monotonic_usec();
+
+        script->block[FIRST + 3].offline_errnum = EIO;
+        script->block[FIRST + 3].offline_times = 1;
+        script->block[FIRST + 5].online_errnum = HANG;
+        script->block[FIRST + 5].online_times = 1;
+        request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 200, 100);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(now_monotonic_usec() - began < USEC_PER_SEC);
+        assert_false(e->reply.complete);
+        assert_true(ops_busy(e->ops));
+        request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 200, 100);
+        assert_int_equal(e->failure.code, ERROR_BUSY);
+}
+
+static void test_grace(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_OFFLINE, FIRST, 4, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(e->reply.complete);
+        /* A new session takes them over. */
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        run_for(e, 60);
+        assert_block(e, FIRST, BLOCK_OFFLINE, ZONE_UNKNOWN);
+        /* One is removed, one is put online by somebody else. */
+        tree_remove_block(&e->tree, FIRST + 3);
+        ops_on_block(e->ops, FIRST + 3, BLOCK_ABSENT);
+        tree_block(&e->tree, FIRST + 2, "online\n", "Normal\n", 0);
+        ops_on_block(e->ops, FIRST + 2, BLOCK_ONLINE);
+        ops_set_session(e->ops, false);
+        assert_block(e, FIRST, BLOCK_OFFLINE, ZONE_UNKNOWN);
+        script->n_writes = 0;
+        RUN_UNTIL(e, !ops_busy(e->ops) && script->n_writes == 2);
+        assert_block(e, FIRST, BLOCK_ONLINE, ZONE_KERNEL);
+        assert_block(e, FIRST + 1, BLOCK_ONLINE, ZONE_KERNEL);
+        assert_int_equal(e->n_replies, 1);
+        script->n_writes = 0;
+        run_for(e, 60);
+        assert_int_equal(script->n_writes, 0);
+}
+
+static void appear(struct env *e, unsigned number, const char *state, const char *zones)
+{
+        tree_block(&e->tree, number, state, zones, 0);
+        ops_on_block(e->ops, number, BLOCK_OFFLINE);
+}
+
+static void test_online_by_kernel(void **state)
+{
+        struct env *e = *state;
+
+        prepare(e, 1, ZONE_MOVABLE, 2 * BLOCK);
+        request(e, 2, OP_ONLINE, 50, 2, 5000, 0);
+        assert_true(ops_busy(e->ops));
+        appear(e, 50, "online\n", "Movable\n");
+        appear(e, 51, "online\n", "Movable\n");
+        ops_on_block(e->ops, 50, BLOCK_ONLINE);
+        assert_int_equal(e->n_replies, 1);
+        /* The answer comes with the last event, and nothing was written. */
+        ops_on_block(e->ops, 51, BLOCK_ONLINE);
+        assert_int_equal(e->reply_id, 2);
+        assert_true(e->reply.complete);
+        assert_int_equal(e->reply.n_ranges, 1);
+        assert_int_equal(e->ranges[0].zone, ZONE_MOVABLE);
+        assert_int_equal(script->n_writes, 0);
+        run_for(e, 20);
+        assert_int_equal(e->n_events, 0);
+}
+
+static void test_online_by_worker(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_ONLINE, 50, 3, 5000, 0);
+        appear(e, 50, "offline\n", "Normal Movable\n");
+        appear(e, 51, "offline\n", "Normal Movable\n");
+        RUN_UNTIL(e, script->n_writes == 2);
+        appear(e, 52, "offline\n", "Normal Movable\n");
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(e->reply.complete);
+        for (unsigned i = 50; i < 53; i++)
+                assert_block(e, i, BLOCK_ONLINE, ZONE_MOVABLE);
+        assert_string_equal(script->writes[0].word, "online_movable");
+}
+
+static void test_online_raced(void **state)
+{
+        struct env *e = *state;
+
+        /* Somebody was faster: EINVAL, and it is online. */
+        tree_block(&e->tree, 50, "online\n", "Movable\n", 0);
+        script->block[50].online_errnum = EINVAL;
+        script->block[50].online_times = 100;
+        ops_on_block(e->ops, 50, BLOCK_OFFLINE);
+        request(e, 1, OP_ONLINE, 50, 1, 5000, 0);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(e->reply.complete);
+}
+
+static void test_online_failures(void **state)
+{
+        struct env *e = *state;
+
+        /* In another zone. */
+        request(e, 1, OP_ONLINE, FIRST, N_BLOCKS, 1000, 0);
+        assert_int_equal(e->reply_id, 1);
+        assert_false(e->reply.complete);
+        assert_failure(e, 0, FIRST, 2, ERROR_ZONE_MISMATCH);
+        /* Never there. */
+        request(e, 2, OP_ONLINE, 50, 2, 30, 0);
+        RUN_UNTIL(e, e->reply_id == 2);
+        assert_failure(e, 0, 50, 2, ERROR_BLOCK_MISSING);
+        /* The kernel will not. */
+        appear(e, 50, "offline\n", "Normal Movable\n");
+        appear(e, 51, "offline\n", "Normal Movable\n");
+        script->block[51].online_errnum = ENOMEM;
+        script->block[51].online_times = 100;
+        request(e, 3, OP_ONLINE, 50, 2, 5000, 0);
+        RUN_UNTIL(e, e->reply_id == 3);
+        assert_false(e->reply.complete);
+        assert_int_equal(e->reply.n_failures, 1);
+        assert_failure(e, 0, 51, 1, ERROR_NO_HEADROOM);
+        assert_int_equal(e->reply.n_ranges, 2);
+        /* It hangs. */
+        script->block[51].online_errnum = HANG;
+        request(e, 4, OP_ONLINE, 50, 2, 100, 0);
+        RUN_UNTIL(e, e->reply_id == 4);
+        assert_failure(e, 0, 51, 1, ERROR_DEADLINE);
+        /* It is cancelled. */
+        request(e, 5, OP_ONLINE, 50, 3, 60000, 0);
+        run_for(e, 20);
+        cancel(e, 6, 5);
+        RUN_UNTIL(e, e->reply_id == 5);
+        assert_failure(e, 0, 51, 2, ERROR_CANCELLED);
+        assert_false(ops_busy(e->ops));
+        /* Its session ends. */
+        request(e, 7, OP_ONLINE, 50, 3, 60000, 0);
+        ops_set_session(e->ops, false);
+        assert_false(ops_busy(e->ops));
+}
+
+static void test_await_removed(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_AWAIT_REMOVED, 60, 2, 1000, 0);
+        assert_int_equal(e->reply_id, 1);
+        assert_true(e->reply.complete);
+        request(e, 2, OP_AWAIT_REMOVED, FIRST, 2, 5000, 0);
+        ops_on_block(e->ops, FIRST, BLOCK_OFFLINE);
+        ops_on_block(e->ops, FIRST + 1, BLOCK_OFFLINE);
+        tree_remove_block(&e->tree, FIRST);
+        tree_remove_block(&e->tree, FIRST + 1);
+        ops_on_block(e->ops, FIRST, BLOCK_ABSENT);
+        assert_int_equal(e->n_replies, 1);
+        ops_on_block(e->ops, FIRST + 1, BLOCK_ABSENT);
+        assert_int_equal(e->reply_id, 2);
+        assert_true(e->reply.complete);
+        assert_int_equal(e->ranges[0].state, BLOCK_ABSENT);
+
+        request(e, 3, OP_AWAIT_REMOVED, FIRST + 2, 2, 20, 0);
+        RUN_UNTIL(e, e->reply_id == 3);
+        assert_failure(e, 0, FIRST + 2, 2, ERROR_DEADLINE);
+        /* The events are lost. */
+        request(e, 4, OP_AWAIT_REMOVED, FIRST + 2, 1, 5000, 0);
+        tree_remove_block(&e->tree, FIRST + 2);
+        ops_on_overflow(e->ops);
+        assert_int_equal(e->reply_id, 4);
+        assert_true(e->reply.complete);
+        /* Even without a word of their loss, the deadline looks. */
+        request(e, 5, OP_AWAIT_REMOVED, FIRST + 3, 1, 20, 0);
+        tree_remove_block(&e->tree, FIRST + 3);
+        RUN_UNTIL(e, e->reply_id == 5);
+        assert_true(e->reply.complete);
+}
+
+static void test_events(void **state)
+{
+        struct env *e = *state;
+
+        for (unsigned i = 0; i < 3; i++)
+                appear(e, 50 + i, "offline\n", "Movable\n");
+        RUN_UNTIL(e, e->n_events == 1);
+        run_for(e, 20);
+        assert_int_equal(e->n_events, 1);
+        /* No news: none. */
+        ops_on_block(e->ops, 50, BLOCK_OFFLINE);
+        run_for(e, 20);
+        assert_int_equal(e->n_events, 1);
+        ops_set_session(e->ops, false);
+        ops_on_block(e->ops, 51, BLOCK_ONLINE);
+        run_for(e, 20);
+        assert_int_equal(e->n_events, 1);
+}
+
+static void test_real_write(void **state)
+{
+        struct env *e = *state;
+        char text[32];
+
+        assert_int_equal(block_write_state(e->tree.memory_fd, FIRST, "offline"), 0);
+        tree_read(e->tree.memory_fd, "memory32/state", text, sizeof(text));
+        assert_int_equal(strncmp(text, "offline", 7), 0);
+        assert_int_equal(block_write_state(e->tree.memory_fd, 77, "offline"), -ENOENT);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(test_state_and_blocks),
+                TEST(test_prepare),
+                TEST(test_offline),
+                TEST(test_offline_bad_targets),
+                TEST(test_offline_failures),
+                TEST(test_former_zones),
+                TEST(test_headroom),
+                TEST(test_attempt_limit),
+                TEST(test_deadline),
+                TEST(test_cancel),
+                TEST(test_session_loss),
+                TEST(test_put_back_retries),
+                TEST(test_put_back_hangs),
+                TEST(test_grace),
+                TEST(test_online_by_kernel),
+                TEST(test_online_by_worker),
+                TEST(test_online_raced),
+                TEST(test_online_failures),
+                TEST(test_await_removed),
+                TEST(test_events),
+                TEST(test_real_write),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
