@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Owns the inventory: a sorted vector of 8 bytes a block, since block numbers are sparse (memory may sit at high
- * addresses) and a guest of 16 TiB still fits into 1 MiB.
+/* Owns the inventory: a sorted vector of 8 bytes a block, since block numbers are sparse (memory may sit at
+ * high addresses) and a guest of 16 TiB still fits into 1 MiB.
  *
- * States are kept by uevents alone: each transition of the kernel sends one, and they end in the truth even when
- * older ones are read late. Zones and nodes cost a file or a directory each, so they are looked up only when
- * somebody asks, and forgotten when the block's state changes. */
+ * States are kept by uevents alone: each transition of the kernel sends one, and they end in the truth even
+ * when older ones are read late. Zones and nodes cost a file or a directory each, so they are looked up only
+ * when somebody asks, and forgotten when the block's state changes. */
 
 #include "guestd/blocks.h"
 
@@ -25,18 +25,16 @@ static void closedirp(DIR **d)
                 closedir(*d);
 }
 
-/* opendir() below dir_fd. */
-static int opendir_at(int dir_fd, const char *path, DIR **ret)
+/* opendir() below dir_fd: NULL and errno. */
+static DIR *opendir_at(int dir_fd, const char *path)
 {
-        _cleanup_close_ int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
-                return -errno;
+                return NULL;
         DIR *d = fdopendir(fd);
         if (!d)
-                return -errno;
-        steal_fd(&fd);
-        *ret = d;
-        return 0;
+                close_fd(fd);
+        return d;
 }
 
 /* Where `number` is, or would go. */
@@ -74,7 +72,7 @@ static int insert(struct blocks *b, uint32_t number, enum block_state state)
                 b->allocated = want;
         }
         memmove(b->v + i + 1, b->v + i, (b->n - i) * sizeof(*b->v));
-        b->v[i] = (struct block){ .number = number, .node = -1, .state = (uint8_t) state, .zone = ZONE_MAX };
+        b->v[i] = (struct block) { .number = number, .node = -1, .state = (uint8_t)state, .zone = ZONE_MAX };
         b->n++;
         return 0;
 }
@@ -82,18 +80,18 @@ static int insert(struct blocks *b, uint32_t number, enum block_state state)
 enum block_state blocks_note(struct blocks *b, uint32_t number, enum block_state state)
 {
         struct block *k = blocks_find(b, number);
-        enum block_state before = k ? (enum block_state) k->state : BLOCK_ABSENT;
+        enum block_state before = k ? (enum block_state)k->state : BLOCK_ABSENT;
 
         if (state == before)
                 return before;
         if (state == BLOCK_ABSENT) {
-                size_t i = (size_t) (k - b->v);
+                size_t i = (size_t)(k - b->v);
                 memmove(b->v + i, b->v + i + 1, (b->n - i - 1) * sizeof(*b->v));
                 b->n--;
         } else if (!k)
-                (void) insert(b, number, state); /* out of memory: found again by the next scan or refresh */
+                (void)insert(b, number, state); /* out of memory: found again by the next scan or refresh */
         else {
-                k->state = (uint8_t) state;
+                k->state = (uint8_t)state;
                 k->zone = ZONE_MAX;
         }
         return before;
@@ -103,7 +101,7 @@ enum block_state blocks_state(struct blocks *b, uint32_t number)
 {
         struct block *k = blocks_find(b, number);
 
-        return k ? (enum block_state) k->state : BLOCK_ABSENT;
+        return k ? (enum block_state)k->state : BLOCK_ABSENT;
 }
 
 void blocks_count(struct blocks *b, uint64_t *ret_online, uint64_t *ret_offline)
@@ -131,8 +129,8 @@ enum zone blocks_zone(struct blocks *b, uint32_t number)
         if (!k || k->state == BLOCK_OFFLINE)
                 return ZONE_UNKNOWN;
         if (k->zone == ZONE_MAX)
-                k->zone = (uint8_t) sysfs_read_zone(b->memory_fd, number);
-        return (enum zone) k->zone;
+                k->zone = (uint8_t)sysfs_read_zone(b->memory_fd, number);
+        return (enum zone)k->zone;
 }
 
 static int node_from_name(const char *name)
@@ -142,12 +140,11 @@ static int node_from_name(const char *name)
 
         if (sscanf(name, "node%5u%c", &v, &rest) != 1 || v > INT16_MAX)
                 return -1;
-        return (int) v;
+        return (int)v;
 }
 
 static int look_up_node(struct blocks *b, uint32_t number, int hint)
 {
-        _cleanup_(closedirp) DIR *d = NULL;
         char path[64];
 
         /* The neighbour's node is a good guess, and a look-up is cheaper than reading the directory. */
@@ -156,7 +153,8 @@ static int look_up_node(struct blocks *b, uint32_t number, int hint)
                 return hint;
 
         snprintf(path, sizeof(path), "memory%u", number);
-        if (opendir_at(b->memory_fd, path, &d) < 0)
+        _cleanup_(closedirp) DIR *d = opendir_at(b->memory_fd, path);
+        if (!d)
                 return 0;
         for (struct dirent *e; (e = readdir(d));) {
                 int node = node_from_name(e->d_name);
@@ -174,19 +172,18 @@ unsigned blocks_node(struct blocks *b, uint32_t number)
                 return 0;
         if (k->node < 0) {
                 int hint = k > b->v && k[-1].node >= 0 ? k[-1].node : 0;
-                k->node = (int16_t) look_up_node(b, number, hint);
+                k->node = (int16_t)look_up_node(b, number, hint);
         }
-        return (unsigned) k->node;
+        return (unsigned)k->node;
 }
 
 int blocks_scan(struct blocks *b)
 {
-        _cleanup_(closedirp) DIR *d = NULL;
+        _cleanup_(closedirp) DIR *d = opendir_at(b->memory_fd, ".");
         uint32_t number;
 
-        int r = opendir_at(b->memory_fd, ".", &d);
-        if (r < 0)
-                return r;
+        if (!d)
+                return -errno;
         b->n = 0;
         for (struct dirent *e; (e = readdir(d));) {
                 if (block_number_from_name(e->d_name, &number) < 0)
@@ -194,7 +191,7 @@ int blocks_scan(struct blocks *b)
                 enum block_state state = sysfs_read_state(b->memory_fd, number);
                 if (state == BLOCK_ABSENT || blocks_find(b, number))
                         continue;
-                r = insert(b, number, state);
+                int r = insert(b, number, state);
                 if (r < 0)
                         return r;
         }
@@ -206,7 +203,7 @@ int blocks_open(struct blocks *b, int sys_fd)
         _cleanup_close_ int fd = -1;
         char word[32], *end;
 
-        *b = (struct blocks){ .memory_fd = -1 };
+        *b = (struct blocks) { .memory_fd = -1 };
         fd = openat(sys_fd, "devices/system/memory", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
@@ -263,16 +260,16 @@ static int runs_add(struct runs *runs, struct blocks *b, uint32_t number)
                 runs->v = v;
                 runs->allocated = want;
         }
-        runs->v[runs->n++] = (struct block_range){ start, b->block_bytes, state, zone, node };
+        runs->v[runs->n++] = (struct block_range) { start, b->block_bytes, state, zone, node };
         return 0;
 }
 
-int blocks_ranges(struct blocks *b, uint64_t from_address, size_t max, struct block_range **ret, size_t *ret_n,
-        uint64_t *ret_next)
+int blocks_ranges(struct blocks *b, uint64_t from_address, size_t max, struct block_range **ret,
+        size_t *ret_n, uint64_t *ret_next)
 {
         struct runs runs = { .max = max };
         uint64_t from = (from_address + b->block_bytes - 1) / b->block_bytes, next = 0;
-        size_t i = from > UINT32_MAX ? b->n : position(b, (uint32_t) from);
+        size_t i = from > UINT32_MAX ? b->n : position(b, (uint32_t)from);
 
         for (; i < b->n; i++) {
                 int r = runs_add(&runs, b, b->v[i].number);
@@ -309,8 +306,8 @@ int blocks_ranges_of(struct blocks *b, const struct mem_range *targets, size_t n
         return 0;
 }
 
-int blocks_check_targets(const struct blocks *b, const struct mem_range *targets, size_t n_targets,
-        struct error *ret_error)
+int blocks_check_targets(
+        const struct blocks *b, const struct mem_range *targets, size_t n_targets, struct error *ret_error)
 {
         uint64_t n = 0;
 

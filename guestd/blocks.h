@@ -7,8 +7,8 @@
 
 #include "proto/message.h"
 
-/* The kernel's memory blocks (/sys/devices/system/memory/memoryN): what there is and in which state. Block N is
- * the memory at N * block_bytes. */
+/* The kernel's memory blocks (/sys/devices/system/memory/memoryN): what there is and in which state. Block N
+ * is the memory at N * block_bytes. */
 struct block {
         uint32_t number;
         int16_t node;  /* -1: not looked up yet */
@@ -25,7 +25,8 @@ struct blocks {
 
 #define BLOCKS_TARGET_MAX (1U << 20) /* blocks in one request's targets */
 
-/* Opens <sys_fd>/devices/system/memory and takes the first inventory. -ENOENT: a kernel without memory hotplug. */
+/* Opens <sys_fd>/devices/system/memory and takes the first inventory. -ENOENT: a kernel without memory
+ * hotplug. */
 int blocks_open(struct blocks *b, int sys_fd);
 void blocks_close(struct blocks *b);
 
@@ -48,25 +49,27 @@ unsigned blocks_node(struct blocks *b, uint32_t number);
 
 /* The inventory from block `from_address` on, as runs of blocks alike. At most max ranges; if more follow,
  * *ret_next is the address to go on from, else 0. The caller frees *ret (NULL when empty). */
-int blocks_ranges(struct blocks *b, uint64_t from_address, size_t max, struct block_range **ret, size_t *ret_n,
-        uint64_t *ret_next);
+int blocks_ranges(struct blocks *b, uint64_t from_address, size_t max, struct block_range **ret,
+        size_t *ret_n, uint64_t *ret_next);
 /* The same for a request's targets, absent blocks included; what does not fit into max is left out. */
 int blocks_ranges_of(struct blocks *b, const struct mem_range *targets, size_t n_targets, size_t max,
         struct block_range **ret, size_t *ret_n);
 
 /* Targets are sorted and disjoint (the codec's promise). 0, or an error for a peer: not whole blocks, or too
  * many. */
-int blocks_check_targets(const struct blocks *b, const struct mem_range *targets, size_t n_targets,
-        struct error *ret_error);
+int blocks_check_targets(
+        const struct blocks *b, const struct mem_range *targets, size_t n_targets, struct error *ret_error);
 uint64_t targets_bytes(const struct mem_range *targets, size_t n_targets);
 bool targets_contain(const struct mem_range *targets, size_t n_targets, uint64_t address);
 
 /* For each block number of the targets, ascending; targets must have passed blocks_check_targets(). */
-#define TARGETS_FOREACH(b, targets, n_targets, number)                                             \
-        for (size_t _t = 0; _t < (n_targets); _t++)                                                \
-                for (uint32_t number = (uint32_t) ((targets)[_t].start / (b)->block_bytes),        \
-                              _end = number + (uint32_t) ((targets)[_t].length / (b)->block_bytes); \
+/* NOLINTBEGIN(bugprone-macro-parentheses): number is a declaration. */
+#define TARGETS_FOREACH(b, targets, n_targets, number)                                                       \
+        for (size_t _t = 0; _t < (n_targets); _t++)                                                          \
+                for (uint32_t number = (uint32_t)((targets)[_t].start / (b)->block_bytes),                   \
+                              _end = number + (uint32_t)((targets)[_t].length / (b)->block_bytes);           \
                         number < _end; number++)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* auto_online_blocks: what the kernel does with new blocks. Reads into value, without the newline. */
 #define AUTO_ONLINE_MAX 32
@@ -76,7 +79,8 @@ int blocks_set_auto_online(struct blocks *b, const char *value);
 /* "memory40" -> 40; -EINVAL for any other name. */
 int block_number_from_name(const char *name, uint32_t *ret_number);
 
-/* Reads a small sysfs file below dir_fd: NUL-terminated, without the trailing newline. Its length or -errno. */
+/* Reads a small sysfs file below dir_fd: NUL-terminated, without the trailing newline. Its length or -errno.
+ */
 int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size);
 /* Writes a value in one write(). 0 or -errno, the kernel's answer to it. */
 int sysfs_write(int dir_fd, const char *path, const char *value);

@@ -8,17 +8,17 @@
  *        `--port is gone-----------------------------|--|-----------------'
  *                                      refused -> PAUSED <- garbage
  *
- * A virtio port without a host is always "readable" (read gives 0) and polls as hung up for as long as that lasts,
- * so the port is watched for edges only: an edge says that something changed, and then poll() says what is. With a
- * host, the driver sends an edge for each arrival of data, for each buffer of ours that the host took, and when the
- * host connects or disconnects.
+ * A virtio port without a host is always "readable" (read gives 0) and polls as hung up for as long as that
+ * lasts, so the port is watched for edges only: an edge says that something changed, and then poll() says
+ * what is. With a host, the driver sends an edge for each arrival of data, for each buffer of ours that the
+ * host took, and when the host connects or disconnects.
  *
- * The last two may fall together: a host that reconnects at once is seen as one edge with a host before and after.
- * Such a host waits for a hello, so that an edge that brings nothing, long after the last traffic, ends the
- * session and says hello. The host should stay away a moment between two connections.
+ * The last two may fall together: a host that reconnects at once is seen as one edge with a host before and
+ * after. Such a host waits for a hello, so that an edge that brings nothing, long after the last traffic,
+ * ends the session and says hello. The host should stay away a moment between two connections.
  *
- * Invariants: bytes are read only while nothing waits to be written (backpressure); a message of another session
- * than the open one never gets out of here; on_session(false) follows each on_session(true). */
+ * Invariants: bytes are read only while nothing waits to be written (backpressure); a message of another
+ * session than the open one never gets out of here; on_session(false) follows each on_session(true). */
 
 #include "guestd/channel.h"
 
@@ -35,12 +35,13 @@
 #include "guestd/port.h"
 
 #define READ_CHUNK 4096U /* keeps the reader's buffer small */
-#define WRITE_CHUNK 4096U /* the driver allocates as much in one piece, and this guest may be short of memory */
+#define WRITE_CHUNK                                                                                          \
+        4096U /* the driver allocates as much in one piece, and this guest may be short of memory */
 #define WRITE_RETRY_USEC 50000ULL
-#define DISCARD_MAX (1024U * 1024U)
-#define QUIET_USEC USEC_PER_SEC /* an edge that belongs to traffic comes sooner */
-#define PORT_BUSY_USEC USEC_PER_SEC
-#define PORT_BUSY_TRIES 5U
+#define DISCARD_MAX      (1024U * 1024U)
+#define QUIET_USEC       USEC_PER_SEC /* an edge that belongs to traffic comes sooner */
+#define PORT_BUSY_USEC   USEC_PER_SEC
+#define PORT_BUSY_TRIES  5U
 
 enum channel_state {
         CHANNEL_NO_PORT,
@@ -130,11 +131,12 @@ static void lose_port(struct channel *c)
         arm(c, &c->timer, c->times.port_usec);
 }
 
-/* Writes what the port takes. Failures that say more than "later" show up again in the next poll() or read(). */
+/* Writes what the port takes. Failures that say more than "later" show up again in the next poll() or read().
+ */
 static void flush(struct channel *c)
 {
         while (queue_waits(c)) {
-                size_t n = MIN(c->queue_end - c->queue_begin, (size_t) WRITE_CHUNK);
+                size_t n = MIN(c->queue_end - c->queue_begin, (size_t)WRITE_CHUNK);
                 ssize_t r = write(c->io.fd, c->queue + c->queue_begin, n);
 
                 if (r < 0 && errno == EINTR)
@@ -144,7 +146,7 @@ static void flush(struct channel *c)
                                 arm(c, &c->resume, WRITE_RETRY_USEC);
                         return;
                 }
-                c->queue_begin += (size_t) r;
+                c->queue_begin += (size_t)r;
                 c->last_io_usec = now_monotonic_usec();
         }
         queue_reset(c);
@@ -179,7 +181,8 @@ static int send_message(struct channel *c, const struct message *m)
                 return r;
         if (enqueue(c, line, length) < 0) {
                 c->counters.n_dropped++;
-                /* An answer was lost, and the host would wait for it: it is better told so by a new session. */
+                /* An answer was lost, and the host would wait for it: it is better told so by a new session.
+                 */
                 log_warning("The host does not read; the session is given up");
                 arm(c, &c->resume, 0);
                 c->n_garbage = CHANNEL_GARBAGE_MAX;
@@ -208,7 +211,7 @@ void channel_send_event(struct channel *c, enum event_type event)
         c->event = event;
         c->event_waits = c->state == CHANNEL_SESSION && queue_waits(c);
         if (!c->event_waits)
-                (void) channel_send(c, &m, true);
+                (void)channel_send(c, &m, true);
 }
 
 static void make_nonce(char nonce[static PROTO_TOKEN_LENGTH + 1])
@@ -216,15 +219,16 @@ static void make_nonce(char nonce[static PROTO_TOKEN_LENGTH + 1])
         static uint64_t count;
         uint64_t v;
 
-        /* Unique is enough: it tells an old welcome from a new one. Early in a boot there may be no entropy yet. */
+        /* Unique is enough: it tells an old welcome from a new one. Early in a boot there may be no entropy
+         * yet. */
         if (getrandom(&v, sizeof(v), GRND_NONBLOCK) != sizeof(v))
-                v = now_monotonic_usec() << 20 ^ (uint64_t) getpid() << 4 ^ ++count;
+                v = now_monotonic_usec() << 20 ^ (uint64_t)getpid() << 4 ^ ++count;
         snprintf(nonce, PROTO_TOKEN_LENGTH + 1, "%016" PRIx64, v);
 }
 
 static void say_hello(struct channel *c)
 {
-        static const char resync = (char) PROTO_RESYNC;
+        static const char resync = (char)PROTO_RESYNC;
 
         if (c->state != CHANNEL_HELLO)
                 set_state(c, CHANNEL_HELLO);
@@ -244,7 +248,7 @@ static void discard_input(struct channel *c)
         char buffer[READ_CHUNK];
         ssize_t n;
 
-        for (size_t sum = 0; sum < DISCARD_MAX; sum += (size_t) n) {
+        for (size_t sum = 0; sum < DISCARD_MAX; sum += (size_t)n) {
                 n = read(c->io.fd, buffer, sizeof(buffer));
                 if (n <= 0)
                         break;
@@ -320,8 +324,8 @@ static void on_line(struct channel *c, const char *line, size_t length)
         }
 }
 
-/* Handles lines until nothing more is there, the wake-up's share is used up, or an answer has to wait. Returns the
- * bytes read, or -errno: -ENODEV if the port is gone, -EPIPE if the host is. */
+/* Handles lines until nothing more is there, the wake-up's share is used up, or an answer has to wait.
+ * Returns the bytes read, or -errno: -ENODEV if the port is gone, -EPIPE if the host is. */
 static ssize_t read_lines(struct channel *c)
 {
         size_t sum = 0, length;
@@ -350,10 +354,10 @@ static ssize_t read_lines(struct channel *c)
                         break;
                 if (n <= 0)
                         return n == 0 ? -EPIPE : n == -ENOMEM ? 0 : n;
-                sum += (size_t) n;
+                sum += (size_t)n;
                 c->last_io_usec = now_monotonic_usec();
         }
-        return (ssize_t) sum;
+        return (ssize_t)sum;
 }
 
 static void on_read_error(struct channel *c, ssize_t error)
@@ -456,7 +460,7 @@ void channel_look(struct channel *c)
         if (fd >= 0) {
                 c->port_missed = false;
                 c->n_port_busy = 0;
-                (void) channel_attach(c, fd);
+                (void)channel_attach(c, fd);
                 return;
         }
         if (!c->port_missed)
@@ -485,7 +489,7 @@ int channel_new(struct loop *loop, int sys_fd, const char *path, const struct me
 
         if (!c)
                 return -ENOMEM;
-        *c = (struct channel){
+        *c = (struct channel) {
                 .loop = loop,
                 .io = { .fd = -1, .on_ready = on_ready, .userdata = c },
                 .sys_fd = sys_fd,

@@ -8,8 +8,9 @@
 #include "guestd/loop.h"
 #include "proto/message.h"
 
-/* The guest's end of the channel to hvd: keeps the port open, says hello whenever a host is there, and carries
- * messages while a session is open. Never blocks; costs no wake-up while nothing happens, with a host or without. */
+/* The guest's end of the channel to hvd: keeps the port open, says hello whenever a host is there, and
+ * carries messages while a session is open. Never blocks; costs no wake-up while nothing happens, with a host
+ * or without. */
 struct channel;
 
 #define CHANNEL_READ_MAX    (64U * 1024U)  /* bytes read for one wake-up */
@@ -24,9 +25,9 @@ struct channel_handlers {
 };
 
 struct channel_times {
-        uint64_t pause_usec;   /* after garbage */
-        uint64_t refused_usec; /* after a refusal */
-        uint64_t port_usec;    /* between two looks for a port that is not there */
+        uint64_t pause_usec;    /* after garbage */
+        uint64_t refused_usec;  /* after a refusal */
+        uint64_t port_usec;     /* between two looks for a port that is not there */
         uint64_t hello_usec[3]; /* from one hello to the next, while no answer comes */
 };
 extern const struct channel_times channel_default_times;
@@ -44,9 +45,9 @@ void channel_look(struct channel *c);
 /* Uses this descriptor, which becomes the channel's, as a port. */
 int channel_attach(struct channel *c, int fd);
 
-/* Sends a message in the session (session and id are the caller's but for session, which is filled in). Without a
- * session it is dropped. droppable: not sent at all while something else waits. 0 (also when dropped), or -errno of
- * message_encode(). */
+/* Sends a message in the session (session and id are the caller's but for session, which is filled in).
+ * Without a session it is dropped. droppable: not sent at all while something else waits. 0 (also when
+ * dropped), or -errno of message_encode(). */
 int channel_send(struct channel *c, struct message *m, bool droppable);
 /* Sends the event, or once when the queue has drained. */
 void channel_send_event(struct channel *c, enum event_type event);

@@ -2,12 +2,13 @@
 
 /* Owns the epoll descriptor and the list of armed timers.
  *
- * guestd does not use sd-event as the rest of the project does, for its size alone: guestd is locked in memory,
- * and libsystemd with what it pulls in takes 6.2 MiB there, against 2.7 MiB for libudev, json-c and libc. The bar
- * is 4 MiB in all.
+ * guestd does not use sd-event as the rest of the project does, for its size alone: guestd is locked in
+ * memory, and libsystemd with what it pulls in takes 6.2 MiB there, against 2.7 MiB for libudev, json-c and
+ * libc. The bar is 4 MiB in all.
  *
- * Invariants: timers are sorted by time; an entry of ready[] whose io was removed has no pointer any more; timers
- * are looked at after every batch, so that a peer who keeps a descriptor ready cannot hold up a deadline. */
+ * Invariants: timers are sorted by time; an entry of ready[] whose io was removed has no pointer any more;
+ * timers are looked at after every batch, so that a peer who keeps a descriptor ready cannot hold up a
+ * deadline. */
 
 #include "guestd/loop.h"
 
@@ -19,7 +20,7 @@
 
 int loop_init(struct loop *loop)
 {
-        *loop = (struct loop){ .epoll_fd = epoll_create1(EPOLL_CLOEXEC) };
+        *loop = (struct loop) { .epoll_fd = epoll_create1(EPOLL_CLOEXEC) };
         return loop->epoll_fd < 0 ? -errno : 0;
 }
 
@@ -78,8 +79,8 @@ static int wait_msec(struct loop *loop, int max_wait_msec)
         uint64_t now = now_monotonic_usec(), at = loop->timers->at_usec;
         uint64_t msec = at > now ? (at - now + USEC_PER_MSEC - 1) / USEC_PER_MSEC : 0;
         if (max_wait_msec >= 0)
-                msec = MIN(msec, (uint64_t) max_wait_msec);
-        return (int) MIN(msec, (uint64_t) INT_MAX);
+                msec = MIN(msec, (uint64_t)max_wait_msec);
+        return (int)MIN(msec, (uint64_t)INT_MAX);
 }
 
 static void run_timers(struct loop *loop)

@@ -43,7 +43,8 @@ void loop_remove(struct loop *loop, struct loop_io *io);
 void loop_timer_arm(struct loop *loop, struct loop_timer *timer, uint64_t at_usec);
 void loop_timer_disarm(struct loop *loop, struct loop_timer *timer);
 
-/* Waits for one batch and dispatches it, and then the timers that are due; returns after at most max_wait_msec
+/* Waits for one batch and dispatches it, and then the timers that are due; returns after at most
+ * max_wait_msec
  * (-1: no limit) even if nothing came. 0 or -errno. */
 int loop_run_once(struct loop *loop, int max_wait_msec);
 /* Until loop_quit(). */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* guestd: the guest's end. Reads the command line, makes itself small and lasting (locked in memory, spared by the
- * OOM killer: it is needed most when memory is short), and connects the channel, the monitor and the ops, which do
- * not know one another. */
+/* guestd: the guest's end. Reads the command line, makes itself small and lasting (locked in memory, spared
+ * by the OOM killer: it is needed most when memory is short), and connects the channel, the monitor and the
+ * ops, which do not know one another. */
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -31,6 +31,7 @@
 static const char *arg_port = NULL;
 static const char *arg_sys_root = "/sys";
 static const char *arg_proc_root = "/proc";
+static const char *arg_state_file = "/run/guestd.auto-online";
 static uint64_t arg_margin_bytes = 0;
 
 struct guestd {
@@ -50,21 +51,24 @@ static void usage(void)
                "  --port PATH        The port to the host (default: the virtio port " PROTO_PORT_NAME ")\n"
                "  --margin SIZE      What must stay available after a block has gone (default: %s, or\n"
                "                     %u %% of the memory if that is more)\n"
+               "  --state-file PATH  Where the guest's own auto_online_blocks is kept while ours is in its\n"
+               "                     place (default: %s)\n"
                "  --sys-root PATH    Instead of /sys\n"
                "  --proc-root PATH   Instead of /proc\n"
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
                "  --version          The version\n"
                "  --help             This text\n",
-                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT);
+                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT, arg_state_file);
 }
 
 /* 1: go on; 0: done; -EINVAL: usage error, said. */
 static int parse_argv(int argc, char *argv[])
 {
-        enum { ARG_PORT = 256, ARG_MARGIN, ARG_SYS, ARG_PROC, ARG_LOG, ARG_VERSION, ARG_HELP };
+        enum { ARG_PORT = 256, ARG_MARGIN, ARG_STATE, ARG_SYS, ARG_PROC, ARG_LOG, ARG_VERSION, ARG_HELP };
         static const struct option options[] = {
                 { "port", required_argument, NULL, ARG_PORT },
                 { "margin", required_argument, NULL, ARG_MARGIN },
+                { "state-file", required_argument, NULL, ARG_STATE },
                 { "sys-root", required_argument, NULL, ARG_SYS },
                 { "proc-root", required_argument, NULL, ARG_PROC },
                 { "log-level", required_argument, NULL, ARG_LOG },
@@ -85,6 +89,9 @@ static int parse_argv(int argc, char *argv[])
                                 fprintf(stderr, "guestd: --margin: %s\n", error.message);
                                 return -EINVAL;
                         }
+                        break;
+                case ARG_STATE:
+                        arg_state_file = optarg;
                         break;
                 case ARG_SYS:
                         arg_sys_root = optarg;
@@ -124,7 +131,8 @@ static void make_lasting(void)
         if (fd < 0 || write(fd, "-1000", 5) < 0)
                 log_debug("oom_score_adj cannot be set: %s", strerror(errno));
 
-        /* All of the heap is resident once it is locked: keep it tight, and give back what a long reply took. */
+        /* All of the heap is resident once it is locked: keep it tight, and give back what a long reply took.
+         */
         mallopt(M_ARENA_MAX, 1);
         mallopt(M_TOP_PAD, 16 * 1024);
         mallopt(M_TRIM_THRESHOLD, 64 * 1024);
@@ -146,7 +154,7 @@ static void link_failure(uint64_t id, const struct error *error, void *userdata)
         struct guestd *g = userdata;
         struct message m = { .type = MESSAGE_FAILURE, .id = id, .failure = *error };
 
-        (void) channel_send(g->channel, &m, false);
+        (void)channel_send(g->channel, &m, false);
 }
 
 static void link_progress(uint64_t id, uint64_t done_bytes, uint64_t total_bytes, void *userdata)
@@ -154,7 +162,7 @@ static void link_progress(uint64_t id, uint64_t done_bytes, uint64_t total_bytes
         struct guestd *g = userdata;
         struct message m = { .type = MESSAGE_PROGRESS, .id = id, .progress = { done_bytes, total_bytes } };
 
-        (void) channel_send(g->channel, &m, true);
+        (void)channel_send(g->channel, &m, true);
 }
 
 static void link_event(enum event_type event, void *userdata)
@@ -222,7 +230,7 @@ static int watch_signals(struct guestd *g)
         if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
                 return -errno;
         signal(SIGPIPE, SIG_IGN);
-        g->signals = (struct loop_io){ .on_ready = on_signal, .userdata = g };
+        g->signals = (struct loop_io) { .on_ready = on_signal, .userdata = g };
         g->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
         if (g->signals.fd < 0)
                 return -errno;
@@ -233,7 +241,7 @@ static int make_hello(struct guestd *g, struct message_hello *ret)
 {
         struct utsname u;
 
-        *ret = (struct message_hello){
+        *ret = (struct message_hello) {
                 .version = PROTO_VERSION,
                 .version_min = PROTO_VERSION_MIN,
                 .agent = "guestd " PROJECT_VERSION,
@@ -265,7 +273,7 @@ static int set_up(struct guestd *g)
         static const struct monitor_handlers monitor_handlers = { on_block, on_port, on_overflow };
         static const struct channel_handlers channel_handlers = { on_session, on_request };
         static const struct ops_link link = { link_reply, link_failure, link_progress, link_event };
-        struct ops_config config = { .margin_bytes = arg_margin_bytes };
+        struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = arg_state_file };
         struct message_hello hello;
 
         if (failed(g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||
@@ -275,7 +283,8 @@ static int set_up(struct guestd *g)
                 failed(blocks_open(&g->blocks, g->sys_fd), "The kernel shows no memory blocks") < 0 ||
                 failed(make_hello(g, &hello), "boot_id") < 0 ||
                 failed(ops_new(&g->loop, &g->blocks, g->monitor, &config, &link, g, &g->ops), "ops") < 0 ||
-                failed(channel_new(&g->loop, g->sys_fd, arg_port, &hello, NULL, &channel_handlers, g, &g->channel),
+                failed(channel_new(&g->loop, g->sys_fd, arg_port, &hello, NULL, &channel_handlers, g,
+                               &g->channel),
                         "channel") < 0)
                 return -1;
         channel_look(g->channel);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Reads /proc's accounts of memory. No state. zoneinfo grows with the number of CPUs, so it is read in pieces;
- * the others fit into a page of the stack. */
+/* Reads /proc's accounts of memory. No state. zoneinfo grows with the number of CPUs, so it is read in
+ * pieces; the others fit into a page of the stack. */
 
 #include "guestd/memory.h"
 
@@ -29,7 +29,7 @@ static bool field_bytes(const char *text, const char *name, uint64_t *ret)
         for (const char *p = text; p; p = strchr(p, '\n'), p = p ? p + 1 : NULL)
                 if (strncmp(p, name, length) == 0 && p[length] == ':') {
                         uint64_t v = strtoull(p + length + 1, NULL, 10);
-                        return !__builtin_mul_overflow(v, (uint64_t) 1024, ret);
+                        return !__builtin_mul_overflow(v, (uint64_t)1024, ret);
                 }
         return false;
 }
@@ -41,11 +41,12 @@ static int read_meminfo(int proc_fd, struct guest_memory *m)
         int r = sysfs_read(proc_fd, "meminfo", text, sizeof(text));
         if (r < 0)
                 return r;
-        if (!field_bytes(text, "MemTotal", &m->total_bytes) || !field_bytes(text, "MemFree", &m->free_bytes) ||
+        if (!field_bytes(text, "MemTotal", &m->total_bytes) ||
+                !field_bytes(text, "MemFree", &m->free_bytes) ||
                 !field_bytes(text, "MemAvailable", &m->available_bytes))
                 return -EBADMSG;
-        (void) field_bytes(text, "SwapTotal", &m->swap_total_bytes);
-        (void) field_bytes(text, "SwapFree", &m->swap_free_bytes);
+        (void)field_bytes(text, "SwapTotal", &m->swap_total_bytes);
+        (void)field_bytes(text, "SwapFree", &m->swap_free_bytes);
         return 0;
 }
 
@@ -58,7 +59,7 @@ static void zoneinfo_line(const char *line, char zone[static 16], struct guest_m
         line += strspn(line, " ");
         if (sscanf(line, "present %" SCNu64, &pages) != 1 || strcmp(zone, "Device") == 0)
                 return;
-        uint64_t bytes = pages * (uint64_t) sysconf(_SC_PAGESIZE);
+        uint64_t bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
         if (strcmp(zone, "Movable") == 0)
                 m->movable_bytes += bytes;
         else
@@ -81,7 +82,7 @@ static int read_zoneinfo(int proc_fd, struct guest_memory *m)
                 for (int r; (r = line_reader_next(&reader, &line, &length)) != 0;)
                         if (r > 0)
                                 zoneinfo_line(line, zone, m);
-        return (int) n;
+        return (int)n;
 }
 
 /* "some avg10=1.23 ..." -> 123. */
@@ -103,7 +104,7 @@ static void read_pressure(int proc_fd, struct guest_memory *m)
         if (sysfs_read(proc_fd, "pressure/memory", text, sizeof(text)) < 0)
                 return;
         m->has_pressure = pressure_centi(text, "some", &m->some_avg10_centi) &&
-                pressure_centi(text, "full", &m->full_avg10_centi);
+                          pressure_centi(text, "full", &m->full_avg10_centi);
 }
 
 int memory_read(int proc_fd, struct guest_memory *ret)
@@ -113,7 +114,7 @@ int memory_read(int proc_fd, struct guest_memory *ret)
         int r = read_meminfo(proc_fd, &m);
         if (r < 0)
                 return r;
-        (void) read_zoneinfo(proc_fd, &m);
+        (void)read_zoneinfo(proc_fd, &m);
         read_pressure(proc_fd, &m);
         *ret = m;
         return 0;

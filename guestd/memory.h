@@ -5,8 +5,8 @@
 
 /* The guest's memory by /proc, through a directory descriptor that tests replace. */
 
-/* Fills everything but the counts of blocks: meminfo, zoneinfo (which may be missing: then kernel and movable are
- * 0) and pressure/memory (which may be missing or off). 0 or -errno. */
+/* Fills everything but the counts of blocks: meminfo, zoneinfo (which may be missing: then kernel and movable
+ * are 0) and pressure/memory (which may be missing or off). 0 or -errno. */
 int memory_read(int proc_fd, struct guest_memory *ret);
 
 /* Only MemTotal and MemAvailable, from an open meminfo, without allocating. Bytes. */

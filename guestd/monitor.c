@@ -11,8 +11,8 @@
 #include "common/cleanup.h"
 #include "guestd/blocks.h"
 
-/* Only a limit: the kernel charges what is really waiting. An addition of 1 TiB to a guest with blocks of 128 MiB
- * sends 16384 events of about 1 KiB. */
+/* Only a limit: the kernel charges what is really waiting. An addition of 1 TiB to a guest with blocks of 128
+ * MiB sends 16384 events of about 1 KiB. */
 #define RECEIVE_BUFFER (32 * 1024 * 1024)
 
 struct monitor {
@@ -115,14 +115,15 @@ static void monitor_freep(struct monitor **m)
         monitor_free(*m);
 }
 
-int monitor_new(struct loop *loop, const struct monitor_handlers *handlers, void *userdata, struct monitor **ret)
+int monitor_new(
+        struct loop *loop, const struct monitor_handlers *handlers, void *userdata, struct monitor **ret)
 {
         _cleanup_(monitor_freep) struct monitor *m = calloc(1, sizeof(*m));
         int r;
 
         if (!m)
                 return -ENOMEM;
-        *m = (struct monitor){
+        *m = (struct monitor) {
                 .loop = loop,
                 .io = { .fd = -1, .on_ready = on_ready, .userdata = m },
                 .handlers = *handlers,
@@ -132,9 +133,10 @@ int monitor_new(struct loop *loop, const struct monitor_handlers *handlers, void
         if (!(m->udev = udev_new()) || !(m->udev_monitor = udev_monitor_new_from_netlink(m->udev, "kernel")))
                 return errno > 0 ? -errno : -ENOMEM;
         if ((r = udev_monitor_filter_add_match_subsystem_devtype(m->udev_monitor, "memory", NULL)) < 0 ||
-                (r = udev_monitor_filter_add_match_subsystem_devtype(m->udev_monitor, "virtio-ports", NULL)) < 0)
+                (r = udev_monitor_filter_add_match_subsystem_devtype(m->udev_monitor, "virtio-ports", NULL)) <
+                        0)
                 return r;
-        (void) udev_monitor_set_receive_buffer_size(m->udev_monitor, RECEIVE_BUFFER);
+        (void)udev_monitor_set_receive_buffer_size(m->udev_monitor, RECEIVE_BUFFER);
         if ((r = udev_monitor_enable_receiving(m->udev_monitor)) < 0)
                 return r;
         m->io.fd = udev_monitor_get_fd(m->udev_monitor);

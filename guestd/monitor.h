@@ -18,11 +18,12 @@ struct monitor_handlers {
         void (*on_overflow)(void *userdata);
 };
 
-int monitor_new(struct loop *loop, const struct monitor_handlers *handlers, void *userdata, struct monitor **ret);
+int monitor_new(
+        struct loop *loop, const struct monitor_handlers *handlers, void *userdata, struct monitor **ret);
 struct monitor *monitor_free(struct monitor *m);
 
-/* While paused, events wait in the socket's buffer and wake nobody. Resuming handles what waits before it returns.
- * NULL is fine, as tests have no monitor. */
+/* While paused, events wait in the socket's buffer and wake nobody. Resuming handles what waits before it
+ * returns. NULL is fine, as tests have no monitor. */
 void monitor_pause(struct monitor *m);
 void monitor_resume(struct monitor *m);
 /* Handles what waits, now. */

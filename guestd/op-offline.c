@@ -5,11 +5,12 @@
  *     WORKING --all offline--> answered, pledged
  *        |--failed, deadline, cancelled, session lost--> PUTTING_BACK --all online--> answered
  *                                                          |  ^--pause-- PAUSING (a few times)
- *                                                          `--tried often enough--> answered: "is left offline"
+ *                                                          `--tried often enough--> answered: "is left
+ * offline"
  *
- * A part of the deadline is kept for putting back. If that does not suffice, or the kernel holds the worker where
- * no signal ends it, the answer is given at the deadline and the run goes on without an audience: the host's next
- * request is told "busy" until the blocks are as they were. */
+ * A part of the deadline is kept for putting back. If that does not suffice, or the kernel holds the worker
+ * where no signal ends it, the answer is given at the deadline and the run goes on without an audience: the
+ * host's next request is told "busy" until the blocks are as they were. */
 
 #include "guestd/ops-internal.h"
 
@@ -76,7 +77,7 @@ static void put_back(struct ops *ops)
         run->phase = PHASE_PUTTING_BACK;
         free(steal_pointer(run->back_items));
         run->n_back_items = 0;
-        run->back_items = calloc(MAX(run->n_items, (size_t) 1), sizeof(*run->back_items));
+        run->back_items = calloc(MAX(run->n_items, (size_t)1), sizeof(*run->back_items));
         for (size_t i = 0; run->back_items && i < run->n_items; i++) {
                 enum block_state state = blocks_refresh(ops->blocks, run->items[i].block);
                 if (state != BLOCK_ONLINE && state != BLOCK_ABSENT)
@@ -87,8 +88,8 @@ static void put_back(struct ops *ops)
                 return;
         }
         if (run->tries++ < OPS_PUT_BACK_TRIES) {
-                if (run->back_items &&
-                        run_work(ops, WORK_ONLINE, run->back_items, run->n_back_items, &limits, &handlers) >= 0)
+                if (run->back_items && run_work(ops, WORK_ONLINE, run->back_items, run->n_back_items, &limits,
+                                               &handlers) >= 0)
                         loop_timer_arm(ops->loop, &run->timer, run->deadline_usec);
                 else
                         pause_run(ops);
@@ -156,7 +157,7 @@ static int survey(struct ops *ops)
                                 "Block memory%u cannot go offline: the kernel names no zone for it", number);
                         run_fail(ops, number, &error);
                 } else if (state != BLOCK_OFFLINE)
-                        run->items[run->n_items++] = (struct work_item){ number, zone };
+                        run->items[run->n_items++] = (struct work_item) { number, zone };
         }
         /* Highest first: what was added last holds the least, and what stays behind is in one piece. */
         for (size_t i = 0; i < run->n_items / 2; i++) {
@@ -169,7 +170,8 @@ static int survey(struct ops *ops)
 
 void offline_begin(struct ops *ops)
 {
-        static const struct worker_handlers handlers = { .on_done = on_worker_done, .on_progress = on_progress };
+        static const struct worker_handlers handlers = { .on_done = on_worker_done,
+                .on_progress = on_progress };
         struct op_run *run = &ops->run;
         uint64_t span = run->deadline_usec - run->began_usec, quarter = span / 4;
         struct worker_limits limits = {
@@ -181,8 +183,8 @@ void offline_begin(struct ops *ops)
         struct error error;
 
         run->phase = PHASE_WORKING;
-        run->items = calloc(targets_bytes(run->targets, run->n_targets) / ops->blocks->block_bytes,
-                sizeof(*run->items));
+        run->items = calloc(
+                targets_bytes(run->targets, run->n_targets) / ops->blocks->block_bytes, sizeof(*run->items));
         int r = run->items ? 0 : -ENOMEM;
         if (r >= 0 && (survey(ops) < 0 || run->n_items == 0)) {
                 run_finish(ops);
@@ -219,8 +221,8 @@ static void fail_stuck(struct ops *ops)
         size_t i = MIN(worker_n_done(run->worker), run->n_items - 1);
         struct error error;
 
-        error_set(&error, ERROR_BLOCK_FAILED, "Block memory%u: the kernel does not return from taking it offline",
-                run->items[i].block);
+        error_set(&error, ERROR_BLOCK_FAILED,
+                "Block memory%u: the kernel does not return from taking it offline", run->items[i].block);
         run_fail(ops, run->items[i].block, &error);
 }
 

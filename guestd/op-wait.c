@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* ONLINE and AWAIT_REMOVED: requests that wait for the kernel. The answer leaves with the uevent of the last
- * block, so blocks are counted rather than looked at again: n_pending is the number of target blocks that are not
- * as wanted, and each change of a target moves it by one.
+ * block, so blocks are counted rather than looked at again: n_pending is the number of target blocks that are
+ * not as wanted, and each change of a target moves it by one.
  *
- * ONLINE: a new block is usually brought up by the kernel itself (PREPARE set auto_online_blocks), a moment after
- * it was added. One that stays offline for the settle time after the last change gets a worker:
+ * ONLINE: a new block is usually brought up by the kernel itself (PREPARE set auto_online_blocks), a moment
+ * after it was added. One that stays offline for the settle time after the last change gets a worker:
  *
  *     WAITING --settle--> WORKING --done--> WAITING (or answered: all online, failed too often, deadline) */
 
@@ -40,7 +40,8 @@ static void settle(struct ops *ops, bool at_once)
 {
         struct op_run *run = &ops->run;
         char value[AUTO_ONLINE_MAX];
-        bool kernel_onlines = blocks_get_auto_online(ops->blocks, value) >= 0 && strcmp(value, "offline") != 0;
+        bool kernel_onlines =
+                blocks_get_auto_online(ops->blocks, value) >= 0 && strcmp(value, "offline") != 0;
 
         run->settle_usec = kernel_onlines ? ops->config.settle_usec : GATHER_USEC;
         run->settle_at_usec = now_monotonic_usec() + (at_once && !kernel_onlines ? 0 : run->settle_usec);
@@ -66,7 +67,8 @@ static void fail_online(struct ops *ops, uint32_t number, enum block_state state
                 error_set(&error, why, "Block memory%u is %s; the request was cancelled", number,
                         block_state_to_string(state));
         else if (state == BLOCK_ABSENT)
-                error_set(&error, ERROR_BLOCK_MISSING, "Block memory%u has not appeared in the guest", number);
+                error_set(
+                        &error, ERROR_BLOCK_MISSING, "Block memory%u has not appeared in the guest", number);
         else
                 error_set(&error, why == ERROR_NONE ? ERROR_BLOCK_FAILED : why,
                         "Block memory%u is still offline", number);
@@ -164,11 +166,11 @@ void wait_stop(struct ops *ops, enum error_code why)
                 return;
         }
         /* Events may have been lost: a verdict is worth a look. */
-        TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-                blocks_refresh(ops->blocks, number);
         run->n_pending = 0;
         TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-                run->n_pending += !as_wanted(run, blocks_state(ops->blocks, number));
+        {
+                run->n_pending += !as_wanted(run, blocks_refresh(ops->blocks, number));
+        }
         finish(ops, why);
 }
 
@@ -223,7 +225,7 @@ static void bring_up(struct ops *ops)
         {
                 enum block_state state = blocks_state(ops->blocks, number);
                 if (state == BLOCK_OFFLINE || state == BLOCK_CHANGING)
-                        run->items[run->n_items++] = (struct work_item){ number, run->zone };
+                        run->items[run->n_items++] = (struct work_item) { number, run->zone };
         }
         if (run->n_items > 0) {
                 run->phase = PHASE_WORKING;

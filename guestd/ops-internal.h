@@ -17,7 +17,7 @@ enum op_phase {
 struct op_run {
         enum op_phase phase;
         enum op op;
-        uint64_t id;   /* 0: nobody waits for an answer (any more) */
+        uint64_t id; /* 0: nobody waits for an answer (any more) */
         struct mem_range *targets;
         size_t n_targets;
         enum zone zone;
@@ -25,7 +25,7 @@ struct op_run {
         enum error_code stopped; /* NONE, or why the work was ended early: CANCELLED, DEADLINE, INTERRUPTED */
 
         uint64_t n_blocks, n_pending; /* targets' blocks, and those not yet as wanted (WAITING) */
-        uint64_t settle_at_usec;      /* ONLINE: when blocks that are still offline get a worker; 0: not set */
+        uint64_t settle_at_usec; /* ONLINE: when blocks that are still offline get a worker; 0: not set */
         uint64_t settle_usec;
 
         struct work_item *items; /* the worker's, and what is to be put back */
@@ -56,7 +56,8 @@ struct ops {
 
         struct op_run run;
 
-        /* Offline by a request that was complete, not yet removed, and where each was before: sorted by block. */
+        /* Offline by a request that was complete, not yet removed, and where each was before: sorted by
+         * block. */
         struct work_item *pledges;
         size_t n_pledges, n_pledges_allocated;
         struct loop_timer grace_timer;
@@ -79,8 +80,8 @@ void run_finish(struct ops *ops);
 /* Starts a worker on items for the run and pauses the monitor. 0 or -errno. */
 int run_work(struct ops *ops, enum work work, const struct work_item *items, size_t n_items,
         const struct worker_limits *limits, const struct worker_handlers *handlers);
-/* In a worker's on_done: notes what failed and why it was killed, frees it, takes in what the monitor held. Returns
- * whether every item was done without a failure. */
+/* In a worker's on_done: notes what failed and why it was killed, frees it, takes in what the monitor held.
+ * Returns whether every item was done without a failure. */
 bool run_work_done(struct ops *ops);
 int ops_read_memory(struct ops *ops, struct guest_memory *ret);
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Owns what the host asked for: the one run under way, the guest's own auto_online_blocks while ours is in its
- * place, and the pledges. Decides which request may begin and what a lost session undoes; the ops themselves are in
- * op-wait.c and op-offline.c.
+/* Owns what the host asked for: the one run under way, the guest's own auto_online_blocks while ours is in
+ * its place, and the pledges. Decides which request may begin and what a lost session undoes; the ops
+ * themselves are in op-wait.c and op-offline.c.
  *
- * Invariants: a request gets exactly one answer, or none if its session ended; at most one run at a time, and none
- * begins while an earlier one is still being undone. */
+ * Invariants: a request gets exactly one answer, or none if its session ended; at most one run at a time, and
+ * none begins while an earlier one is still being undone. */
 
 #include "guestd/ops-internal.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -40,8 +41,8 @@ static void get_blocks(struct ops *ops, const struct message *m)
         struct message_reply reply = { .op = OP_GET_BLOCKS };
         struct error error;
 
-        int r = blocks_ranges(ops->blocks, m->request.from, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges,
-                &reply.next);
+        int r = blocks_ranges(
+                ops->blocks, m->request.from, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges, &reply.next);
         reply.has_next = reply.next > 0;
         if (r >= 0)
                 r = ops->link.reply(m->id, &reply, ops->userdata);
@@ -55,9 +56,50 @@ static void get_blocks(struct ops *ops, const struct message *m)
 /* Kernels before 5.7 know no zone here: there new blocks stay offline and a worker brings them up. */
 static int set_auto_online(struct ops *ops, enum zone zone)
 {
-        int r = blocks_set_auto_online(ops->blocks, zone == ZONE_MOVABLE ? "online_movable" : "online_kernel");
+        int r = blocks_set_auto_online(
+                ops->blocks, zone == ZONE_MOVABLE ? "online_movable" : "online_kernel");
 
         return r == -EINVAL ? blocks_set_auto_online(ops->blocks, "offline") : r;
+}
+
+/* Remembers the guest's own setting, before it is replaced. */
+static int remember_auto_online(struct ops *ops)
+{
+        const char *path = ops->config.state_path;
+
+        int r = blocks_get_auto_online(ops->blocks, ops->auto_online_was);
+        if (r < 0 || !path)
+                return r;
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0 || write(fd, ops->auto_online_was, strlen(ops->auto_online_was)) < 0)
+                log_debug("%s cannot be written: %s", path, strerror(errno));
+        return 0;
+}
+
+static void restore_auto_online(struct ops *ops)
+{
+        if (!ops->prepared)
+                return;
+        ops->prepared = false;
+        int r = blocks_set_auto_online(ops->blocks, ops->auto_online_was);
+        if (r < 0)
+                log_warning("auto_online_blocks cannot be set back to '%s': %s", ops->auto_online_was,
+                        strerror(-r));
+        if (ops->config.state_path)
+                unlink(ops->config.state_path);
+}
+
+/* A guestd before us ended in the middle. */
+static void recover_auto_online(struct ops *ops)
+{
+        static const char *const values[] = { "offline", "online", "online_kernel", "online_movable" };
+
+        if (!ops->config.state_path ||
+                sysfs_read(AT_FDCWD, ops->config.state_path, ops->auto_online_was, AUTO_ONLINE_MAX) < 0)
+                return;
+        for (size_t i = 0; i < ARRAY_SIZE(values); i++)
+                ops->prepared |= strcmp(ops->auto_online_was, values[i]) == 0;
+        restore_auto_online(ops);
 }
 
 static void prepare(struct ops *ops, const struct message *m)
@@ -78,7 +120,7 @@ static void prepare(struct ops *ops, const struct message *m)
                 fail(ops, m, &error);
                 return;
         }
-        r = ops->prepared ? 0 : blocks_get_auto_online(ops->blocks, ops->auto_online_was);
+        r = ops->prepared ? 0 : remember_auto_online(ops);
         if (r >= 0)
                 r = set_auto_online(ops, q->zone);
         if (r < 0) {
@@ -88,16 +130,6 @@ static void prepare(struct ops *ops, const struct message *m)
         }
         ops->prepared = true;
         reply_memory(ops, m);
-}
-
-static void restore_auto_online(struct ops *ops)
-{
-        if (!ops->prepared)
-                return;
-        ops->prepared = false;
-        int r = blocks_set_auto_online(ops->blocks, ops->auto_online_was);
-        if (r < 0)
-                log_warning("auto_online_blocks cannot be set back to '%s': %s", ops->auto_online_was, strerror(-r));
 }
 
 static void stop_run(struct ops *ops, enum error_code why)
@@ -113,7 +145,7 @@ static void cancel(struct ops *ops, const struct message *m)
         struct message_reply reply = { .op = OP_CANCEL };
 
         /* What is done, or was never asked for, needs no cancelling: that is no failure. */
-        (void) ops->link.reply(m->id, &reply, ops->userdata);
+        (void)ops->link.reply(m->id, &reply, ops->userdata);
         if (ops->run.phase != PHASE_IDLE && ops->run.id == m->request.target_id)
                 stop_run(ops, ERROR_CANCELLED);
 }
@@ -227,7 +259,8 @@ static void on_event_timer(struct loop_timer *timer)
 static void announce(struct ops *ops)
 {
         if (ops->session && !ops->event_timer.armed)
-                loop_timer_arm(ops->loop, &ops->event_timer, now_monotonic_usec() + ops->config.debounce_usec);
+                loop_timer_arm(
+                        ops->loop, &ops->event_timer, now_monotonic_usec() + ops->config.debounce_usec);
 }
 
 void ops_on_block(struct ops *ops, uint32_t number, enum block_state state)
@@ -265,14 +298,14 @@ bool ops_busy(struct ops *ops)
         return ops->run.phase != PHASE_IDLE;
 }
 
-int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor, const struct ops_config *config,
-        const struct ops_link *link, void *userdata, struct ops **ret)
+int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
+        const struct ops_config *config, const struct ops_link *link, void *userdata, struct ops **ret)
 {
         struct ops *ops = calloc(1, sizeof(*ops));
 
         if (!ops)
                 return -ENOMEM;
-        *ops = (struct ops){
+        *ops = (struct ops) {
                 .loop = loop,
                 .blocks = blocks,
                 .monitor = monitor,
@@ -289,6 +322,7 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor, c
                 ops->config.settle_usec = OPS_SETTLE_USEC;
         if (ops->config.debounce_usec == 0)
                 ops->config.debounce_usec = OPS_DEBOUNCE_USEC;
+        recover_auto_online(ops);
         *ret = ops;
         return 0;
 }

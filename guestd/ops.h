@@ -10,7 +10,8 @@
 #include "guestd/worker.h"
 #include "proto/message.h"
 
-/* The host's requests: carries them out, one that changes something at a time, and answers each exactly once. */
+/* The host's requests: carries them out, one that changes something at a time, and answers each exactly once.
+ */
 struct ops;
 
 /* How answers leave. reply: 0, or -errno of the encoder (-EMSGSIZE: too long, nothing was sent). */
@@ -28,24 +29,31 @@ struct ops_config {
         uint64_t settle_usec;   /* 0: OPS_SETTLE_USEC */
         uint64_t debounce_usec; /* 0: OPS_DEBOUNCE_USEC */
         block_write_t write;    /* NULL: the real one */
+        /* Where the guest's own auto_online_blocks is kept while PREPARE's is in its place, so that a guestd
+         * that is killed leaves no trace: the next one restores it. Borrowed; NULL: nowhere. */
+        const char *state_path;
 };
 
-#define OPS_GRACE_USEC    10000000ULL /* the host is gone: blocks that we took offline for it stay so for this long */
-#define OPS_SETTLE_USEC   100000ULL   /* a new block is still offline: left to the kernel's auto_online for this long */
-#define OPS_DEBOUNCE_USEC 200000ULL   /* from a change of blocks to the event about it */
-#define OPS_RESERVE_USEC  1500000ULL  /* of a deadline, kept for putting blocks back; at most a quarter of it */
-#define OPS_PUT_BACK_TRIES 3U
-#define OPS_PUT_BACK_USEC 10000000ULL /* for one try */
+#define OPS_GRACE_USEC                                                                                       \
+        10000000ULL /* the host is gone: blocks that we took offline for it stay so for this long */
+#define OPS_SETTLE_USEC                                                                                      \
+        100000ULL /* a new block is still offline: left to the kernel's auto_online for this long */
+#define OPS_DEBOUNCE_USEC 200000ULL /* from a change of blocks to the event about it */
+#define OPS_RESERVE_USEC                                                                                     \
+        1500000ULL /* of a deadline, kept for putting blocks back; at most a quarter of it                   \
+                    */
+#define OPS_PUT_BACK_TRIES      3U
+#define OPS_PUT_BACK_USEC       10000000ULL /* for one try */
 #define OPS_PUT_BACK_PAUSE_USEC 200000ULL
 
 /* blocks and monitor are borrowed and must outlive the ops; monitor may be NULL. */
-int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor, const struct ops_config *config,
-        const struct ops_link *link, void *userdata, struct ops **ret);
+int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
+        const struct ops_config *config, const struct ops_link *link, void *userdata, struct ops **ret);
 /* Ends at once: a worker is killed, nothing is put back. NULL is fine. */
 struct ops *ops_free(struct ops *ops);
 
-/* A session began or ended. At its end what PREPARE changed is restored, an operation under way is undone without
- * an answer, and blocks that wait for their device_del are put back after the grace. */
+/* A session began or ended. At its end what PREPARE changed is restored, an operation under way is undone
+ * without an answer, and blocks that wait for their device_del are put back after the grace. */
 void ops_set_session(struct ops *ops, bool up);
 /* m is a REQUEST of this session, borrowed. */
 void ops_request(struct ops *ops, const struct message *m);

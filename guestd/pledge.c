@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Blocks that a request took offline wholly and whose device_del is to come. If the host dies in between, nobody
- * would ever bring them back, and the guest would stay short of memory that it has: some time after the session is
- * gone they go back online, each in its former zone. A new session within that time takes them over.
+/* Blocks that a request took offline wholly and whose device_del is to come. If the host dies in between,
+ * nobody would ever bring them back, and the guest would stay short of memory that it has: some time after
+ * the session is gone they go back online, each in its former zone. A new session within that time takes them
+ * over.
  *
  * Invariant: pledges[] is sorted by block; every entry is offline as far as we know. */
 

@@ -32,7 +32,7 @@ static int open_path(const char *path)
         /* A serial line or a pty in its place, as in tests: bytes and nothing else. */
         if (tcgetattr(fd, &t) == 0) {
                 cfmakeraw(&t);
-                (void) tcsetattr(fd, TCSANOW, &t);
+                (void)tcsetattr(fd, TCSANOW, &t);
         }
         return fd;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The request under way, as far as it is the same for every op: its failures, its progress, its worker and its one
- * answer. Invariant: id is 0 from the moment that the answer was given, or that nobody waits for one; run_answer()
- * is the only place that answers. */
+/* The request under way, as far as it is the same for every op: its failures, its progress, its worker and
+ * its one answer. Invariant: id is 0 from the moment that the answer was given, or that nobody waits for one;
+ * run_answer() is the only place that answers. */
 
 #include "guestd/ops-internal.h"
 
@@ -49,7 +49,7 @@ void run_fail(struct ops *ops, uint32_t block, const struct error *error)
                 }
         }
         if (run->n_failures < PROTO_FAILURES_MAX)
-                run->failures[run->n_failures++] = (struct block_failure){ start, length, *error };
+                run->failures[run->n_failures++] = (struct block_failure) { start, length, *error };
 }
 
 void run_progress(struct ops *ops, uint64_t done_bytes, uint64_t total_bytes)
@@ -57,7 +57,8 @@ void run_progress(struct ops *ops, uint64_t done_bytes, uint64_t total_bytes)
         struct op_run *run = &ops->run;
         uint64_t now = now_monotonic_usec();
 
-        if (run->id == 0 || done_bytes == run->progress_bytes || now < run->progress_usec + WORKER_PROGRESS_USEC)
+        if (run->id == 0 || done_bytes == run->progress_bytes ||
+                now < run->progress_usec + WORKER_PROGRESS_USEC)
                 return;
         run->progress_bytes = done_bytes;
         run->progress_usec = now;
@@ -94,8 +95,8 @@ void run_answer(struct ops *ops)
                 run->n_failures > 0 ? run->failures[0].error.message : "");
 
         reply.has_memory = ops_read_memory(ops, &reply.memory) >= 0;
-        int r = blocks_ranges_of(ops->blocks, run->targets, run->n_targets, PROTO_RANGES_MAX, &reply.ranges,
-                &reply.n_ranges);
+        int r = blocks_ranges_of(
+                ops->blocks, run->targets, run->n_targets, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges);
         if (r >= 0)
                 r = ops->link.reply(id, &reply, ops->userdata);
         free(reply.ranges);
@@ -120,7 +121,7 @@ void run_reset(struct ops *ops)
         free(run->items);
         free(run->back_items);
         free(run->failures);
-        *run = (struct op_run){ .timer = run->timer };
+        *run = (struct op_run) { .timer = run->timer };
 }
 
 void run_finish(struct ops *ops)
@@ -141,7 +142,8 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
         };
 
         monitor_pause(ops->monitor);
-        int r = worker_start(ops->loop, &config, work, items, n_items, limits, handlers, ops, &ops->run.worker);
+        int r = worker_start(
+                ops->loop, &config, work, items, n_items, limits, handlers, ops, &ops->run.worker);
         if (r < 0)
                 monitor_resume(ops->monitor);
         return r;
@@ -150,10 +152,10 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
 /* The walk ended early. NONE: not by us. */
 static void note_kill(struct ops *ops, enum error_code why, uint32_t block, uint64_t attempt_usec)
 {
-        const char *words = why == ERROR_DEADLINE ? "the time was over"
-                : why == ERROR_CANCELLED          ? "the request was cancelled"
-                : why == ERROR_INTERRUPTED        ? "the session ended"
-                                                  : "the process that took it on was killed";
+        const char *words = why == ERROR_DEADLINE      ? "the time was over"
+                            : why == ERROR_CANCELLED   ? "the request was cancelled"
+                            : why == ERROR_INTERRUPTED ? "the session ended"
+                                                       : "the process that took it on was killed";
         char attempt[64] = "";
         struct error error;
 

@@ -26,20 +26,22 @@ int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size)
         while (n > 0 && (buffer[n - 1] == '\n' || buffer[n - 1] == ' '))
                 n--;
         buffer[n] = '\0';
-        return (int) n;
+        return (int)n;
 }
 
 int sysfs_write(int dir_fd, const char *path, const char *value)
 {
-        _cleanup_close_ int fd = openat(dir_fd, path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        /* O_TRUNC as a shell has it: nothing to sysfs, and right for a file in its place. */
+        _cleanup_close_ int fd = openat(dir_fd, path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY);
         if (fd < 0)
                 return -errno;
 
-        /* Not repeated on EINTR: for a block's state that is the kernel's answer, "a signal ended the attempt". */
+        /* Not repeated on EINTR: for a block's state that is the kernel's answer, "a signal ended the
+         * attempt". */
         ssize_t n = write(fd, value, strlen(value));
         if (n < 0)
                 return -errno;
-        return (size_t) n == strlen(value) ? 0 : -EIO;
+        return (size_t)n == strlen(value) ? 0 : -EIO;
 }
 
 enum block_state sysfs_read_state(int memory_fd, uint32_t number)
@@ -89,10 +91,10 @@ int block_number_from_name(const char *name, uint32_t *ret_number)
         for (const char *p = name + 6; *p; p++) {
                 if (*p < '0' || *p > '9')
                         return -EINVAL;
-                v = v * 10 + (uint64_t) (*p - '0');
+                v = v * 10 + (uint64_t)(*p - '0');
                 if (v >= UINT32_MAX)
                         return -EINVAL;
         }
-        *ret_number = (uint32_t) v;
+        *ret_number = (uint32_t)v;
         return 0;
 }

@@ -66,7 +66,8 @@ static enum error_code code_of(const struct worker_config *config, enum work wor
                 return ERROR_BLOCK_MISSING;
         case EPERM:
         case EINVAL:
-                if (work == WORK_OFFLINE && (errnum == EPERM || sysfs_read_zone(config->memory_fd, block) == ZONE_NONE))
+                if (work == WORK_OFFLINE &&
+                        (errnum == EPERM || sysfs_read_zone(config->memory_fd, block) == ZONE_NONE))
                         return ERROR_BLOCK_UNREMOVABLE;
                 return ERROR_BLOCK_FAILED;
         default:
@@ -82,10 +83,10 @@ static int set_state(struct worker_shared *shared, const struct worker_config *c
         static const unsigned pauses_msec[] = { 20, 100 };
         block_write_t write_state = config->write ? config->write : block_write_state;
         enum block_state wanted = work == WORK_OFFLINE ? BLOCK_OFFLINE : BLOCK_ONLINE;
-        const char *word = work == WORK_OFFLINE ? "offline"
-                : item->zone == ZONE_MOVABLE    ? "online_movable"
-                : item->zone == ZONE_KERNEL     ? "online_kernel"
-                                                : "online";
+        const char *word = work == WORK_OFFLINE         ? "offline"
+                           : item->zone == ZONE_MOVABLE ? "online_movable"
+                           : item->zone == ZONE_KERNEL  ? "online_kernel"
+                                                        : "online";
 
         for (size_t i = 0;; i++) {
                 int r = write_state(config->memory_fd, item->block, word);

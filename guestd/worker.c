@@ -2,9 +2,9 @@
 
 /* The parent's half of a walk: owns the child, the page shared with it, and the watch over its deadlines.
  *
- * The child's end is seen as the end of file of a pipe that only the child holds (pidfds are younger than some
- * guests' kernels). The timer looks at the shared page: it fires when an attempt that began now would be too long,
- * when the walk must stop, or when progress is due, and so never while a walk is quick.
+ * The child's end is seen as the end of file of a pipe that only the child holds (pidfds are younger than
+ * some guests' kernels). The timer looks at the shared page: it fires when an attempt that began now would be
+ * too long, when the walk must stop, or when progress is due, and so never while a walk is quick.
  *
  * Invariant: on_done comes exactly once, with the child reaped, unless the worker is freed before. */
 
@@ -49,12 +49,12 @@ const struct work_item *worker_items(struct worker *w, size_t *ret_n)
 
 size_t worker_n_done(struct worker *w)
 {
-        return MIN((size_t) w->shared->n_done, w->n_items);
+        return MIN((size_t)w->shared->n_done, w->n_items);
 }
 
 size_t worker_n_failures(struct worker *w)
 {
-        return MIN((size_t) w->shared->n_failures, (size_t) WORKER_FAILURES_MAX);
+        return MIN((size_t)w->shared->n_failures, (size_t)WORKER_FAILURES_MAX);
 }
 
 const struct worker_failure *worker_failure(struct worker *w, size_t i)
@@ -83,7 +83,8 @@ void worker_explain(struct worker *w, size_t i, struct error *ret_error)
                 error_set_errno(ret_error, f->code, f->errnum,
                         "Block memory%u holds pages that cannot be moved now", block);
         else if (f->code == ERROR_BLOCK_UNREMOVABLE)
-                error_set_errno(ret_error, f->code, f->errnum, "The kernel does not let block memory%u go", block);
+                error_set_errno(
+                        ret_error, f->code, f->errnum, "The kernel does not let block memory%u go", block);
         else
                 error_set_errno(ret_error, f->code, f->errnum, "Block memory%u", block);
         ret_error->code = f->code;
@@ -169,10 +170,10 @@ static void close_others(int a, int b, int c)
         int from = STDERR_FILENO + 1;
         for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
                 if (fds[i] > from)
-                        close_range((unsigned) from, (unsigned) fds[i] - 1, 0);
+                        close_range((unsigned)from, (unsigned)fds[i] - 1, 0);
                 from = MAX(from, fds[i] + 1);
         }
-        close_range((unsigned) from, ~0U, 0);
+        close_range((unsigned)from, ~0U, 0);
 }
 
 /* The guest's port must not stay open in a child that outlives us: it can be opened only once. Kernels before
@@ -224,7 +225,7 @@ int worker_start(struct loop *loop, const struct worker_config *config, enum wor
 
         if (!w)
                 return -ENOMEM;
-        *w = (struct worker){
+        *w = (struct worker) {
                 .io = { .fd = -1, .on_ready = on_pipe, .userdata = w },
                 .timer = { .on_expired = on_timer, .userdata = w },
                 .items = items,

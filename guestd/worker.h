@@ -9,13 +9,14 @@
 #include "guestd/loop.h"
 #include "proto/message.h"
 
-/* A walk over memory blocks that writes their states, in a child process of its own: an offline may run for ever
- * inside write(), and only a signal ends it. SIGKILL has no race with the write's beginning, and offline_pages()
- * gives up on it and leaves the block online. One fork for a walk, not for a block. */
+/* A walk over memory blocks that writes their states, in a child process of its own: an offline may run for
+ * ever inside write(), and only a signal ends it. SIGKILL has no race with the write's beginning, and
+ * offline_pages() gives up on it and leaves the block online. One fork for a walk, not for a block. */
 struct worker;
 
 enum work {
-        WORK_OFFLINE, /* in the order given; headroom is checked before each block; stops at the first failure */
+        WORK_OFFLINE, /* in the order given; headroom is checked before each block; stops at the first failure
+                       */
         WORK_ONLINE,  /* each into its item's zone; goes on after a failure */
 };
 
@@ -36,9 +37,9 @@ struct worker_config {
 };
 
 struct worker_limits {
-        uint64_t attempt_usec;       /* for one block; 0: none */
-        uint64_t stop_at_usec;       /* the walk is killed then, less... */
-        uint64_t stop_per_item_usec; /* ...this for each item that is done, ... */
+        uint64_t attempt_usec;        /* for one block; 0: none */
+        uint64_t stop_at_usec;        /* the walk is killed then, less... */
+        uint64_t stop_per_item_usec;  /* ...this for each item that is done, ... */
         uint64_t stop_items_max_usec; /* ...which sums up to at most this; stop_at_usec 0: no limit */
 };
 
@@ -48,12 +49,12 @@ struct worker_failure {
         int errnum;
         uint64_t available_bytes, margin_bytes; /* NO_HEADROOM by our own check; else 0 */
 };
-#define WORKER_FAILURES_MAX 64U
+#define WORKER_FAILURES_MAX  64U
 #define WORKER_PROGRESS_USEC 100000ULL /* between two calls of on_progress */
 
 struct worker_handlers {
-        /* The child is gone and reaped. Free the worker here. After a kill this may take as long as the kernel
-         * does not look at signals. */
+        /* The child is gone and reaped. Free the worker here. After a kill this may take as long as the
+         * kernel does not look at signals. */
         void (*on_done)(struct worker *w, void *userdata);
         /* More items are done than before; optional. */
         void (*on_progress)(struct worker *w, size_t n_done, void *userdata);
@@ -66,7 +67,8 @@ int worker_start(struct loop *loop, const struct worker_config *config, enum wor
 /* Kills the child if it still runs; it is reaped now or by a later worker's start. NULL is fine. */
 struct worker *worker_free(struct worker *w);
 
-/* Ends the walk: why (CANCELLED, INTERRUPTED) is what worker_killed() says later. Not the first kill: no effect. */
+/* Ends the walk: why (CANCELLED, INTERRUPTED) is what worker_killed() says later. Not the first kill: no
+ * effect. */
 void worker_kill(struct worker *w, enum error_code why);
 
 /* What worker_start() was given. */

@@ -16,7 +16,8 @@
 #define OPTIONS_MAX 24
 
 enum {
-        OPTION_BUS = 0x100,
+        OPTION_FIRST = 0xFF,
+        OPTION_BUS,
         OPTION_HOST,
         OPTION_OUTPUT,
         OPTION_HELP,
@@ -39,7 +40,8 @@ static int parse_global(struct cli *cli, int id, const char *value, struct error
         case OPTION_BUS:
                 if (strcmp(value, "system") != 0 && strcmp(value, "session") != 0 && !strchr(value, ':'))
                         return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                                "--bus '%.80s' is not a bus; write system, session, or a D-Bus address such as "
+                                "--bus '%.80s' is not a bus; write system, session, or a D-Bus address such "
+                                "as "
                                 "unix:path=/run/bus",
                                 value);
                 cli->arg_bus = value;
@@ -65,7 +67,7 @@ static int parse_global(struct cli *cli, int id, const char *value, struct error
 static void append_options(struct option *all, size_t *n, const struct cli_option *options)
 {
         for (; options && options->name && *n < OPTIONS_MAX; options++)
-                all[(*n)++] = (struct option){
+                all[(*n)++] = (struct option) {
                         .name = options->name,
                         .has_arg = options->argument ? required_argument : no_argument,
                         .val = options->id,
@@ -109,10 +111,24 @@ static int option_error(const struct cli_verb *verb, int c, int argc, char **arg
                 return size_parse(word, &bytes, ret_error);
         }
         if (optopt > 0 && optopt < 0x80)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s has no option '-%c'; see 'hmc-cli%s%s --help'",
-                        name, optopt, command, command_name);
-        return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s has no option '%.60s'; see 'hmc-cli%s%s --help'", name,
-                word, command, command_name);
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "%s has no option '-%c'; see 'hmc-cli%s%s --help'", name, optopt, command,
+                        command_name);
+        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                "%s has no option '%.60s'; see 'hmc-cli%s%s --help'", name, word, command, command_name);
+}
+
+/* getopt_long takes "--no-w" for --no-wait, until an option is added that makes it another one's. Scripts
+ * must not come to rely on that. */
+static bool is_abbreviated(const char *name, char **argv)
+{
+        const char *word = argv[optind - 1];
+
+        if (optarg == word)
+                word = argv[optind - 2]; /* "--wait 20s" */
+        size_t length = strlen(name);
+        return strncmp(word, "--", 2) == 0 && (strncmp(word + 2, name, length) != 0 ||
+                                                      (word[2 + length] != '\0' && word[2 + length] != '='));
 }
 
 static int parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, void *request,
@@ -120,7 +136,7 @@ static int parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
 {
         struct option all[OPTIONS_MAX + 1] = {};
         size_t n = 0;
-        int c, first = 0;
+        int c, i, first = 0;
         bool help = false, version = false;
 
         append_options(all, &n, global_options);
@@ -129,20 +145,21 @@ static int parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
         optind = 0; /* also resets what glibc remembers of an earlier scan */
 
         /* "+": the first word that is no option is the command. */
-        while ((c = getopt_long(argc, argv, verb ? ":o:h" : "+:o:h", all, NULL)) != -1) {
+        while ((c = getopt_long(argc, argv, verb ? ":o:h" : "+:o:h", all, &i)) != -1) {
                 struct error error = {};
                 int r = 0;
 
-                if (c == 'o')
-                        c = OPTION_OUTPUT;
                 if (c == '?' || c == ':')
                         r = option_error(verb, c, argc, argv, &error);
+                else if (c > OPTION_FIRST && is_abbreviated(all[i].name, argv))
+                        r = error_set(&error, ERROR_INVALID_ARGUMENT, "Option '--%s' must be written in full",
+                                all[i].name);
                 else if (c == 'h' || c == OPTION_HELP)
                         help = true;
                 else if (c == OPTION_VERSION)
                         version = true;
                 else if (c < OPTION_GLOBAL_MAX)
-                        r = parse_global(cli, c, optarg, &error);
+                        r = parse_global(cli, c == 'o' ? OPTION_OUTPUT : c, optarg, &error);
                 else
                         r = verb->option(request, c, optarg, &error);
                 if (r < 0 && first == 0) {
@@ -211,7 +228,7 @@ static void print_options(const struct cli_option *options, FILE *f)
 {
         for (; options && options->name; options++)
                 fprintf(f, "  --%s%s%-*s %s\n", options->name, options->argument ? " " : "",
-                        MAX(1, 19 - (int) strlen(options->name) - (options->argument ? 1 : 0)),
+                        MAX(1, 19 - (int)strlen(options->name) - (options->argument ? 1 : 0)),
                         options->argument ?: "", options->help);
 }
 
@@ -244,9 +261,9 @@ static int parse_number(const char *digits, unsigned base, uint32_t *ret)
                 unsigned d;
 
                 if (*p >= '0' && *p <= '9')
-                        d = (unsigned) (*p - '0');
+                        d = (unsigned)(*p - '0');
                 else if ((*p | 0x20) >= 'a' && (*p | 0x20) <= 'f')
-                        d = (unsigned) ((*p | 0x20) - 'a') + 10;
+                        d = (unsigned)((*p | 0x20) - 'a') + 10;
                 else
                         return -EINVAL;
                 if (d >= base || __builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, d, &v))
@@ -260,7 +277,8 @@ int args_parse_u32(const char *what, const char *s, uint32_t *ret, struct error 
 {
         if (parse_number(s, 10, ret) < 0)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "%s '%.40s' is not a number; write a whole decimal number from 0 to 4294967295", what, s);
+                        "%s '%.40s' is not a number; write a whole decimal number from 0 to 4294967295", what,
+                        s);
         return 0;
 }
 
@@ -279,7 +297,8 @@ int args_parse_string(const char *what, const char *s, const char **ret, struct 
         if (*s == '\0')
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s is empty", what);
         if (!text_is_printable(s))
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s '%.60s' is not plain text (UTF-8 without control characters)", what, s);
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "%s '%.60s' is not plain text (UTF-8 without control characters)", what, s);
         *ret = s;
         return 0;
 }

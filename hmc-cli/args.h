@@ -12,9 +12,9 @@ enum args_result {
         ARGS_VERSION = 2, /* --version was given; only before the command */
 };
 
-/* Parses the global options up to the command, whose index in argv goes to *ret_index (argc if there is none).
- * An args_result, or -EINVAL with *ret_error set; cli is filled in as far as it goes, so that an error can be
- * written in the form that was asked for. */
+/* Parses the global options up to the command, whose index in argv goes to *ret_index (argc if there is
+ * none). An args_result, or -EINVAL with *ret_error set; cli is filled in as far as it goes, so that an error
+ * can be written in the form that was asked for. */
 int args_parse_globals(struct cli *cli, int argc, char **argv, int *ret_index, struct error *ret_error);
 
 /* Parses a command: options (global ones too) before, between and behind the positionals, of which
@@ -22,7 +22,8 @@ int args_parse_globals(struct cli *cli, int argc, char **argv, int *ret_index, s
 int args_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, void *request,
         const char *ret_positionals[CLI_POSITIONALS_MAX], struct error *ret_error);
 
-/* The end of a command that parsed to anything but ARGS_OK: prints help or the error. Returns an exit code. */
+/* The end of a command that parsed to anything but ARGS_OK: prints help or the error. Returns an exit code.
+ */
 int args_finish(const struct cli *cli, const struct cli_verb *verb, int result, const struct error *error);
 
 /* "add-memory PARTITION SIZE [OPTION...]" and a line for each option. */

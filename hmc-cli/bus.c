@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* The connection to hvd: opening it, errors from it in our terms, and replies as JSON objects, which are what
- * tables and -o json are both made from. Nothing here knows a single property by name but those that are arrays
- * of structs. */
+ * tables and -o json are both made from. Nothing here knows a single property by name but those that are
+ * arrays of structs. */
 
 #include "hmc-cli/bus.h"
 
@@ -75,8 +75,8 @@ bool bus_error_is_unreachable(const sd_bus_error *error, int r)
         };
 
         if (!sd_bus_error_is_set(error))
-                return r == -ENOTCONN || r == -ECONNRESET || r == -EPIPE || r == -ETIMEDOUT || r == -ESHUTDOWN ||
-                        r == -ECONNREFUSED;
+                return r == -ENOTCONN || r == -ECONNRESET || r == -EPIPE || r == -ETIMEDOUT ||
+                       r == -ESHUTDOWN || r == -ECONNREFUSED;
         if (strncmp(error->name, "org.freedesktop.DBus.Error.Spawn.", 33) == 0)
                 return true;
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -124,8 +124,8 @@ int bus_fail_partition(const struct cli *cli, const char *name, const sd_bus_err
         if (sd_bus_error_has_name(error, SD_BUS_ERROR_UNKNOWN_OBJECT) ||
                 sd_bus_error_has_name(error, SD_BUS_ERROR_UNKNOWN_METHOD) ||
                 sd_bus_error_has_name(error, SD_BUS_ERROR_UNKNOWN_INTERFACE)) {
-                int k = sd_bus_call_method(cli->bus, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE, "GetPartition", &e,
-                        NULL, "s", name);
+                int k = sd_bus_call_method(cli->bus, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE,
+                        "GetPartition", &e, NULL, "s", name);
                 if (k < 0)
                         return bus_fail(cli, &e, k);
         }
@@ -138,9 +138,8 @@ static const struct {
         const char *members[12];
 } struct_names[] = {
         { "Reasons", { "device", "block", "code", "message" } },
-        { "Devices",
-                { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
-                        "offline_bytes", "stuck_bytes" } },
+        { "Devices", { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
+                             "offline_bytes", "stuck_bytes" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device" } },
 };
 
@@ -152,7 +151,8 @@ static const char *const *find_members(const char *name)
         return NULL;
 }
 
-/* json-c writes 17 digits; a percentage reads better without the noise of binary fractions. JSON has no NaN. */
+/* json-c writes 17 digits; a percentage reads better without the noise of binary fractions. JSON has no NaN.
+ */
 static int new_double(double d, struct json_object **ret)
 {
         char text[32];
@@ -346,7 +346,9 @@ int bus_read_properties(sd_bus_message *m, struct json_object **o)
                 if (r < 0)
                         return r;
         }
-        return r < 0 ? r : sd_bus_message_exit_container(m);
+        if (r >= 0)
+                r = sd_bus_message_exit_container(m);
+        return r < 0 ? r : 0;
 }
 
 int bus_get_all(const struct cli *cli, const char *path, const char *interface, struct json_object **ret,
@@ -356,8 +358,8 @@ int bus_get_all(const struct cli *cli, const char *path, const char *interface, 
         _cleanup_json_ struct json_object *o = NULL;
         int r;
 
-        r = sd_bus_call_method(cli->bus, HVD_NAME, path, "org.freedesktop.DBus.Properties", "GetAll", ret_error,
-                &reply, "s", interface);
+        r = sd_bus_call_method(cli->bus, HVD_NAME, path, "org.freedesktop.DBus.Properties", "GetAll",
+                ret_error, &reply, "s", interface);
         if (r < 0)
                 return r;
         r = bus_read_properties(reply, &o);
@@ -381,7 +383,8 @@ static int read_interfaces(sd_bus_message *m, const char *interface, struct json
                 r = sd_bus_message_read_basic(m, 's', &name);
                 if (r < 0)
                         return r;
-                r = strcmp(name, interface) == 0 ? bus_read_properties(m, ret) : sd_bus_message_skip(m, "a{sv}");
+                r = strcmp(name, interface) == 0 ? bus_read_properties(m, ret)
+                                                 : sd_bus_message_skip(m, "a{sv}");
                 if (r < 0)
                         return r;
                 r = sd_bus_message_exit_container(m);
@@ -423,7 +426,7 @@ static const char *sort_key; /* for the one comparison that json-c's sort knows 
 
 static int compare_objects(const void *a, const void *b)
 {
-        struct json_object *x = *(struct json_object *const *) a, *y = *(struct json_object *const *) b;
+        struct json_object *x = *(struct json_object *const *)a, *y = *(struct json_object *const *)b;
         uint64_t i = field_u64(x, sort_key), j = field_u64(y, sort_key);
 
         if (i != j)

@@ -18,7 +18,7 @@ static inline void bus_message_unrefp(sd_bus_message **m)
 {
         sd_bus_message_unref(*m);
 }
-#define _cleanup_message_ _cleanup_(bus_message_unrefp)
+#define _cleanup_message_   _cleanup_(bus_message_unrefp)
 #define _cleanup_bus_error_ _cleanup_(sd_bus_error_free)
 
 /* Functions that return an "exit code" have said what went wrong when it is not 0; see enum cli_exit. */
@@ -27,8 +27,8 @@ static inline void bus_message_unrefp(sd_bus_message **m)
 int bus_open(struct cli *cli);
 void bus_close(struct cli *cli);
 
-/* Says why a call failed, from the bus's error if there is one, else from r. Exit code, never 0: 3 when hvd was
- * not reached, else 1. */
+/* Says why a call failed, from the bus's error if there is one, else from r. Exit code, never 0: 3 when hvd
+ * was not reached, else 1. */
 int bus_fail(const struct cli *cli, const sd_bus_error *error, int r);
 bool bus_error_is_unreachable(const sd_bus_error *error, int r);
 /* The error's stable code, "no-headroom". */
@@ -39,7 +39,8 @@ int bus_fail_unreachable(const struct cli *cli, const char *why);
 /* The object path of a partition. The caller frees it. 0 or -errno. */
 int bus_partition_path(const char *name, char **ret_path);
 /* Makes a partition's call fail in hvd's own words: to be called when the object at its path is unknown. Asks
- * hvd for the partition by name and says that error; if there is none, the original one. Exit code, never 0. */
+ * hvd for the partition by name and says that error; if there is none, the original one. Exit code, never 0.
+ */
 int bus_fail_partition(const struct cli *cli, const char *name, const sd_bus_error *error, int r);
 
 /* GetAll of an interface, and waits. The caller owns *ret. 0, or -errno with *ret_error set. */

@@ -99,9 +99,8 @@ static int run_cancel(struct cli *cli, const struct cli_verb *verb, int argc, ch
 
         snprintf(path, sizeof(path), HVD_JOB_PATH "/%" PRIu32, id);
         r = sd_bus_call_method(cli->bus, HVD_NAME, path, HVD_JOB_INTERFACE, "Cancel", &bus_error, NULL, NULL);
-        if (r < 0 &&
-                (sd_bus_error_has_name(&bus_error, SD_BUS_ERROR_UNKNOWN_OBJECT) ||
-                        sd_bus_error_has_name(&bus_error, SD_BUS_ERROR_UNKNOWN_METHOD)))
+        if (r < 0 && (sd_bus_error_has_name(&bus_error, SD_BUS_ERROR_UNKNOWN_OBJECT) ||
+                             sd_bus_error_has_name(&bus_error, SD_BUS_ERROR_UNKNOWN_METHOD)))
                 return output_fail(cli, CLI_FAILED, error_code_name(ERROR_UNKNOWN_JOB),
                         "There is no job %" PRIu32 "; see 'hmc-cli jobs'", id);
         if (r < 0)

@@ -58,8 +58,10 @@ static int print_help(void)
 
 static int fail_command(const struct cli *cli, const char *name)
 {
-        int r = name ? output_fail(cli, CLI_USAGE, error_code_name(ERROR_INVALID_ARGUMENT), "Unknown command '%s'", name)
-                     : output_fail(cli, CLI_USAGE, error_code_name(ERROR_INVALID_ARGUMENT), "A command is missing");
+        int r = name ? output_fail(cli, CLI_USAGE, error_code_name(ERROR_INVALID_ARGUMENT),
+                               "Unknown command '%s'", name)
+                     : output_fail(cli, CLI_USAGE, error_code_name(ERROR_INVALID_ARGUMENT),
+                               "A command is missing");
 
         print_verbs(stderr);
         return r;
@@ -115,6 +117,7 @@ int main(int argc, char **argv)
         /* A result that nobody could read is no success. */
         if ((fflush(stdout) != 0 || ferror(stdout)) && r == CLI_DONE)
                 r = errno == EPIPE ? CLI_FAILED
-                                   : output_fail(&(struct cli){}, CLI_FAILED, "internal", "Cannot write: %s", strerror(errno));
+                                   : output_fail(&(struct cli) {}, CLI_FAILED, "internal", "Cannot write: %s",
+                                             strerror(errno));
         return r;
 }

@@ -30,7 +30,8 @@ enum {
                 { "no-wait", OPTION_NO_WAIT, NULL, "Print the job's number and do not wait for its end" },   \
                 { "dry-run", OPTION_DRY_RUN, NULL, "Say what would be done, and do nothing" },               \
         {                                                                                                    \
-                "all-or-nothing", OPTION_ALL_OR_NOTHING, NULL, "Undo everything if not all of it can be done" \
+                "all-or-nothing", OPTION_ALL_OR_NOTHING, NULL,                                               \
+                        "Undo everything if not all of it can be done"                                       \
         }
 
 static const struct cli_option add_options[] = {
@@ -96,8 +97,8 @@ static int memory_option(void *request, int id, const char *value, struct error 
         }
 }
 
-int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, struct memory_request *ret,
-        struct error *ret_error)
+int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv,
+        struct memory_request *ret, struct error *ret_error)
 {
         struct memory_request q = {};
         const char *words[CLI_POSITIONALS_MAX];
@@ -171,7 +172,7 @@ static int run_memory(struct cli *cli, const struct cli_verb *verb, int argc, ch
         if (r < 0)
                 return bus_fail(cli, NULL, r);
         return wait_for_job(cli, call,
-                &(struct wait_options){
+                &(struct wait_options) {
                         .partition = q.partition,
                         .no_wait = q.no_wait,
                         .dry_run = q.dry_run,

@@ -5,7 +5,8 @@
 
 #include "hmc-cli/cli.h"
 
-/* What add-memory and remove-memory were asked for. Strings are borrowed from argv; NULL and false: not given. */
+/* What add-memory and remove-memory were asked for. Strings are borrowed from argv; NULL and false: not
+ * given. */
 struct memory_request {
         const char *partition;
         uint64_t size_bytes;
@@ -16,5 +17,5 @@ struct memory_request {
 };
 
 /* An args_result, or -errno with *ret_error set. */
-int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, struct memory_request *ret,
-        struct error *ret_error);
+int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv,
+        struct memory_request *ret, struct error *ret_error);

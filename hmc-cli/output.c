@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* How things are written: text that is safe for a terminal, figures, tables by libsmartcols, JSON by json-c. */
+/* How things are written: text that is safe for a terminal, figures, tables by libsmartcols, JSON by json-c.
+ */
 
 #include "hmc-cli/output.h"
 
@@ -32,7 +33,7 @@ void text_put(FILE *f, const char *s)
 
 const char *text_size(uint64_t bytes, char buffer[static TEXT_FORMAT_MAX])
 {
-        double mib = (double) bytes / (double) MIB;
+        double mib = (double)bytes / (double)MIB;
 
         if (bytes == 0)
                 snprintf(buffer, TEXT_FORMAT_MAX, "0");
@@ -52,11 +53,12 @@ const char *text_span(uint64_t usec, char buffer[static TEXT_FORMAT_MAX])
         uint64_t seconds = usec / USEC_PER_SEC;
 
         if (usec < 9995000)
-                snprintf(buffer, TEXT_FORMAT_MAX, "%.2f s", (double) usec / USEC_PER_SEC);
+                snprintf(buffer, TEXT_FORMAT_MAX, "%.2f s", (double)usec / USEC_PER_SEC);
         else if (usec < 59950000)
-                snprintf(buffer, TEXT_FORMAT_MAX, "%.1f s", (double) usec / USEC_PER_SEC);
+                snprintf(buffer, TEXT_FORMAT_MAX, "%.1f s", (double)usec / USEC_PER_SEC);
         else if ((seconds = (usec + USEC_PER_SEC / 2) / USEC_PER_SEC) < 3600)
-                snprintf(buffer, TEXT_FORMAT_MAX, "%" PRIu64 " min %" PRIu64 " s", seconds / 60, seconds % 60);
+                snprintf(
+                        buffer, TEXT_FORMAT_MAX, "%" PRIu64 " min %" PRIu64 " s", seconds / 60, seconds % 60);
         else
                 snprintf(buffer, TEXT_FORMAT_MAX, "%" PRIu64 " h %" PRIu64 " min", seconds / 3600,
                         seconds % 3600 / 60);
@@ -72,7 +74,7 @@ void text_snake_case(const char *name, char *buffer, size_t size)
 
                 if (upper && p > name)
                         buffer[n++] = '_';
-                buffer[n++] = upper ? (char) (*p | 0x20) : *p;
+                buffer[n++] = upper ? (char)(*p | 0x20) : *p;
         }
         buffer[n] = '\0';
 }
@@ -115,7 +117,7 @@ struct json_object *field_array(struct json_object *o, const char *key)
 void output_json(struct json_object *o)
 {
         int flags = JSON_C_TO_STRING_NOSLASHESCAPE |
-                (isatty(STDOUT_FILENO) ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : 0);
+                    (isatty(STDOUT_FILENO) ? JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED : 0);
 
         puts(json_object_to_json_string_ext(o, flags));
 }
@@ -149,7 +151,8 @@ int output_fail(const struct cli *cli, int exit_code, const char *code, const ch
 
 int output_fail_errno(const struct cli *cli, int r)
 {
-        return output_fail(cli, CLI_FAILED, error_code_name(ERROR_INTERNAL), "hmc-cli cannot go on: %s", strerror(abs(r)));
+        return output_fail(cli, CLI_FAILED, error_code_name(ERROR_INTERNAL), "hmc-cli cannot go on: %s",
+                strerror(abs(r)));
 }
 
 static void table_unrefp(struct libscols_table **t)
@@ -170,7 +173,8 @@ int output_table(FILE *f, const struct output_column *columns, size_t n_columns,
                 return -ENOMEM;
         scols_table_set_stream(table, f);
         for (size_t i = 0; i < n_columns; i++) {
-                int flags = (columns[i].right ? SCOLS_FL_RIGHT : 0) | (columns[i].truncate ? SCOLS_FL_TRUNC : 0);
+                int flags =
+                        (columns[i].right ? SCOLS_FL_RIGHT : 0) | (columns[i].truncate ? SCOLS_FL_TRUNC : 0);
 
                 if (!scols_table_new_column(table, columns[i].name, 0, flags))
                         return -ENOMEM;
@@ -194,7 +198,7 @@ void output_cells_done(struct output_cells *c)
         for (size_t i = 0; i < c->n; i++)
                 free(c->cells[i]);
         free(c->cells);
-        *c = (struct output_cells){};
+        *c = (struct output_cells) {};
 }
 
 void output_cell(struct output_cells *c, const char *format, ...)
@@ -203,7 +207,7 @@ void output_cell(struct output_cells *c, const char *format, ...)
         va_list ap;
 
         if (c->n == c->allocated) {
-                size_t allocated = MAX(2 * c->allocated, (size_t) 64);
+                size_t allocated = MAX(2 * c->allocated, (size_t)64);
                 char **cells = reallocarray(c->cells, allocated, sizeof(char *));
 
                 if (!cells) {
@@ -232,5 +236,5 @@ int output_cells_print(FILE *f, const struct output_column *columns, size_t n_co
 {
         if (c->oom)
                 return -ENOMEM;
-        return output_table(f, columns, n_columns, (const char *const *) c->cells, c->n / n_columns);
+        return output_table(f, columns, n_columns, (const char *const *)c->cells, c->n / n_columns);
 }

@@ -9,16 +9,17 @@
 #include "common/json.h"
 #include "hmc-cli/cli.h"
 
-/* Writes what comes from a guest or from argv, without its terminal escapes and broken UTF-8; see text_clean(). */
+/* Writes what comes from a guest or from argv, without its terminal escapes and broken UTF-8; see
+ * text_clean(). */
 void text_put(FILE *f, const char *s);
 
 #define TEXT_FORMAT_MAX 48
 /* A size for reading: exact where that is short ("1.5 GiB"), else rounded ("2.93 GiB"); "0" for none. */
 const char *text_size(uint64_t bytes, char buffer[static TEXT_FORMAT_MAX]);
-#define TEXT_SIZE(bytes) text_size((bytes), (char[TEXT_FORMAT_MAX]){ 0 })
+#define TEXT_SIZE(bytes) text_size((bytes), (char[TEXT_FORMAT_MAX]) { 0 })
 /* "0.24 s", "20.0 s", "2 min 5 s", "1 h 10 min". */
 const char *text_span(uint64_t usec, char buffer[static TEXT_FORMAT_MAX]);
-#define TEXT_SPAN(usec) text_span((usec), (char[TEXT_FORMAT_MAX]){ 0 })
+#define TEXT_SPAN(usec) text_span((usec), (char[TEXT_FORMAT_MAX]) { 0 })
 
 /* "PoolTotal" -> "pool_total". Writes at most size bytes with the NUL. */
 void text_snake_case(const char *name, char *buffer, size_t size);
@@ -36,7 +37,8 @@ void output_json(struct json_object *o);
 
 /* Says an error: the sentence on stderr, and with -o json {"error":{"code","message"}} on stdout. Returns
  * exit_code. */
-int output_fail(const struct cli *cli, int exit_code, const char *code, const char *format, ...) _printf_(4, 5);
+int output_fail(const struct cli *cli, int exit_code, const char *code, const char *format, ...)
+        _printf_(4, 5);
 /* output_fail() for a failed allocation or the like on our side. */
 int output_fail_errno(const struct cli *cli, int r);
 
@@ -63,4 +65,5 @@ void output_cells_done(struct output_cells *c);
 /* Appends a cell; "" reads "-". */
 void output_cell(struct output_cells *c, const char *format, ...) _printf_(2, 3);
 /* Prints them; -ENOMEM also when a cell could not be kept. */
-int output_cells_print(FILE *f, const struct output_column *columns, size_t n_columns, struct output_cells *c);
+int output_cells_print(
+        FILE *f, const struct output_column *columns, size_t n_columns, struct output_cells *c);

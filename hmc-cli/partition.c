@@ -39,7 +39,7 @@ void define_request_done(struct define_request *q)
 {
         free(q->qmp);
         free(q->channel);
-        *q = (struct define_request){};
+        *q = (struct define_request) {};
 }
 
 static int parse_socket(const char *what, const char *value, char **slot, struct error *ret_error)
@@ -107,13 +107,13 @@ static int make_absolute(const struct cli *cli, const char *what, char **path, s
         return 0;
 }
 
-int define_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, struct define_request *ret,
-        struct error *ret_error)
+int define_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv,
+        struct define_request *ret, struct error *ret_error)
 {
         const char *words[CLI_POSITIONALS_MAX];
         int r;
 
-        *ret = (struct define_request){};
+        *ret = (struct define_request) {};
         r = args_parse(cli, verb, argc, argv, ret, words, ret_error);
         if (r != ARGS_OK)
                 return r;
@@ -171,8 +171,8 @@ static int run_define(struct cli *cli, const struct cli_verb *verb, int argc, ch
         r = bus_open(cli);
         if (r != 0)
                 return r;
-        r = sd_bus_message_new_method_call(cli->bus, &call, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE,
-                "AddPartition");
+        r = sd_bus_message_new_method_call(
+                cli->bus, &call, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE, "AddPartition");
         if (r >= 0)
                 r = append_definition(call, &q);
         if (r >= 0)
@@ -193,8 +193,8 @@ static int run_undefine(struct cli *cli, const struct cli_verb *verb, int argc, 
         r = bus_open(cli);
         if (r != 0)
                 return r;
-        r = sd_bus_call_method(cli->bus, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE, "RemovePartition", &bus_error,
-                NULL, "s", words[0]);
+        r = sd_bus_call_method(cli->bus, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE, "RemovePartition",
+                &bus_error, NULL, "s", words[0]);
         return r < 0 ? bus_fail(cli, &bus_error, r) : say_defined(cli, words[0], "undefined");
 }
 
@@ -290,8 +290,9 @@ static void put_account(FILE *f, struct json_object *p)
         if (requested != current || pending != 0) {
                 char text[3 * TEXT_FORMAT_MAX];
 
-                snprintf(text, sizeof(text), "%s, %s%s pending", TEXT_SIZE(requested), pending < 0 ? "-" : "+",
-                        TEXT_SIZE(pending < 0 ? -(uint64_t) pending : (uint64_t) pending));
+                snprintf(text, sizeof(text), "%s, %s%s pending", TEXT_SIZE(requested),
+                        pending < 0 ? "-" : "+",
+                        TEXT_SIZE(pending < 0 ? -(uint64_t)pending : (uint64_t)pending));
                 put_line(f, "requested", text);
         }
 
@@ -318,7 +319,8 @@ static void put_guest_view(FILE *f, struct json_object *p)
         put_line(f, "block size", TEXT_SIZE(field_u64(p, "block_bytes")));
 }
 
-/* "Movable" for a device whose blocks are all alike, else what is where: "128 MiB Movable, 128 MiB offline". */
+/* "Movable" for a device whose blocks are all alike, else what is where: "128 MiB Movable, 128 MiB offline".
+ */
 static void add_zone_cell(struct output_cells *cells, struct json_object *device)
 {
         static const struct {
@@ -395,15 +397,16 @@ int partition_print_sheet(FILE *f, struct json_object *p)
         return print_devices(f, devices);
 }
 
-/* Asks the guest now. A guest that does not answer is no failure of show, which then says what is known: *ret stays
- * NULL and *ret_error says why. Exit code, for all other errors. */
+/* Asks the guest now. A guest that does not answer is no failure of show, which then says what is known: *ret
+ * stays NULL and *ret_error says why. Exit code, for all other errors. */
 static int survey(struct cli *cli, const char *name, const char *path, struct json_object **ret,
         sd_bus_error *ret_error)
 {
         _cleanup_message_ sd_bus_message *call = NULL, *reply = NULL;
         int r;
 
-        r = sd_bus_message_new_method_call(cli->bus, &call, HVD_NAME, path, HVD_PARTITION_INTERFACE, "Survey");
+        r = sd_bus_message_new_method_call(
+                cli->bus, &call, HVD_NAME, path, HVD_PARTITION_INTERFACE, "Survey");
         if (r < 0)
                 return output_fail_errno(cli, r);
         r = sd_bus_call(cli->bus, call, SURVEY_TIMEOUT_USEC, ret_error, &reply);
@@ -465,7 +468,7 @@ static int run_show(struct cli *cli, const struct cli_verb *verb, int argc, char
         if (r < 0)
                 return output_fail_errno(cli, r);
         if (!blocks) {
-                fputs("\nThe guest did not answer, so its figures may be old: ", stdout);
+                fputs("\nThe guest was not surveyed, so its figures may be old: ", stdout);
                 text_put(stdout, survey_error.message ?: survey_error.name);
                 fputc('\n', stdout);
         }

@@ -18,8 +18,8 @@ struct define_request {
 
 void define_request_done(struct define_request *q);
 /* An args_result, or -errno with *ret_error set. define_request_done() is due in every case. */
-int define_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, struct define_request *ret,
-        struct error *ret_error);
+int define_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv,
+        struct define_request *ret, struct error *ret_error);
 
 /* The table of list and the sheet of show, from what bus_read_properties() gives. 0 or -errno. */
 int partition_print_list(FILE *f, struct json_object *partitions);

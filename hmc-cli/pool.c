@@ -45,7 +45,8 @@ static int print_json(const struct cli *cli, struct json_object *pool, struct js
         if (json_add(pool, "partitions", array) < 0)
                 return output_fail_errno(cli, -ENOMEM);
         for (size_t i = 0; i < json_object_array_length(partitions); i++) {
-                struct json_object *p = json_object_array_get_idx(partitions, i), *o = json_object_new_object(), *v;
+                struct json_object *p = json_object_array_get_idx(partitions, i),
+                                   *o = json_object_new_object(), *v;
 
                 if (json_array_add(array, o) < 0)
                         return output_fail_errno(cli, -ENOMEM);

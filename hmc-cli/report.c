@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* A job in words. The first line has to be enough at a glance: what moved, how long it took, where it is, what
- * the partition has now. Reasons follow only where something stayed. */
+/* A job in words. The first line has to be enough at a glance: what moved, how long it took, where it is,
+ * what the partition has now. Reasons follow only where something stayed. */
 
 #include "hmc-cli/report.h"
 
@@ -155,22 +155,22 @@ void report_progress(FILE *f, struct json_object *job, uint64_t now_usec)
         text_put(f, field_string(job, "partition"));
         fputs(": ", f);
         for (const char *p = state; *p; p++)
-                fputc(isalpha((unsigned char) *p) ? tolower((unsigned char) *p) : '-', f);
+                fputc(isalpha((unsigned char)*p) ? tolower((unsigned char)*p) : '-', f);
 
-        uint64_t moved = (uint64_t) (progress * (double) (requested / MIB)) * MIB;
+        uint64_t moved = (uint64_t)(progress * (double)(requested / MIB)) * MIB;
         if (strcmp(state, "QUEUED") != 0)
                 fprintf(f, " %s of %s", moved >= requested ? TEXT_SIZE(requested) : TEXT_SIZE(moved),
                         TEXT_SIZE(requested));
         fputs(" [", f);
         for (int i = 0; i < PROGRESS_BAR; i++)
-                fputc(i < (int) (progress * PROGRESS_BAR) ? '#' : '.', f);
+                fputc(i < (int)(progress * PROGRESS_BAR) ? '#' : '.', f);
         fputc(']', f);
 
         if (deadline > 0) {
                 uint64_t left = deadline > now_usec ? (deadline - now_usec) / USEC_PER_SEC : 0;
 
                 if (left < 60)
-                        fprintf(f, " %u s left", (unsigned) left);
+                        fprintf(f, " %u s left", (unsigned)left);
                 else
                         fprintf(f, " %s left", TEXT_SPAN(left * USEC_PER_SEC));
         }

@@ -19,5 +19,6 @@ void report_job(FILE *f, struct json_object *job, struct json_object *partition)
 void report_plan(FILE *f, struct json_object *job);
 /* "opendlpar-dimm-3, block 0x140000000: no-headroom: <message>"; without a newline. */
 void report_reason(FILE *f, struct json_object *reason);
-/* "web1: offlining 768 MiB of 2 GiB [####......] 12 s left"; without a newline. now_usec is CLOCK_REALTIME. */
+/* "web1: offlining 768 MiB of 2 GiB [####......] 12 s left"; without a newline. now_usec is CLOCK_REALTIME.
+ */
 void report_progress(FILE *f, struct json_object *job, uint64_t now_usec);

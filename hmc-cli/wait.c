@@ -2,16 +2,18 @@
 
 /* Following one job from the call that makes it to the last line about it.
  *
- * Latency is the point: a command may take little more than the guest itself does. So everything is asynchronous
- * and goes out in one write behind the bus's own handshake: the matches for JobRemoved and for the loss of hvd,
- * then the call. The bus keeps the order, so no signal of our job can be missed once the call is on its way; but
- * a job may end before its path is known here, which is why its properties are asked for as soon as it is. They
- * are asked for again when JobRemoved names the job; whichever answer first shows a final state ends the wait.
+ * Latency is the point: a command may take little more than the guest itself does. So everything is
+ * asynchronous and goes out in one write behind the bus's own handshake: the matches for JobRemoved and for
+ * the loss of hvd, then the call. The bus keeps the order, so no signal of our job can be missed once the
+ * call is on its way; but a job may end before its path is known here, which is why its properties are asked
+ * for as soon as it is. They are asked for again when JobRemoved names the job; whichever answer first shows
+ * a final state ends the wait.
  *
- * Replies that never come because hvd goes away are answered by the bus with an error, as are calls to nobody;
- * what is left is hvd going away between calls, which NameOwnerChanged tells.
+ * Replies that never come because hvd goes away are answered by the bus with an error, as are calls to
+ * nobody; what is left is hvd going away between calls, which NameOwnerChanged tells.
  *
- * Ctrl-C asks hvd to cancel and goes on waiting, since the job's end says what had moved; a second one leaves. */
+ * Ctrl-C asks hvd to cancel and goes on waiting, since the job's end says what had moved; a second one
+ * leaves. */
 
 #include "hmc-cli/wait.h"
 
@@ -34,8 +36,8 @@
 #define PROGRESS_FIRST_USEC (300 * USEC_PER_MSEC) /* a short job is over before a line would be read */
 #define PROGRESS_EVERY_USEC USEC_PER_SEC
 #define PROGRESS_MIN_USEC   (50 * USEC_PER_MSEC)
-/* From the last line of hvd's to the next: taking a job needs no guest, so that a hvd this slow is stuck. */
-#define CALL_TIMEOUT_USEC   (25 * USEC_PER_SEC)
+/* Taking a job needs no guest: an hvd this slow is stuck. */
+#define CALL_TIMEOUT_USEC (25 * USEC_PER_SEC)
 
 struct wait {
         struct cli *cli;
@@ -91,14 +93,14 @@ static void progress_draw(struct wait *w)
         if (!f)
                 return;
         clock_gettime(CLOCK_REALTIME, &now);
-        report_progress(f, w->job, (uint64_t) now.tv_sec * USEC_PER_SEC + (uint64_t) now.tv_nsec / 1000);
+        report_progress(f, w->job, (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000);
         if (fclose(f) != 0)
                 return;
 
         /* A line that wraps could not be redrawn. */
         if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
                 width = size.ws_col - 1U;
-        fprintf(stderr, "\r\033[K%.*s", (int) MIN(width, length), line);
+        fprintf(stderr, "\r\033[K%.*s", (int)MIN(width, length), line);
         fflush(stderr);
         w->progress_drawn = true;
         w->progress_usec = now_monotonic_usec();
@@ -121,11 +123,11 @@ static int wait_lost(struct wait *w, const char *why)
         progress_clear(w);
         if (!w->path)
                 return wait_exit(w, bus_fail_unreachable(w->cli, why));
-        return wait_exit(w,
-                output_fail(w->cli, CLI_UNREACHABLE, "hvd-unreachable",
-                        "hvd went away while job %" PRIu32
-                        " was running (%s); when it is back, 'hmc-cli show' says what the partition has",
-                        w->id, why));
+        return wait_exit(
+                w, output_fail(w->cli, CLI_UNREACHABLE, "hvd-unreachable",
+                           "hvd went away while job %" PRIu32
+                           " was running (%s); when it is back, 'hmc-cli show' says what the partition has",
+                           w->id, why));
 }
 
 static int wait_finish(struct wait *w)
@@ -184,8 +186,8 @@ static int ask_partition(struct wait *w)
         r = bus_partition_path(w->options->partition, &path);
         if (r < 0)
                 return r;
-        return wait_call(w, path, "org.freedesktop.DBus.Properties", "GetAll", on_partition,
-                HVD_PARTITION_INTERFACE);
+        return wait_call(
+                w, path, "org.freedesktop.DBus.Properties", "GetAll", on_partition, HVD_PARTITION_INTERFACE);
 }
 
 static int on_job(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
@@ -220,7 +222,8 @@ static int on_job_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_e
 
         if (sd_bus_message_read(m, "s", &interface) < 0 || strcmp(interface, HVD_JOB_INTERFACE) != 0)
                 return 0;
-        /* Changes before the first GetAll are in its answer. A state that becomes final is left to JobRemoved. */
+        /* Changes before the first GetAll are in its answer. A state that becomes final is left to
+         * JobRemoved. */
         if (!w->job || report_job_is_final(w->job))
                 return 0;
         _cleanup_json_ struct json_object *changed = NULL;
@@ -277,7 +280,8 @@ static int cancel_job(struct wait *w)
 {
         int r;
 
-        fprintf(stderr, "Stopping job %" PRIu32 "; what has moved stays. Ctrl-C again leaves at once.\n", w->id);
+        fprintf(stderr, "Stopping job %" PRIu32 "; what has moved stays. Ctrl-C again leaves at once.\n",
+                w->id);
         r = wait_call(w, w->path, HVD_JOB_INTERFACE, "Cancel", on_cancelled, NULL);
         return r < 0 ? wait_fail(w, NULL, r) : 0;
 }
@@ -288,10 +292,15 @@ static int on_interrupt(sd_event_source *source, const struct signalfd_siginfo *
 
         progress_clear(w);
         fputs(isatty(STDERR_FILENO) ? "\n" : "", stderr); /* behind the terminal's "^C" */
-        if (w->cancel)
+        if (w->cancel) {
+                fputs("Left; hvd ends the job by itself, see 'hmc-cli jobs'.\n", stderr);
                 return wait_exit(w, CLI_INTERRUPTED);
+        }
         w->cancel = true;
-        return w->path ? cancel_job(w) : 0;
+        if (w->path)
+                return cancel_job(w);
+        fputs("The job is stopped as soon as hvd has taken it. Ctrl-C again leaves at once.\n", stderr);
+        return 0;
 }
 
 static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userdata)
@@ -311,16 +320,16 @@ static int start_progress(struct wait *w)
         const char *term = getenv("TERM");
         int r;
 
-        if (w->cli->arg_json || w->options->no_wait || w->options->dry_run || !isatty(STDERR_FILENO) || !term ||
-                strcmp(term, "dumb") == 0)
+        if (w->cli->arg_json || w->options->no_wait || w->options->dry_run || !isatty(STDERR_FILENO) ||
+                !term || strcmp(term, "dumb") == 0)
                 return 0;
         r = sd_bus_match_signal_async(w->cli->bus, &w->slots[w->n_slots], HVD_NAME, w->path,
                 "org.freedesktop.DBus.Properties", "PropertiesChanged", on_job_changed, NULL, w);
         if (r < 0)
                 return r;
         w->n_slots++;
-        return sd_event_add_time_relative(w->event, &w->progress_timer, CLOCK_MONOTONIC, PROGRESS_FIRST_USEC, 0,
-                on_progress_timer, w);
+        return sd_event_add_time_relative(
+                w->event, &w->progress_timer, CLOCK_MONOTONIC, PROGRESS_FIRST_USEC, 0, on_progress_timer, w);
 }
 
 static int on_taken(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
@@ -331,9 +340,8 @@ static int on_taken(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
         int r;
 
         if (sd_bus_message_is_method_error(m, NULL))
-                return wait_exit(w,
-                        bus_fail_partition(w->cli, w->options->partition, sd_bus_message_get_error(m),
-                                -sd_bus_message_get_errno(m)));
+                return wait_exit(w, bus_fail_partition(w->cli, w->options->partition,
+                                            sd_bus_message_get_error(m), -sd_bus_message_get_errno(m)));
         r = sd_bus_message_read(m, "o", &path);
         if (r < 0)
                 return wait_fail(w, NULL, r);
@@ -372,7 +380,8 @@ static int add_matches(struct wait *w)
         if (r < 0)
                 return r;
         return sd_bus_match_signal(bus, &w->slots[w->n_slots++], "org.freedesktop.DBus.Local",
-                "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local", "Disconnected", on_disconnected, w);
+                "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local", "Disconnected", on_disconnected,
+                w);
 }
 
 static int start(struct wait *w, sd_bus_message *call)

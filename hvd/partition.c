@@ -256,6 +256,14 @@ static struct agent_waiter *take_waiter(struct waiter_list *waiters)
         return w;
 }
 
+static void tell_gone(struct partition *p, const struct error *error)
+{
+        struct agent_waiter *w;
+
+        while ((w = take_waiter(&p->agent_waiters)))
+                w->on_gone(w, error);
+}
+
 static void on_platform_up(struct platform *platform, void *userdata)
 {
         struct partition *p = userdata;
@@ -275,18 +283,19 @@ static void on_platform_down(struct platform *platform, const struct error *erro
         p->has_snapshot = false;
         platform_snapshot_done(&p->snapshot);
 
-        struct agent_waiter *w;
-        while ((w = take_waiter(&p->agent_waiters)))
-                w->on_gone(w, error);
+        tell_gone(p, error);
         manager_partition_changed(p->manager, p);
 }
 
 static void on_platform_reset(struct platform *platform, void *userdata)
 {
         struct partition *p = userdata;
+        struct error error;
 
         log_info("Partition '%s': the guest was reset", p->definition.name);
         agent_set_port_open(p->agent, false);
+        error_set(&error, ERROR_GUEST_RESET, "The guest was reset while it worked on the request");
+        tell_gone(p, &error);
         partition_settle(p, false);
 }
 

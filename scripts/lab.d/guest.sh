@@ -164,7 +164,7 @@ guest_qemu_command() {
         -chardev "socket,id=labqmp,path=$dir/lab-qmp.sock,server=on,wait=off" -mon chardev=labqmp,mode=control
         -device virtio-serial-pci,id=vserial0
         -chardev "socket,id=guestd,path=$dir/guestd.sock,server=on,wait=off"
-        -device virtserialport,bus=vserial0.0,chardev=guestd,name=org.opendlpar.guestd.0
+        -device virtserialport,bus=vserial0.0,id=guestd0,chardev=guestd,name=org.opendlpar.guestd.0
         -chardev "socket,id=lab,path=$dir/lab.sock,server=on,wait=off"
         -device virtserialport,bus=vserial0.0,chardev=lab,name=org.opendlpar.lab.0
     )

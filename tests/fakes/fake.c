@@ -246,11 +246,15 @@ static bool build_output(struct fake *f, const char *text, struct fake_output *o
                 f->slow = true;
                 return build_output(f, rest, out);
         } else if (strcmp(verb, "repeat") == 0) {
+                struct fake_output once = { 0 };
                 char count[16];
+
                 rest = fake_take_word(rest, count, sizeof(count));
-                for (long n = strtol(count, NULL, 10); n > 0; n--)
-                        if (!build_output(f, rest, out))
-                                return false;
+                bool good = build_output(f, rest, &once);
+                for (long n = strtol(count, NULL, 10); good && n > 0; n--)
+                        fake_output_bytes(out, once.data, once.length);
+                free(once.data);
+                return good;
         } else if (strcmp(verb, "nothing") != 0) {
                 rest = take_label(rest, label, sizeof(label));
                 int r = f->dialect->build(f, verb, rest, find_request(f, label), out);

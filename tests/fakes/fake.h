@@ -9,7 +9,7 @@
 #include "common/json.h"
 #include "common/size.h"
 
-/* clang-format off: the table below stays as it is */
+/* clang-format off */
 
 /* A scripted peer on a unix socket: plays QEMU's monitor (fake-qmp.h) or a guest behind QEMU's chardev
  * (fake-guest.h), in the same event loop as the code under test or as a program of its own. What comes and

@@ -208,6 +208,18 @@ assert_equal "partitions" '[]' "$(in_guest 'hmc-cli -o json list' | jq -c .)"
 expect 0 in_guest 'hmc-cli define g1 --qmp /run/g1.qmp --channel /run/g1.guestd'
 expect 0 in_guest 'systemctl restart hvd && hmc-cli show g1'
 
+step "confined, hvd reaches sockets of others, in /home and /tmp too"
+for path in /home/vm/g2.qmp /tmp/vm/g2.guestd; do
+    in_guest "mkdir -m 700 ${path%/*} && chown nobody ${path%/*} && systemd-run --quiet --unit=fake-${path##*.} \
+        --socket-property=ListenStream=$path --socket-property=SocketUser=nobody --socket-property=SocketMode=0600 \
+        --socket-property=Accept=yes -p StandardInput=socket cat"
+done
+expect 0 in_guest 'hmc-cli define g2 --qmp /home/vm/g2.qmp --channel /tmp/vm/g2.guestd'
+accepted() { (($(unit_property "$1" NAccepted) > 0)); }
+await 10 "hvd to connect to /home/vm/g2.qmp" accepted fake-qmp.socket
+await 10 "hvd to connect to /tmp/vm/g2.guestd" accepted fake-guestd.socket
+expect 0 in_guest 'hmc-cli undefine g2'
+
 step "nothing that systemd, udev or the bus complains about"
 in_guest 'journalctl --no-pager -o cat -u guestd -u hvd >/run/guestd.log; dmesg' >/dev/null
 complaints=$(in_guest 'journalctl --no-pager -o cat -p warning -u guestd -u hvd -u dbus -u systemd-udevd -t systemd' |

@@ -245,7 +245,8 @@ static void test_memory(void **state)
 
         tree_mkdir(t->proc_fd, "pressure");
         tree_write(t->proc_fd, "pressure/memory",
-                "some avg10=1.23 avg60=0.00 avg300=0.00 total=1\nfull avg10=100.00 avg60=0.00 avg300=0.00 total=0\n");
+                "some avg10=1.23 avg60=0.00 avg300=0.00 total=1\nfull avg10=100.00 avg60=0.00 avg300=0.00 "
+                "total=0\n");
         unlinkat(t->proc_fd, "zoneinfo", 0);
         assert_int_equal(memory_read(t->proc_fd, &m), 0);
         assert_true(m.has_pressure);

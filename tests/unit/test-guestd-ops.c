@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The ops with a kernel of files: real workers, real kills; only the write of a block's state is ours. It does what
- * the kernel would do to the tree, or what the script for the block says, and logs the order. */
+/* The ops with a kernel of files: real workers, real kills; only the write of a block's state is ours. It
+ * does what the kernel would do to the tree, or what the script for the block says, and logs the order. */
 
 #include "test-guestd-tree.h"
 
@@ -27,7 +27,7 @@ static struct script {
                 uint32_t block;
                 char word[16];
         } writes[256];
-} *script;
+} * script;
 
 struct env {
         struct tree tree;
@@ -57,17 +57,18 @@ static int fake_write(int memory_fd, uint32_t block, const char *word)
         }
         if (*times > 0) {
                 --*times;
-                while (errnum == HANG)
-                        pause();
+                if (errnum == HANG)
+                        for (;;)
+                                pause();
                 return -errnum;
         }
         snprintf(path, sizeof(path), "memory%u/state", block);
         tree_write(memory_fd, path, offline ? "offline\n" : "online\n");
         snprintf(path, sizeof(path), "memory%u/valid_zones", block);
         tree_write(memory_fd, path,
-                offline                                  ? "Normal Movable\n"
-                        : strcmp(word, "online_kernel") == 0 ? "Normal\n"
-                                                             : "Movable\n");
+                offline                              ? "Normal Movable\n"
+                : strcmp(word, "online_kernel") == 0 ? "Normal\n"
+                                                     : "Movable\n");
         return 0;
 }
 
@@ -152,13 +153,13 @@ static int teardown(void **state)
         return 0;
 }
 
-#define RUN_UNTIL(e, condition)                                                       \
-        do {                                                                          \
-                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                   \
-                while (!(condition)) {                                                \
-                        assert_true(now_monotonic_usec() < _until);                   \
-                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);            \
-                }                                                                     \
+#define RUN_UNTIL(e, condition)                                                                              \
+        do {                                                                                                 \
+                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                                          \
+                while (!(condition)) {                                                                       \
+                        assert_true(now_monotonic_usec() < _until);                                          \
+                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);                                   \
+                }                                                                                            \
         } while (0)
 
 static void run_for(struct env *e, uint64_t msec)
@@ -169,8 +170,8 @@ static void run_for(struct env *e, uint64_t msec)
                 assert_int_equal(loop_run_once(&e->loop, 1), 0);
 }
 
-static void request(struct env *e, uint64_t id, enum op op, unsigned first, unsigned n, uint64_t deadline_msec,
-        uint64_t attempt_msec)
+static void request(struct env *e, uint64_t id, enum op op, unsigned first, unsigned n,
+        uint64_t deadline_msec, uint64_t attempt_msec)
 {
         struct mem_range target = { first * BLOCK, n * BLOCK };
         struct message m = {
@@ -198,9 +199,9 @@ static void cancel(struct env *e, uint64_t id, uint64_t target_id)
 
 static void prepare(struct env *e, uint64_t id, enum zone zone, uint64_t bytes)
 {
-        struct message m = {
-                .type = MESSAGE_REQUEST, .id = id, .request = { .op = OP_PREPARE, .zone = zone, .bytes = bytes }
-        };
+        struct message m = { .type = MESSAGE_REQUEST,
+                .id = id,
+                .request = { .op = OP_PREPARE, .zone = zone, .bytes = bytes } };
 
         ops_request(e->ops, &m);
 }
@@ -278,6 +279,31 @@ static void test_prepare(void **state)
         assert_auto_online(e, "online_movable");
         ops_set_session(e->ops, false);
         assert_auto_online(e, "online");
+}
+
+static void test_prepare_survives_kill(void **state)
+{
+        static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
+        struct env *e = *state;
+        char path[128];
+        struct ops_config config = { .proc_fd = e->tree.proc_fd, .state_path = path };
+        struct ops *next, *after;
+
+        snprintf(path, sizeof(path), "%s/auto-online", e->tree.path);
+        ops_free(e->ops);
+        assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &e->ops), 0);
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        assert_auto_online(e, "online_movable");
+        /* The next one finds what this one, killed now, would leave. */
+        assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &next), 0);
+        assert_auto_online(e, "offline");
+        assert_int_equal(access(path, F_OK), -1);
+        /* What is no setting is not written anywhere. */
+        tree_write(AT_FDCWD, path, "nonsense\n");
+        assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &after), 0);
+        assert_auto_online(e, "offline");
+        ops_free(after);
+        ops_free(next);
 }
 
 static void test_offline(void **state)
@@ -363,7 +389,7 @@ static void test_offline_failures(void **state)
                                 tree_block(&e->tree, b, "online\n", "Normal\n", 0);
                                 ops_on_block(e->ops, b, BLOCK_ONLINE);
                         }
-                        e->n_replies = (unsigned) i + 1;
+                        e->n_replies = (unsigned)i + 1;
                         continue;
                 }
                 assert_false(e->reply.complete);
@@ -724,6 +750,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(test_state_and_blocks),
                 TEST(test_prepare),
+                TEST(test_prepare_survives_kill),
                 TEST(test_offline),
                 TEST(test_offline_bad_targets),
                 TEST(test_offline_failures),

@@ -97,17 +97,18 @@ static inline void tree_meminfo(struct tree *t, uint64_t total_bytes, uint64_t a
 /* Pages of 4 KiB: kernel zones and Movable. */
 static inline void tree_zoneinfo(struct tree *t, uint64_t kernel_bytes, uint64_t movable_bytes)
 {
-        uint64_t page = (uint64_t) sysconf(_SC_PAGESIZE);
+        uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
         char text[1024];
 
         snprintf(text, sizeof(text),
-                "Node 0, zone      DMA\n  per-node stats\n      nr_inactive_anon 2736\n  pages free     3840\n"
+                "Node 0, zone      DMA\n  per-node stats\n      nr_inactive_anon 2736\n  pages free     "
+                "3840\n"
                 "        spanned  4095\n        present  0\n        managed  3840\n"
                 "Node 0, zone   Normal\n  pages free     1\n        spanned  1\n        present  %llu\n"
                 "        managed  5\n  pagesets\n    cpu: 0\n              count: 10\n"
                 "Node 0, zone  Movable\n  pages free     1\n        present  %llu\n"
                 "Node 0, zone   Device\n  pages free     1\n        present  77\n",
-                (unsigned long long) (kernel_bytes / page), (unsigned long long) (movable_bytes / page));
+                (unsigned long long)(kernel_bytes / page), (unsigned long long)(movable_bytes / page));
         tree_write(t->proc_fd, "zoneinfo", text);
 }
 
