@@ -231,6 +231,22 @@ void blocks_close(struct blocks *b)
         b->n = b->allocated = 0;
 }
 
+/* An offline that fails sends no event when its block is online again: what was seen to change is looked at
+ * anew. */
+static enum block_state settled_state(struct blocks *b, uint32_t number)
+{
+        struct block *k = blocks_find(b, number);
+
+        if (!k)
+                return BLOCK_ABSENT;
+        if (k->state == BLOCK_CHANGING) {
+                enum block_state now = sysfs_read_state(b->memory_fd, number);
+                if (now != BLOCK_ABSENT) /* its event will say so */
+                        k->state = (uint8_t)now;
+        }
+        return (enum block_state)k->state;
+}
+
 /* A growing list of runs. add() returns 1 when the block would need a run beyond max. */
 struct runs {
         struct block_range *v;
@@ -239,7 +255,7 @@ struct runs {
 
 static int runs_add(struct runs *runs, struct blocks *b, uint32_t number)
 {
-        enum block_state state = blocks_state(b, number);
+        enum block_state state = settled_state(b, number);
         enum zone zone = state == BLOCK_ABSENT ? ZONE_UNKNOWN : blocks_zone(b, number);
         unsigned node = blocks_node(b, number);
         uint64_t start = number * b->block_bytes;

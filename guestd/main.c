@@ -298,6 +298,7 @@ static void wind_up(struct guestd *g)
 
         ops_set_session(g->ops, false);
         g->channel = channel_free(g->channel);
+        loop_remove(&g->loop, &g->signals); /* it stays readable, and would end the loop at once */
         g->loop.quit = false;
         while (ops_busy(g->ops) && now_monotonic_usec() < until)
                 if (loop_run_once(&g->loop, 100) < 0)

@@ -76,8 +76,7 @@ static enum error_code code_of(const struct worker_config *config, enum work wor
 }
 
 /* One block. A block that is already as asked counts as done: the kernel says EINVAL then, or EEXIST. */
-static int set_state(struct worker_shared *shared, const struct worker_config *config, enum work work,
-        const struct work_item *item)
+static int set_state(const struct worker_config *config, enum work work, const struct work_item *item)
 {
         /* In zone Movable EBUSY usually passes: a page is just being allocated, migrated or written. */
         static const unsigned pauses_msec[] = { 20, 100 };
@@ -112,7 +111,7 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
                         return 1;
                 }
                 shared->attempt_usec = now_monotonic_usec();
-                int r = set_state(shared, config, work, &items[i]);
+                int r = set_state(config, work, &items[i]);
                 shared->attempt_usec = 0;
                 if (r < 0) {
                         f.errnum = -r;

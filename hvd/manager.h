@@ -27,7 +27,6 @@ struct manager_observer {
 
 #define MANAGER_PARTITIONS_MAX  1024U
 #define MANAGER_JOBS_ENDED_KEPT 128U /* readable on the bus after they ended */
-#define MANAGER_QUEUE_MAX       64U  /* jobs waiting for one partition */
 
 /* Takes ownership of config and store. Partitions from both are defined at once. */
 int manager_new(sd_event *event, struct config *config, struct store *store, struct manager **ret,

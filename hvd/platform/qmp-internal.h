@@ -53,6 +53,7 @@ struct platform_op {
 
         char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         bool backend_created; /* ATTACH */
+        bool requested;       /* DETACH: QEMU took a device_del */
         bool deleted;         /* DETACH: DEVICE_DELETED was seen */
         uint64_t deadline_usec;
         sd_event_source *reissue, *limit;

@@ -244,7 +244,8 @@ static void on_unplug_requested(struct json_object *result, const struct error *
 
         op->calls[0] = NULL;
         /* A repeated device_del that is refused changes nothing: the first one is under way. */
-        if (!error || op->reissue)
+        op->requested |= !error;
+        if (op->requested)
                 return;
         op->error = *error;
         op_complete(op);

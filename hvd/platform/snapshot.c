@@ -53,8 +53,11 @@ int snapshot_take_migration(struct platform_snapshot *s, struct json_object *o)
         static const char *const idle[] = { "none", "completed", "failed", "cancelled" };
         const char *status;
 
-        if (json_get_string(o, "status", &status) < 0)
-                return 0; /* never migrated */
+        if (!json_object_is_type(o, json_type_object))
+                return -EBADMSG;
+        int r = json_get_string(o, "status", &status);
+        if (r < 0)
+                return r == -ENOENT ? 0 : -EBADMSG; /* absent: never migrated */
         for (size_t i = 0; i < ARRAY_SIZE(idle); i++)
                 if (strcmp(idle[i], status) == 0)
                         return 0;
@@ -79,6 +82,8 @@ int snapshot_take_machine_memory(struct platform_snapshot *s, struct json_object
 {
         uint64_t max = 0, slots = 0;
 
+        if (!json_object_is_type(o, json_type_object))
+                return -EBADMSG;
         /* slots is omitted when there are none (QEMU 7.2). */
         if (json_get_u64(o, "max-size", PROTO_ADDRESS_MAX, &max) == -EINVAL ||
                 json_get_u64(o, "slots", PLATFORM_DEVICES_MAX, &slots) == -EINVAL)
@@ -94,11 +99,10 @@ static int take_device(struct platform_device *d, const char *type, struct json_
         uint64_t slot = 0, node = 0;
         bool is_dimm = strcmp(type, "dimm") == 0;
 
-        /* A device without an id cannot be named by device_del: it counts, and never leaves. */
-        if (json_get_string(data, "id", &id) < 0)
+        /* A device without an id cannot be named by device_del, and one with a longer id than ours not by
+         * us: it counts, and never leaves. */
+        if (json_get_string(data, "id", &id) < 0 || strlen(id) >= PLATFORM_ID_MAX)
                 id = "";
-        if (strlen(id) >= PLATFORM_ID_MAX)
-                return -EBADMSG;
         json_get_string(data, "memdev", &memdev);
         if (strncmp(memdev, "/objects/", 9) == 0)
                 memdev += 9;

@@ -6,6 +6,7 @@
 #
 # Every process is a child of the test's shell, and ended by its id when the test ends.
 
+set -E # the ERR trap holds in functions too
 # shellcheck disable=SC2034,SC2119,SC2120  # some variables are for those who source this; functions have defaults
 
 build=${BUILD:-${BASH_SOURCE[0]%/*}/../../build/dev}
@@ -13,7 +14,7 @@ build=$(cd -- "$build" && pwd -P)
 work=$(mktemp -d /tmp/odi-XXXXXX)
 export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
 unset NOTIFY_SOCKET WATCHDOG_USEC STATE_DIRECTORY
-bus_pid='' hvd_pid='' fake_pids=() case_name=''
+complaint='' bus_pid='' hvd_pid='' fake_pids=() case_name=''
 # A sanitized hvd is slower.
 patience=$((10 * (${OPENDLPAR_SANITIZED:-0} ? 3 : 1)))
 
@@ -21,8 +22,9 @@ on_exit() {
     local code=$? pid
     trap - EXIT
     ((code == 0)) || {
-        echo "--- failed${case_name:+ in: $case_name}; hvd's log:"
-        tail -n 60 "$work/hvd.log" 2>/dev/null
+        echo "--- hvd's log, the end:"
+        tail -n 40 "$work/hvd.log" 2>/dev/null
+        echo "--- FAILED${case_name:+ in: $case_name}: ${complaint:-a command failed}"
     } >&2
     for pid in "${fake_pids[@]}" $hvd_pid $bus_pid; do
         kill -KILL "$pid" 2>/dev/null || true
@@ -32,11 +34,12 @@ on_exit() {
     exit "$code"
 }
 trap on_exit EXIT
+trap 'complaint=${complaint:-"${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"}' ERR
 trap 'exit 143' TERM HUP
 trap 'exit 130' INT
 
 fail() {
-    printf 'FAILED: %s\n' "$*" >&2
+    complaint=$*
     exit 1
 }
 

@@ -19,9 +19,9 @@ refused() {
     assert_same "refused, and yet something changed" "$state" "$(snapshot b1)"
 }
 
-# offered TEXT: the sizes that a message names, in MiB.
+# offered TEXT: the sizes that a message asks for, in MiB.
 offered() {
-    grep -oE '[0-9]+(\.[0-9]+)? ?[MG](iB)?\b' <<<"$1" | awk '
+    grep -oE '[0-9]+(\.[0-9]+)? ?[MG](iB)?\b' <<<"${1##*ask for}" | awk '
         { unit = /G/ ? 1024 : 1; sub(/ ?[MG].*/, ""); print $0 * unit }' | sort -nu
 }
 
@@ -68,7 +68,6 @@ refused 1 'nowhere' show nowhere
 refused 1 'nowhere' undefine nowhere
 refused 1 '.' add-memory '../b1' 1G
 refused 1 'b1' define b1 --qmp /tmp/other.sock --channel /tmp/another.sock
-refused "1|2" 'absolute|/' define b2 --qmp relative.sock --channel /tmp/another.sock
 refused "1|2" '.' define 'a b' --qmp /tmp/a.sock --channel /tmp/b.sock
 refused "1|2" '.' define b2 --qmp /tmp/a.sock --channel /tmp/a.sock
 refused 1 '1 GiB|plugged' remove-memory b1 2G
@@ -80,7 +79,7 @@ refused 1 'Movable|movable|kernel' add-memory b1 6G --zone movable
 step "the sizes that a refusal for alignment names are those around"
 expect 1 cli add-memory b1 200M
 note "$err"
-assert_match "sizes offered for 200M" '^128 256 ' "$(offered "$err" | grep -v 200 | tr '\n' ' ')"
+assert_equal "sizes offered for 200M" "128 256" "$(offered "$err" | xargs)"
 
 step "a refusal by the slot rule names a size that works then"
 # 8 slots for 7 GiB: small devices would leave no slots for the rest.
@@ -100,7 +99,6 @@ done
 [[ -n $slot_rule_seen ]] || fail "eight small devices were taken: $(host_devices b1)"
 worked=
 for size in $(offered "$message"); do
-    ((size != 128)) || continue
     expect 0 cli -o json add-memory b1 "${size}M" --dry-run
     worked=$size
 done

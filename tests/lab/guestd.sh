@@ -26,16 +26,24 @@ check_idle() { # WHEN SECONDS
     assert_equal "wake-ups of guestd in $2 s, $1" 0 $((after - before))
 }
 
-# flood COMMAND...: its output goes into the channel from the host's side.
+# flood SECONDS COMMAND...: its output goes into the channel from the host's side, as far as the guest takes it.
 flood() {
-    "$@" | timeout 90 socat -u - "UNIX-CONNECT:$LAB_DIR/c1/guestd.sock" || true
+    local seconds=$1
+    shift
+    "$@" 2>/dev/null | timeout "$seconds" socat -u - "UNIX-CONNECT:$LAB_DIR/c1/guestd.sock" || true
 }
 
-# hostile SHELL-TEXT: runs in the guest with the port as fd 3 and guestd out of the way.
+# hostile SECONDS SHELL-TEXT: runs in the guest with the port as its output, until it ends or time is up.
 hostile() {
-    guest c1 'port=/dev/$(grep -l org.opendlpar.guestd.0 /sys/class/virtio-ports/*/name | cut -d / -f 5)
-        exec 3<>"$port" || exit 9
-        '"$1"
+    guest c1 "cat >/run/hostile.sh <<'TEXT'
+exec 3>/dev/\$(grep -l org.opendlpar.guestd.0 /sys/class/virtio-ports/*/name | cut -d / -f 5) || exit
+$2
+TEXT
+        setsid sh /run/hostile.sh </dev/null >/dev/null 2>/run/hostile.err & pid=\$!
+        i=0
+        while kill -0 \$pid 2>/dev/null && [ \$i -lt $(($1 * 5)) ]; do sleep 0.2; i=\$((i + 1)); done
+        kill -9 -\$pid 2>/dev/null
+        ! grep . /run/hostile.err" || fail "the hostile program cannot do its work"
 }
 
 hvd_cpu() { # clock ticks
@@ -66,10 +74,10 @@ lab hvd stop
 check_idle "without hvd" 10
 
 step "a flood while hvd is away: 20 MB of noise, a line without end, zeros"
-flood head -c 20000000 /dev/urandom
-flood sh -c 'tr "\0" x </dev/zero | head -c 5000000'
-flood head -c 5000000 /dev/zero
-flood sh -c 'yes "{\"type\":\"welcome\"}" | head -n 20000'
+flood 20 head -c 20000000 /dev/urandom
+flood 5 sh -c 'tr "\0" x </dev/zero | head -c 5000000'
+flood 5 head -c 5000000 /dev/zero
+flood 5 sh -c 'yes "{\"type\":\"welcome\"}" | head -n 20000'
 assert_equal "pid of guestd after the flood" "$pid" "$(guestd_pid)"
 check_idle "after the flood, without hvd" 5
 lab hvd start
@@ -91,32 +99,32 @@ check_accounts c1 $((512 * MiB))
 step "a hostile guest: lines that are none"
 before=$(snapshot c1 | jq -c 'del(.hvd)')
 guest c1 'touch /run/guestd.stop; kill "$(cat /run/guestd.pid)"; sleep 1'
-hostile 'timeout 20 sh -c "yes garbage | head -n 500 >&3"' || true
+hostile 5 'yes garbage | head -n 500 >&3'
 await 10 "hvd's verdict" agent_is c1 misbehaving
 expect 1 cli -o json add-memory c1 512M --wait 2s
 assert_match "the reason" 'agent-(misbehaved|absent|silent)' "$out"
-hello='{\"type\":\"hello\",\"version\":1,\"version_min\":1,\"nonce\":\"00112233445566ff\",\"boot_id\":\"11111111-1111-1111-1111-111111111111\",\"agent\":\"evil\",\"arch\":\"x86_64\",\"block_bytes\":134217728}'
 
 step "a hostile guest: noise, zeros, a line of 5 MB, words without a session"
-hostile 'timeout 15 head -c 2000000 /dev/urandom >&3' || true
-hostile 'timeout 15 head -c 2000000 /dev/zero >&3' || true
-hostile 'timeout 15 sh -c "tr \"\\0\" x </dev/zero | head -c 5000000 >&3"' || true
-hostile "timeout 15 sh -c 'yes \"{\\\"type\\\":\\\"reply\\\",\\\"session\\\":\\\"00112233445566ff\\\",\\\"id\\\":1,\\\"op\\\":\\\"get-state\\\"}\" | head -n 2000 >&3'" || true
+hostile 4 'head -c 2000000 /dev/urandom >&3'
+hostile 4 'head -c 2000000 /dev/zero >&3'
+hostile 4 'tr "\0" x </dev/zero | head -c 5000000 >&3'
+hostile 4 'yes "{\"type\":\"reply\",\"session\":\"00112233445566ff\",\"id\":1,\"op\":\"get-state\"}" | head -n 2000 >&3'
 assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
 
 step "a hostile guest: greetings without end"
-sleep 11 # shunned for ten seconds
-hostile "timeout 20 sh -c \"yes '$hello' | head -n 3000 >&3\"" || true
+# What was written to a shunned port is heard when hvd listens again, after ten seconds.
+hello='{"type":"hello","version":1,"version_min":1,"nonce":"00112233445566ff","boot_id":"11111111-1111-1111-1111-111111111111","agent":"evil","arch":"x86_64","block_bytes":134217728}'
+hostile 12 "yes '$hello' | head -n 3000 >&3"
 assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
+assert_at_least "greetings that hvd heard" 1 "$(grep -c 'evil speaks' "$LAB_DIR/hvd.log")"
 expect 0 cli list
 ticks=$(hvd_cpu)
 sleep 5
 ticks=$(($(hvd_cpu) - ticks))
-assert_at_most "clock ticks of hvd in 5 s beside a shunned guest" 50 "$ticks"
+assert_at_most "clock ticks of hvd in 5 s beside a hostile guest" 50 "$ticks"
 
-step "a hostile guest: a good greeting, then lies"
-sleep 11
-hostile "printf '\\377%s\\n' '${hello//\\/}' >&3; sleep 2; timeout 5 sh -c 'yes \"{}\" | head -n 20 >&3'; sleep 1" || true
+step "a hostile guest: a good greeting, then lies, then silence"
+hostile 14 "printf '\\377%s\\n' '$hello' >&3; sleep 12; yes '{}' | head -n 20 >&3; sleep 1"
 expect 0 cli list
 note "hvd calls it $(cli -o json list | jq -r '.[0].agent_state')"
 expect 1 cli add-memory c1 512M --wait 2s

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Jobs that end before they are done: cancelled, out of time, interrupted, and those that wait behind them.
+# shellcheck disable=SC2016  # some text is for the guest's shell
 set -euo pipefail
 # shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -103,12 +104,26 @@ check_accounts s1 "$GiB"
 step "an addition is cancelled, as early as can be"
 unfill s1
 start_job add-memory s1 8G
-expect 0 cli cancel "$job_id"
+run cli cancel "$job_id"
 await_job "$job_id" 30
 note "$job_state, $(jq '.done_bytes / 1048576' <<<"$job_json") MiB"
 check_accounts s1 $((GiB + $(jq .done_bytes <<<"$job_json")))
-step "and by a deadline in the middle"
-expect "0|1|64" cli -o json add-memory s1 6G --wait 400ms
+
+step "an addition is cancelled while the guest does not answer"
+guest s1 'kill -STOP "$(cat /run/guestd.pid)"'
+start_job add-memory s1 1G
+sleep 0.5
+begin=$SECONDS
+expect 0 cli cancel "$job_id"
+await_job "$job_id" 10
+note "$job_state after $((SECONDS - begin)) s"
+assert_equal "state" CANCELLED "$job_state"
+guest s1 'kill -CONT "$(cat /run/guestd.pid)"'
+await 30 "guestd again" agent_is s1 ready
+accounts_settle s1 10 "$(host_plugged s1)"
+
+step "an addition with a deadline in its middle"
+expect "0|1|64" cli -o json add-memory s1 3G --wait 200ms
 note "$(jq -r '"\(.state), \(.done_bytes / 1048576) MiB"' <<<"$out")"
 accounts_settle s1 10
 test_end

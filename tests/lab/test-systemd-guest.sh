@@ -123,15 +123,19 @@ unit_is() { # UNIT STATE
     [[ $(unit_property "$1" ActiveState) == "$2" ]]
 }
 
-# The path of guestd's port in QEMU, which lab gave no id.
+# The path of guestd's port in QEMU, whether the lab gave it an id or not.
 port_path() {
-    local path
-    for path in $(qmp sd1 qom-list '{"path":"/machine/peripheral-anon"}' |
-        jq -r '.[] | select(.type == "child<virtserialport>") | "/machine/peripheral-anon/" + .name'); do
-        if [[ $(qmp sd1 qom-get "{\"path\":\"$path\",\"property\":\"name\"}") == '"org.opendlpar.guestd.0"' ]]; then
-            echo "$path"
-        fi
+    local folder path
+    for folder in /machine/peripheral /machine/peripheral-anon; do
+        for path in $(qmp sd1 qom-list "{\"path\":\"$folder\"}" |
+            jq -r --arg folder "$folder" '.[] | select(.type == "child<virtserialport>") | $folder + "/" + .name'); do
+            if [[ $(qmp sd1 qom-get "{\"path\":\"$path\",\"property\":\"name\"}") == '"org.opendlpar.guestd.0"' ]]; then
+                echo "$path"
+                return
+            fi
+        done
     done
+    fail "QEMU has no port org.opendlpar.guestd.0"
 }
 
 check_confinement() {
@@ -181,7 +185,8 @@ await 10 "guestd.service to be restarted" restarted
 await 20 "guestd to be ready again" agent_is sd1 ready
 
 step "it goes with its port, and does not restart without it"
-qmp sd1 device_del "{\"id\":\"$(port_path)\"}" >/dev/null
+port=$(port_path)
+qmp sd1 device_del "{\"id\":\"$port\"}" >/dev/null
 await 10 "guestd.service to stop" unit_is guestd inactive
 assert_equal "how guestd ended" success "$(unit_property guestd Result)"
 

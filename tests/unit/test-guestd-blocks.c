@@ -69,6 +69,11 @@ static void test_inventory(void **state)
         assert_range(&ranges[4], 34, 1, BLOCK_OFFLINE, ZONE_UNKNOWN, 1);
         assert_range(&ranges[5], 35, 1, BLOCK_CHANGING, ZONE_MOVABLE, 1);
         free(ranges);
+        /* That one changes back, of which no event tells. */
+        tree_block(t, 35, "online\n", "Movable\n", 1);
+        assert_int_equal(blocks_ranges(&b, 35 * BLOCK, 1, &ranges, &n, &next), 0);
+        assert_range(&ranges[0], 35, 1, BLOCK_ONLINE, ZONE_MOVABLE, 1);
+        free(ranges);
         blocks_close(&b);
 }
 

@@ -61,7 +61,7 @@ static int setup(void **state)
         static const struct channel_times times = { .pause_usec = 20 * USEC_PER_MSEC,
                 .refused_usec = 20 * USEC_PER_MSEC,
                 .port_usec = 20 * USEC_PER_MSEC,
-                .hello_usec = { 30 * USEC_PER_MSEC, 30 * USEC_PER_MSEC, 30 * USEC_PER_MSEC } };
+                .hello_usec = { 200 * USEC_PER_MSEC, 200 * USEC_PER_MSEC, 200 * USEC_PER_MSEC } };
         const struct message_hello hello = { .version = 1,
                 .version_min = 1,
                 .boot_id = "5c769364-36c1-4bc9-8927-7346d2f4f025",
@@ -242,8 +242,7 @@ static void test_refused(void **state)
         host_send(e, &m);
         memcpy(m.refuse.nonce, e->last.hello.nonce, sizeof(m.refuse.nonce));
         host_send(e, &m);
-        run_for(e, 5);
-        assert_int_equal(channel_counters(e->channel)->n_stale, 1);
+        RUN_UNTIL(e, channel_counters(e->channel)->n_stale == 1);
         assert_int_equal(channel_counters(e->channel)->n_hellos, 1);
         open_session(e);
         assert_int_equal(channel_counters(e->channel)->n_hellos, 2);

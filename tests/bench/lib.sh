@@ -1,0 +1,268 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What the benchmarks stand on, sourced by scripts/bench after lib.sh. A benchmark, tests/bench/NAME.sh, defines
+# bench_run, which boots guests in the lab, measures, and notes each sample by sample(). Its bars stand beside its rows.
+#
+# A figure that was not measured on what it claims to be measured on is worse than none: before every timed step the
+# accounts of QEMU, hvd and the guest must be as expected, and anything unexpected ends the run.
+
+# shellcheck disable=SC2034  # some variables are for those who source this
+
+MiB=$((1 << 20)) GiB=$((1 << 30))
+rounds_min=5 # for a verdict
+
+# --- beginning and end ---
+
+bench_begin() {
+    local folder=$build_dir/tests/bench
+
+    work_dir=$(mktemp -d /tmp/odl-bench-XXXXXX)
+    export LAB_DIR=$work_dir/lab OPENDLPAR_BUILD=$build_dir
+    samples=$work_dir/samples rows=$work_dir/rows facts=$work_dir/facts
+    : >"$samples" >"$rows"
+    watchdog_start
+    trap bench_end EXIT
+    trap 'exit 143' TERM HUP
+    trap 'exit 130' INT
+
+    # For where the lab's own tools are.
+    # shellcheck source=scripts/lab.d/daemons.sh
+    . "$repo_root/scripts/lab.d/daemons.sh"
+    lab_find_tools
+    floor_tool=$folder/bench-floor
+    if [[ ! -x $floor_tool ]]; then
+        floor_tool=$work_dir/bench-floor
+        # shellcheck disable=SC2046  # flags are words
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$floor_tool" "$repo_root/tests/bench/floor.c" \
+            "$repo_root/tests/lab/tools/client.c" $(pkg-config --cflags --libs json-c)
+    fi
+    note_machine
+}
+
+# Nothing is left running, not even after kill -9.
+watchdog_start() {
+    # shellcheck disable=SC2016  # it is for the inner shell
+    setsid bash -c '
+        tail --pid="$1" -s 0.5 -f /dev/null
+        "$2" down
+        rm -rf -- "$3"' watchdog $$ "$repo_root/scripts/lab" "$work_dir" </dev/null >/dev/null 2>&1 &
+    watchdog_pid=$!
+}
+
+bench_end() {
+    local code=$?
+
+    trap - EXIT
+    trap '' TERM HUP INT
+    thaw_host
+    lab down || code=1
+    kill -- -"$watchdog_pid" 2>/dev/null || true
+    rm -rf -- "$work_dir"
+    exit "$code"
+}
+
+lab() {
+    "$repo_root/scripts/lab" "$@"
+}
+
+cli() {
+    "$build_dir/hmc-cli/hmc-cli" --bus "unix:path=$LAB_DIR/bus" "$@"
+}
+
+# guest NAME SHELL-TEXT
+guest() {
+    lab exec "$1" -- sh -c "$2"
+}
+
+# boot NAME OPTION...: a guest, its account, and a stopwatch on its monitor. Sets block_bytes.
+boot() {
+    guest_name=$1
+    lab guest "$@"
+    # shellcheck disable=SC2016  # it is for the guest's shell
+    read -r block_bytes guest_blocks < <(guest "$1" 'cd /sys/devices/system/memory && echo $(cat block_size_bytes) $(ls -d memory[0-9]* | wc -l)')
+    block_bytes=$((16#$block_bytes))
+    jq --arg kernel "$(guest "$1" 'uname -r')" --arg command "$(<"$LAB_DIR/$1/command")" \
+        '.guest_kernel = $kernel | .accel = ($command | capture("accel=(?<a>[a-z]+)").a)' "$facts" >"$facts.new"
+    mv "$facts.new" "$facts"
+
+    coproc STOPWATCH { exec "$floor_tool" "$LAB_DIR/$1/lab-qmp.sock"; }
+    watch_in=${STOPWATCH[1]} watch_out=${STOPWATCH[0]}
+}
+
+# --- the stopwatch ---
+
+# measure STEP...: steps of bench-floor, sent at once, in words parted by tabs. Sets answers, one for each.
+measure() {
+    local step answer
+    answers=()
+
+    printf '%s\n' "$@" >&"$watch_in"
+    for step in "$@"; do
+        IFS= read -r -t 180 answer <&"$watch_out" || die "the stopwatch has ended at: ${step//$'\t'/ }"
+        [[ $answer == ok* ]] || die "${step//$'\t'/ }: $answer"
+        answers+=("${answer#ok}")
+    done
+}
+
+# run_step COMMAND...: sets step, the words to run a command with the stopwatch.
+run_step() {
+    local IFS=$'\t'
+    step="run"$'\t'"$work_dir/out"$'\t'"$*"
+}
+
+# check_run ANSWER: the command must have ended well. Sets usec.
+check_run() {
+    local code
+    read -r usec code <<<"$1"
+    ((code == 0)) || die "${step//$'\t'/ }: exit $code: $(<"$work_dir/out")"
+}
+
+# --- the accounts ---
+
+# What a command leaves behind in the guest, the pages that its fork made others copy, lies in the memory that was
+# plugged last and makes a removal several times as slow (2 GiB: 0.06 s to 0.3 s). So between an addition and a removal
+# nothing is run in the guest, but in the first round, which does not count.
+
+# guest_check BYTES: online in Movable, no more and no less, and nothing offline.
+guest_check() {
+    local seen
+
+    # shellcheck disable=SC2016  # it is for the guest's shell
+    seen=$(guest "$guest_name" 'cd /sys/devices/system/memory && for b in memory[0-9]*; do
+        read -r s <$b/state; read -r z x <$b/valid_zones; [ $s = online ] && echo $z || echo $s; done' |
+        awk '{ n++ } /^Movable/ { m++ } /^(offline|going)/ { o++ } END { print n + 0, m + 0, o + 0 }')
+    [[ $seen == "$((guest_blocks + $1 / block_bytes)) $(($1 / block_bytes)) 0" ]] ||
+        die "the guest's blocks (all, in Movable, offline) are $seen, with $(($1 / MiB)) MiB plugged"
+}
+
+# expect_bare BYTES [guest]: what is plugged by QEMU's account, and the guest's. Then a moment of rest.
+expect_bare() {
+    local plugged
+
+    measure plugged
+    read -r plugged n_devices <<<"${answers[0]}"
+    ((plugged == $1)) || die "QEMU has $((plugged / MiB)) MiB plugged, not $(($1 / MiB))"
+    [[ ${2:-} != guest ]] || guest_check "$1"
+    sleep 0.3
+}
+
+# expect_state BYTES [guest]: the same, and hvd knows, by guestd's word for the zone, and is done. Sets n_devices.
+expect_state() {
+    local hvd tries
+
+    for tries in {1..100}; do
+        hvd=$(cli -o json show "$guest_name" |
+            jq -r '"\(.plugged_bytes) \(.pending_bytes) \(.agent_state) \([.devices[].movable_bytes] | add // 0)"')
+        [[ $hvd != "$1 0 ready $1" ]] || break
+        sleep 0.05
+    done
+    [[ $hvd == "$1 0 ready $1" ]] || die "hvd (plugged, pending, agent, movable) has $hvd, not $1 0 ready $1 (${tries} tries)"
+    expect_bare "$@"
+}
+
+set_auto_online() {
+    guest "$guest_name" "echo $1 >/sys/devices/system/memory/auto_online_blocks"
+}
+
+# Floors and peers are measured without us: hvd and guestd stand still meanwhile, or they would look at every change.
+freeze() {
+    # shellcheck disable=SC2016
+    guest "$guest_name" 'kill -STOP "$(cat /run/guestd.pid)"'
+    frozen_hvd=$(lab hvd pid)
+    kill -STOP "$frozen_hvd"
+}
+
+thaw_host() {
+    [[ -z ${frozen_hvd:-} ]] || kill -CONT "$frozen_hvd" 2>/dev/null || true
+    frozen_hvd=''
+}
+
+thaw() {
+    thaw_host
+    # shellcheck disable=SC2016
+    guest "$guest_name" 'kill -CONT "$(cat /run/guestd.pid)"'
+}
+
+# --- results ---
+
+# row BENCHMARK GROUP ROW KIND [BAR]: a line of the table. GROUP is what shares a floor; KIND is floor, ours, peer or
+# info; ours may have a bar, the greatest ratio of its median to that of the floor.
+row() {
+    local IFS=$'\t'
+    printf '%s\n' "$1"$'\t'"$2"$'\t'"$3"$'\t'"$4"$'\t'"${5:-}" >>"$rows"
+}
+
+# sample BENCHMARK GROUP ROW USEC
+sample() {
+    local IFS=$'\t'
+    printf '%s\n' "$*" >>"$samples"
+}
+
+note_machine() {
+    jq -n --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --arg kernel "$(uname -r)" --arg arch "$(uname -m)" \
+        --argjson cores "$(nproc)" --arg load "$(cut -d ' ' -f 1 /proc/loadavg)" \
+        --arg cpu "$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)" \
+        --arg qemu "$(qemu-system-x86_64 --version | sed -n '1s/QEMU emulator version //p')" \
+        --arg tree "$(git -C "$repo_root" describe --always --dirty 2>/dev/null || true)" \
+        '{date: $date, tree: $tree, cores: $cores, cpu: $cpu, arch: $arch, kernel: $kernel, qemu: $qemu,
+          load_at_start: ($load | tonumber)}' >"$facts"
+}
+
+# bench_report NAME...: result.json, and the tables. Returns 1 when a bar is missed.
+bench_report() {
+    local load
+    load=$(cut -d ' ' -f 1 /proc/loadavg)
+
+    # shellcheck disable=SC2016  # jq's variables
+    jq -n --rawfile samples "$samples" --rawfile rows "$rows" --slurpfile facts "$facts" --argjson load "$load" \
+        --argjson rounds "$bench_rounds" --argjson rounds_min "$rounds_min" '
+        def lines: split("\n") | map(select(. != "") | split("\t"));
+        def median: sort | if length % 2 == 1 then .[length / 2 | floor]
+            else (.[length / 2 - 1] + .[length / 2]) / 2 end;
+        ($samples | lines) as $s
+        | ($rows | lines | unique_by(.[0:3]) as $u | map(.[0:3]) | reduce .[] as $r ([]; if index([$r]) then . else . + [$r] end)
+            | map(. as $k | $u[] | select(.[0:3] == $k))) as $r
+        | [$r[] | . as $row
+            | ($s | map(select(.[0:3] == $row[0:3])[3] | tonumber)) as $usec
+            | select($usec | length > 0)
+            | {benchmark: $row[0], group: $row[1], row: $row[2], kind: $row[3],
+               bar: ($row[4] | if . == "" then null else tonumber end),
+               median_usec: ($usec | median), min_usec: ($usec | min), max_usec: ($usec | max), samples_usec: $usec}]
+        | map(. as $row | (map_values(.) | .)) as $all
+        | {machine: ($facts[0] + {load_at_end: $load}), rounds: $rounds,
+           rows: [$all[] | . as $row
+             | ([$all[] | select(.benchmark == $row.benchmark and .group == $row.group and .kind == "floor")][0]) as $floor
+             | . + {ratio: (if $floor then .median_usec / $floor.median_usec else null end)}
+             | . + {verdict: (if .bar == null or .ratio == null then null
+                              elif $rounds < $rounds_min then "too few rounds"
+                              elif .ratio <= .bar then "ok" else "missed" end)}]}' >"$work_dir/result.json"
+    print_tables "$@"
+    ! jq -e 'any(.rows[]; .verdict == "missed")' "$work_dir/result.json" >/dev/null
+}
+
+print_tables() {
+    local name benchmark group row median min max ratio bar verdict last
+
+    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)  \(.accel)  guest Linux \(.guest_kernel)"' \
+        "$work_dir/result.json"
+    jq -e '.machine | [.load_at_start, .load_at_end] | max <= $cores + 1' --argjson cores "$(nproc)" \
+        "$work_dir/result.json" >/dev/null ||
+        echo "The machine is busy with other things (load $(jq -c '.machine | [.load_at_start, .load_at_end]' "$work_dir/result.json")): expect noise."
+    for name in "$@"; do
+        last=
+        while IFS='|' read -r benchmark group row median min max ratio bar verdict; do
+            [[ $benchmark == "$name" ]] || continue
+            if [[ $group != "$last" ]]; then
+                printf '\n%-56s %8s %8s %8s %7s %6s\n' "$benchmark: $group" 'median' 'min' 'max ms' 'ratio' 'bar'
+                last=$group
+            fi
+            printf '  %-54s %8s %8s %8s %7s %6s  %s\n' "$row" "$median" "$min" "$max" "$ratio" "$bar" "$verdict"
+        done < <(jq -r '
+            def fixed(n): . * pow(10; n) | round | tostring
+                | if length <= n then "0" * (n + 1 - length) + . else . end | .[:-n] + "." + .[-n:];
+            .rows[] | [.benchmark, .group, .row, (.median_usec / 1000 | fixed(1)), (.min_usec / 1000 | fixed(1)),
+                (.max_usec / 1000 | fixed(1)), (if .ratio then .ratio | fixed(2) else "" end),
+                (if .bar then .bar | fixed(2) else "" end), .verdict // ""] | join("|")' "$work_dir/result.json")
+    done
+}
