@@ -32,7 +32,9 @@ static void note_failure(struct worker_shared *shared, const struct worker_failu
         shared->n_failures = n + 1;
 }
 
-static bool has_headroom(const struct worker_config *config, int meminfo_fd, struct worker_failure *f)
+/* A set goes wholly or not at all: there must be room for all that is still to go, or the blocks that went before
+ * would only have to come back. */
+static bool has_headroom(const struct worker_config *config, int meminfo_fd, size_t n_blocks, struct worker_failure *f)
 {
         uint64_t total, available;
 
@@ -43,7 +45,7 @@ static bool has_headroom(const struct worker_config *config, int meminfo_fd, str
                 return false;
         }
         uint64_t margin = memory_margin(config->margin_bytes, total);
-        if (available > config->block_bytes + margin)
+        if (available > n_blocks * config->block_bytes + margin)
                 return true;
         f->code = ERROR_NO_HEADROOM;
         f->available_bytes = available;
@@ -106,7 +108,7 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
         for (uint32_t i = 0; i < n_items; i++) {
                 struct worker_failure f = { .item = i };
 
-                if (work == WORK_OFFLINE && !has_headroom(config, meminfo_fd, &f)) {
+                if (work == WORK_OFFLINE && !has_headroom(config, meminfo_fd, n_items - i, &f)) {
                         note_failure(shared, &f);
                         return 1;
                 }

@@ -76,9 +76,10 @@ void worker_explain(struct worker *w, size_t i, struct error *ret_error)
 
         if (f->code == ERROR_NO_HEADROOM && f->margin_bytes > 0)
                 error_set(ret_error, f->code,
-                        "%" PRIu64 " MiB are available in the guest; block memory%u needs %" PRIu64
-                        " MiB and %" PRIu64 " MiB must remain",
-                        f->available_bytes / MIB, block, w->block_bytes / MIB, f->margin_bytes / MIB);
+                        "%" PRIu64 " MiB are available in the guest, but from block memory%u on %" PRIu64
+                        " MiB are to go and %" PRIu64 " MiB must remain",
+                        f->available_bytes / MIB, block, (w->n_items - f->item) * w->block_bytes / MIB,
+                        f->margin_bytes / MIB);
         else if (f->code == ERROR_BLOCK_BUSY)
                 error_set_errno(ret_error, f->code, f->errnum,
                         "Block memory%u holds pages that cannot be moved now", block);

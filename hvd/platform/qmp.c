@@ -367,25 +367,33 @@ static void on_stray_backend_deleted(const struct error *error, void *userdata)
                         error->message);
 }
 
+/* The backend that the last query saw under the device, once; false if none is known. */
+static bool take_known_backend(struct qmp_platform *p, const char *device, char ret[static PLATFORM_ID_MAX])
+{
+        for (size_t i = 0; i < p->n_known; i++)
+                if (p->known[i].backend[0] && strcmp(p->known[i].device, device) == 0) {
+                        memcpy(ret, p->known[i].backend, PLATFORM_ID_MAX);
+                        p->known[i].backend[0] = '\0';
+                        return true;
+                }
+        return false;
+}
+
 static void device_deleted(struct qmp_platform *p, struct json_object *data)
 {
+        char backend[PLATFORM_ID_MAX];
         const char *device = event_device(data);
         if (!device)
                 return;
 
+        bool known = take_known_backend(p, device, backend);
         struct platform_op *op = find_detach(p, device);
-        if (op) {
+        if (op)
                 detach_finish(op);
-                return;
+        else if (known) {
+                qmp_platform_delete_backend(&p->base, backend, on_stray_backend_deleted, p, NULL);
+                p->base.handlers->on_device_deleted(&p->base, device, p->base.userdata);
         }
-        for (size_t i = 0; i < p->n_known; i++)
-                if (p->known[i].backend[0] && strcmp(p->known[i].device, device) == 0) {
-                        qmp_platform_delete_backend(
-                                &p->base, p->known[i].backend, on_stray_backend_deleted, p, NULL);
-                        p->known[i].backend[0] = '\0';
-                        p->base.handlers->on_device_deleted(&p->base, device, p->base.userdata);
-                        return;
-                }
 }
 
 static void unplug_refused(struct qmp_platform *p, const char *device, const char *why)

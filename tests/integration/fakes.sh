@@ -10,9 +10,12 @@ set -euo pipefail
 
 GiB=1073741824
 
-# The standing orders of a QEMU of 1 GiB that can have 8, in 8 slots.
-qemu_orders() {
-    cat <<S
+# --- the two ends; what they do beyond this comes from standard input ---
+
+# A QEMU of 1 GiB that can have 8, in 8 slots.
+qemu() {
+    fake fake-qmp qmp < <(
+        cat <<S
 negotiate
 on query-status reply {"status":"running","running":true,"singlestep":false}
 on query-migrate reply {}
@@ -25,212 +28,269 @@ on query-target reply {"arch":"x86_64"}
 on query-balloon error DeviceNotActive No balloon device has been activated
 on query-chardev reply [{"label":"guestd","filename":"disconnected:unix:$work/channel,server=on","frontend-open":true}]
 S
+        cat
+        echo serve
+    )
+    qmp=$fake_pid
 }
 
-guest_orders() {
-    cat <<'S'
+plain_qemu() {
+    qemu </dev/null
+}
+
+# A guest that begins as one should.
+guest() {
+    fake fake-guest channel < <(
+        cat <<'S'
 begin
 on get-state reply
 on get-blocks reply
 on prepare reply
 on release reply
 S
+        cat
+        echo serve
+    )
+    guest=$fake_pid
+}
+
+plain_guest() {
+    guest </dev/null
+}
+
+# A guest of another kind.
+odd_guest() {
+    fake fake-guest channel
+    guest=$fake_pid
 }
 
 define() {
     cli define p1 --qmp "$work/qmp" --channel "$work/channel" >/dev/null
 }
 
-undefine() {
-    cli undefine p1 >/dev/null
-}
-
 ready() {
+    define
     await "QEMU" state_is p1 state running
     await "guestd" state_is p1 agent_state ready
+}
+
+# over: hvd lets go, and neither fake saw anything that it did not expect.
+over() {
+    cli undefine p1 >/dev/null
+    fake_end "$guest" channel
+    fake_end "$qmp" qmp
+}
+
+add() { # CODE-OF-THE-REASON TEXT
+    expect 1 cli -o json add-memory p1 1G --wait 5s
+    assert_match "the code" "\"code\":\"$1\"" "$out"
+    assert_match "the reason" "$2" "$out"
+    assert_equal "bytes that were added" 0 "$(jq '.done_bytes // 0' <<<"$out")"
 }
 
 bus_start
 hvd_start
 
 begin "a QEMU and a guest are met"
-qemu_orders >"$work/s"; echo serve >>"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
-guest_orders >"$work/s"; echo serve >>"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-define
+plain_qemu
+plain_guest
 ready
 assert_equal "what is known of it" "$GiB 0 8589934592 8 134217728" \
     "$(partition p1 '"\(.base_bytes) \(.plugged_bytes) \(.max_bytes) \(.slots_total) \(.block_bytes)"')"
+over
+
+# --- QEMU ---
 
 begin "QEMU refuses a device: its backend is deleted"
-undefine
-fake_end "$guest" channel
-fake_end "$qmp" qmp
-{
-    qemu_orders
-    cat <<'S'
-expect object-add {"qom-type":"memory-backend-ram","size":1073741824}
+qemu <<'S'
+expect object-add {"qom-type":"memory-backend-ram","size":1073741824,"id":"opendlpar-mem-0"}
 reply
-expect device_add {"driver":"pc-dimm"}
+expect device_add {"driver":"pc-dimm","memdev":"opendlpar-mem-0"}
 error GenericError no slots, says this QEMU
-expect object-del
+expect object-del {"id":"opendlpar-mem-0"}
 reply
-serve
 S
-} >"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
-guest_orders >"$work/s"; echo serve >>"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-define
+plain_guest
 ready
-expect 1 cli -o json add-memory p1 1G --wait 10s
-assert_match "the reason" 'says this QEMU' "$out"
-assert_match "its code" 'hypervisor-refused' "$out"
-undefine
-fake_end "$guest" channel
-fake_end "$qmp" qmp
+add hypervisor-refused 'says this QEMU'
+over
 
 begin "QEMU refuses a backend: that is the reason, and there is nothing to delete"
-{
-    qemu_orders
-    cat <<'S'
+qemu <<'S'
 on object-add error GenericError cannot set up guest memory
 on device_add error GenericError no such memdev
-serve
 S
-} >"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
-guest_orders >"$work/s"; echo serve >>"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-define
+plain_guest
 ready
-expect 1 cli -o json add-memory p1 1G --wait 10s
-assert_match "the reason" 'cannot set up guest memory' "$out"
-undefine
-fake_end "$guest" channel
-fake_end "$qmp" qmp
+add hypervisor-refused 'cannot set up guest memory'
+over
 
-begin "QEMU goes away in the middle of a reply"
-{
-    qemu_orders
-    cat <<'S'
+begin "QEMU does not even delete the backend"
+qemu <<'S'
+on object-add reply
+on device_add error GenericError no slots, says this QEMU
+on object-del error GenericError object is in use
+S
+plain_guest
+ready
+add hypervisor-refused 'says this QEMU.*in use'
+over
+
+begin "QEMU goes away in the middle of a reply, and comes back"
+qemu <<'S'
+on device_add nothing
 expect object-add
 half reply
 close
 S
-} >"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
-guest_orders >"$work/s"; echo serve >>"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-define
+plain_guest
 ready
-expect 1 cli -o json add-memory p1 1G --wait 10s
-assert_match "the reason" 'hypervisor-(absent|silent|misbehaved)' "$out"
-fake_done "$qmp" qmp
+add 'hypervisor-(absent|silent|misbehaved)' .
 await "the state without QEMU" state_is p1 state absent
-begin "and comes back"
-qemu_orders >"$work/s"; echo serve >>"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
+kill "$qmp" 2>/dev/null || true # it listens no more, or waits for another connection
+wait "$qmp" || true
+fake_forget "$qmp"
+plain_qemu
 await "the state with QEMU" state_is p1 state running
-undefine
-fake_end "$guest" channel
-fake_end "$qmp" qmp
+over
 
 begin "QEMU says nothing, nonsense, or too much"
-for words in 'wait 100' 'raw HTTP/1.1 400 Bad Request\r\n\r\n' 'raw {"QMP":1}\n' 'raw {"QMP":{}}{"QMP":{}}\n' 'repeat 5000 raw xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'; do
-    printf 'accept\n%s\nwait 300\n' "$words" >"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
+for words in 'wait 100' 'raw HTTP/1.1 400 Bad Request\r\n\r\n' 'raw {"QMP":1}\n' 'raw {"QMP":{}}{"QMP":{}}\n' \
+    'repeat 100000 raw xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'; do
+    printf 'accept\n%s\nwait 300\n' "$words" >"$work/words"
+    fake fake-qmp qmp <"$work/words"
     define
-    await "the end of the script '$words'" fake_has_ended "$qmp"
-    fake_forget "$qmp"
-    assert_match "state" absent "$(partition p1 .state)"
-    undefine
+    await "the end of the script '$words'" fake_has_ended "$fake_pid"
+    fake_forget "$fake_pid"
+    assert_match "the state" absent "$(partition p1 .state)"
+    cli undefine p1 >/dev/null
 done
-kill -0 "$hvd_pid" || fail "hvd has ended"
+hvd_answers
+
+# --- the guest ---
 
 begin "a guest that says nothing"
-qemu_orders >"$work/s"; echo serve >>"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
-printf 'accept\nserve\n' >"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
+plain_qemu
+odd_guest <<'S'
+accept
+serve
+S
 define
 await "QEMU" state_is p1 state running
 await "the guest's channel" state_is p1 agent_state waiting
-expect 1 cli -o json add-memory p1 1G --wait 2s
-assert_match "the reason" 'agent-(absent|silent)' "$out"
-undefine
-fake_end "$guest" channel
+add 'agent-(absent|silent)' guestd
+over
 
 begin "a guest that speaks none of our versions: it is told"
-printf 'accept\nhello {"version":9,"version_min":8}\nexpect refuse {"code":"agent-too-old"}\nserve\n' >"$work/s"
-fake fake-guest channel <"$work/s"; guest=$fake_pid
+plain_qemu
+odd_guest <<'S'
+accept
+hello {"version":9,"version_min":8}
+expect refuse {"code":"agent-too-old"}
+serve
+S
 define
 await "the verdict" state_is p1 agent_state too-old
-expect 1 cli -o json add-memory p1 1G --wait 2s
-assert_match "the reason" 'agent-too-old' "$out"
-undefine
-fake_end "$guest" channel
+await "QEMU" state_is p1 state running
+add agent-too-old .
+over
 
-begin "a guest that sends garbage, lines without end, and frames out of order"
-for words in 'repeat 200 raw nonsense\n' 'repeat 3000 raw xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'; do
-    printf 'accept\n%s\nserve\n' "$words" >"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-    define
-    sleep 0.5
-    assert_match "the verdict on '$words'" 'misbehaving|waiting|absent' "$(partition p1 .agent_state)"
-    expect 1 cli -o json add-memory p1 1G --wait 1s
-    assert_match "the reason" 'agent-(misbehaved|silent|absent)' "$out"
-    undefine
-    kill -KILL "$guest"; wait "$guest" 2>/dev/null || true; fake_forget "$guest"
-done
-{
-    guest_orders
-    cat <<'S'
+begin "a guest that sends garbage"
+plain_qemu
+odd_guest <<'S'
+accept
+repeat 200 raw nonsense\n
+expect-close
+S
+define
+await "QEMU" state_is p1 state running
+await "the verdict" state_is p1 agent_state misbehaving
+add agent-misbehaved .
+over
+
+begin "a guest that sends a line without end"
+plain_qemu
+odd_guest <<'S'
+accept
+repeat 200000 raw xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+expect-close
+S
+define
+await "QEMU" state_is p1 state running
+await "a word about it" logged "line beyond the limit"
+add 'agent-(absent|silent|misbehaved)' .
+over
+
+begin "a guest that answers what was not asked, late, and for another session"
+plain_qemu
+guest <<'S'
 send {"type":"reply","id":4000000,"op":"get-state"}
 send {"type":"progress","id":4000001,"done_bytes":1,"total_bytes":2}
 send {"type":"failure","id":4000002,"code":"internal","message":"from the past"}
 send {"type":"reply","id":3,"op":"offline","complete":true,"session":"ffffffffffffffff"}
+send {"type":"welcome","nonce":"0011223344556677","version":1}
 event blocks-changed
-serve
 S
-} >"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-define
 ready
-sleep 0.3
-state_is p1 agent_state ready || fail "late words ended the session"
-undefine
-fake_end "$guest" channel
-fake_end "$qmp" qmp
+sleep 0.5
+state_is p1 agent_state ready || fail "odd words ended the session"
+over
+
+begin "a guest that begins anew in the middle of a job"
+qemu <<'S'
+on object-add reply
+on device_add reply
+on object-del reply
+S
+guest <<'S'
+on prepare nothing
+on cancel reply
+expect prepare
+hello {"nonce":"ffeeddccbbaa9988"}
+expect welcome
+S
+ready
+expect "1" cli -o json add-memory p1 1G --wait 4s
+assert_match "the reason" '"code":"(agent-restarted|agent-silent|deadline)"' "$out"
+over
+
+begin "a guest that refuses to prepare: nothing is plugged"
+plain_qemu
+guest <<'S'
+on prepare failure block-failed no auto_online_blocks in this kernel
+S
+ready
+add block-failed 'this kernel'
+over
 
 begin "a guest that never brings its blocks online: the device is withdrawn"
-# hvd names what it makes; the first is always the same.
-id=opendlpar-dimm-0
-device='[{"type":"dimm","data":{"memdev":"/objects/opendlpar-mem-0","hotplugged":true,"addr":4294967296,"hotpluggable":true,"size":1073741824,"slot":0,"node":0,"id":"opendlpar-dimm-0"}}]'
-{
-    qemu_orders
-    cat <<S
+device='{"type":"dimm","data":{"memdev":"/objects/opendlpar-mem-0","hotplugged":true,"addr":4294967296,"hotpluggable":true,"size":1073741824,"slot":0,"node":0,"id":"opendlpar-dimm-0"}}'
+qemu <<S
 expect object-add {"qom-type":"memory-backend-ram","size":$GiB,"id":"opendlpar-mem-0"}
 reply
-on query-memory-devices reply $device
+on query-memory-devices reply [$device]
 on query-memory-size-summary reply {"base-memory":$GiB,"plugged-memory":$GiB}
-expect device_add {"driver":"pc-dimm","id":"$id","memdev":"opendlpar-mem-0"}
+on qom-list reply [{"name":"pc.ram","type":"child<memory-backend-ram>"},{"name":"opendlpar-mem-0","type":"child<memory-backend-ram>"}]
+expect device_add {"driver":"pc-dimm","id":"opendlpar-dimm-0","memdev":"opendlpar-mem-0"}
 reply
-expect device_del {"id":"$id"}
+expect device_del {"id":"opendlpar-dimm-0"}
 reply
 on query-memory-devices reply []
 on query-memory-size-summary reply {"base-memory":$GiB,"plugged-memory":0}
-event DEVICE_DELETED {"device":"$id","path":"/machine/peripheral/$id"}
+event DEVICE_DELETED {"device":"opendlpar-dimm-0","path":"/machine/peripheral/opendlpar-dimm-0"}
 expect object-del {"id":"opendlpar-mem-0"}
+on qom-list reply [{"name":"pc.ram","type":"child<memory-backend-ram>"}]
 reply
-serve
 S
-} >"$work/s"; fake fake-qmp qmp <"$work/s"; qmp=$fake_pid
-{
-    guest_orders
-    cat <<'S'
-expect online
-reply {"complete":false,"ranges":[[4294967296,1073741824,"offline","unknown",0]],"failures":[{"start":4294967296,"length":1073741824,"code":"block-failed","message":"it stayed offline"}]}
+guest <<'S'
+on online reply {"complete":false,"ranges":[[4294967296,1073741824,"offline","unknown",0]],"failures":[{"start":4294967296,"length":1073741824,"code":"block-failed","message":"it stayed offline"}]}
 on offline reply {"ranges":[[4294967296,1073741824,"offline","unknown",0]]}
 on await-removed reply
-on online reply
-serve
 S
-} >"$work/s"; fake fake-guest channel <"$work/s"; guest=$fake_pid
-define
 ready
-expect 1 cli -o json add-memory p1 1G --wait 10s
-assert_match "the reason" 'stayed offline|block-failed' "$out"
-undefine
-fake_end "$guest" channel
-fake_end "$qmp" qmp
+add block-failed 'stayed offline'
+assert_equal "plugged" 0 "$(partition p1 .plugged_bytes)"
+over
 
 hvd_stop
 echo "ok"

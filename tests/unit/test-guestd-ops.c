@@ -421,16 +421,23 @@ static void test_headroom(void **state)
 {
         struct env *e = *state;
 
-        tree_meminfo(&e->tree, 2000 * MIB, 228 * MIB); /* 5 % of 2000 MiB and a block: 228 MiB */
+        /* Room for all blocks but the last one is not enough to begin: 5 % of 2000 MiB must remain. */
+        uint64_t needed = N_BLOCKS * 128 + 100;
+        char words[32];
+
+        tree_meminfo(&e->tree, 2000 * MIB, needed * MIB);
         request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
         RUN_UNTIL(e, e->n_replies == 1);
         assert_failure(e, 0, FIRST + N_BLOCKS - 1, 1, ERROR_NO_HEADROOM);
-        assert_non_null(strstr(e->failures[0].error.message, "228 MiB are available"));
+        snprintf(words, sizeof(words), "%u MiB are available", (unsigned)needed);
+        assert_non_null(strstr(e->failures[0].error.message, words));
+        snprintf(words, sizeof(words), "%u MiB are to go", N_BLOCKS * 128U);
+        assert_non_null(strstr(e->failures[0].error.message, words));
         assert_non_null(strstr(e->failures[0].error.message, "100 MiB must remain"));
         assert_int_equal(script->n_writes, 0);
         assert_untouched(e);
 
-        tree_meminfo(&e->tree, 2000 * MIB, 229 * MIB);
+        tree_meminfo(&e->tree, 2000 * MIB, (needed + 1) * MIB);
         request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
         RUN_UNTIL(e, e->n_replies == 2);
         assert_true(e->reply.complete);
