@@ -31,6 +31,7 @@
 #include "common/cleanup.h"
 #include "common/lines.h"
 #include "common/log.h"
+#include "common/queue.h"
 #include "common/size.h"
 #include "guestd/port.h"
 
@@ -69,8 +70,7 @@ struct channel {
         bool port_missed; /* said already */
 
         struct line_reader reader;
-        char *queue;
-        size_t queue_begin, queue_end;
+        struct write_queue queue;
         bool event_waits;
         enum event_type event;
         uint64_t last_io_usec;
@@ -94,13 +94,7 @@ static void arm(struct channel *c, struct loop_timer *timer, uint64_t in_usec)
 
 static bool queue_waits(const struct channel *c)
 {
-        return c->queue_end > c->queue_begin;
-}
-
-static void queue_reset(struct channel *c)
-{
-        free(steal_pointer(c->queue));
-        c->queue_begin = c->queue_end = 0;
+        return write_queue_waiting(&c->queue) > 0;
 }
 
 /* Forgets all that belongs to the host that was there. */
@@ -113,7 +107,7 @@ static void set_state(struct channel *c, enum channel_state state)
         if (state == CHANNEL_SESSION)
                 return;
         loop_timer_disarm(c->loop, &c->resume);
-        queue_reset(c);
+        write_queue_clear(&c->queue);
         line_reader_reset(&c->reader);
         c->event_waits = false;
         if (had_session) {
@@ -135,40 +129,15 @@ static void lose_port(struct channel *c)
  */
 static void flush(struct channel *c)
 {
-        while (queue_waits(c)) {
-                size_t n = MIN(c->queue_end - c->queue_begin, (size_t)WRITE_CHUNK);
-                ssize_t r = write(c->io.fd, c->queue + c->queue_begin, n);
+        size_t waiting = write_queue_waiting(&c->queue);
 
-                if (r < 0 && errno == EINTR)
-                        continue;
-                if (r < 0) {
-                        if (errno != EAGAIN)
-                                arm(c, &c->resume, WRITE_RETRY_USEC);
-                        return;
-                }
-                c->queue_begin += (size_t)r;
+        if (write_queue_flush(&c->queue, c->io.fd, WRITE_CHUNK) < 0)
+                arm(c, &c->resume, WRITE_RETRY_USEC);
+        if (write_queue_waiting(&c->queue) < waiting)
                 c->last_io_usec = now_monotonic_usec();
-        }
-        queue_reset(c);
-}
-
-static int enqueue(struct channel *c, const char *data, size_t length)
-{
-        size_t waiting = c->queue_end - c->queue_begin;
-
-        if (waiting + length > CHANNEL_QUEUE_MAX)
-                return -ENOBUFS;
-        if (c->queue_begin > 0)
-                memmove(c->queue, c->queue + c->queue_begin, waiting);
-        c->queue_begin = 0;
-        c->queue_end = waiting;
-        char *p = realloc(c->queue, waiting + length);
-        if (!p)
-                return -ENOMEM;
-        c->queue = p;
-        memcpy(c->queue + waiting, data, length);
-        c->queue_end += length;
-        return 0;
+        /* Idle, it holds no memory. */
+        if (!queue_waits(c))
+                write_queue_clear(&c->queue);
 }
 
 static int send_message(struct channel *c, const struct message *m)
@@ -179,7 +148,7 @@ static int send_message(struct channel *c, const struct message *m)
         int r = message_encode(m, &line, &length);
         if (r < 0)
                 return r;
-        if (enqueue(c, line, length) < 0) {
+        if (write_queue_push(&c->queue, line, length, CHANNEL_QUEUE_MAX) < 0) {
                 c->counters.n_dropped++;
                 /* An answer was lost, and the host would wait for it: it is better told so by a new session.
                  */
@@ -232,11 +201,11 @@ static void say_hello(struct channel *c)
 
         if (c->state != CHANNEL_HELLO)
                 set_state(c, CHANNEL_HELLO);
-        queue_reset(c);
+        write_queue_clear(&c->queue);
         make_nonce(c->hello.hello.nonce);
         c->n_garbage = 0;
         c->counters.n_hellos++;
-        if (enqueue(c, &resync, 1) < 0 || send_message(c, &c->hello) < 0)
+        if (write_queue_push(&c->queue, &resync, 1, CHANNEL_QUEUE_MAX) < 0 || send_message(c, &c->hello) < 0)
                 log_error("A hello cannot be made");
         if (c->n_hellos < ARRAY_SIZE(c->times.hello_usec))
                 arm(c, &c->timer, c->times.hello_usec[c->n_hellos++]);
@@ -514,7 +483,7 @@ struct channel *channel_free(struct channel *c)
         loop_timer_disarm(c->loop, &c->resume);
         loop_remove(c->loop, &c->io);
         close_fd(c->io.fd);
-        free(c->queue);
+        write_queue_clear(&c->queue);
         line_reader_done(&c->reader);
         free(c);
         return NULL;

@@ -290,7 +290,7 @@ struct agent *agent_free(struct agent *a)
         close_fd(a->fd);
         line_reader_done(&a->reader);
         message_done(&a->hello);
-        free(a->queue);
+        write_queue_clear(&a->queue);
         free(a);
         return NULL;
 }
@@ -334,5 +334,5 @@ void agent_set_limits(struct agent *a, const struct agent_limits *limits)
 
 size_t agent_queued(struct agent *a)
 {
-        return a->queue_fill - a->queue_sent;
+        return write_queue_waiting(&a->queue);
 }

@@ -4,6 +4,7 @@
 #include <sys/un.h>
 
 #include "common/lines.h"
+#include "common/queue.h"
 #include "hvd/agent/agent.h"
 #include "hvd/agent/limits.h"
 
@@ -34,8 +35,7 @@ struct agent {
         int fd;
         sd_event_source *io, *timer;
         struct line_reader reader;
-        char *queue; /* queue[sent..fill) waits to be written */
-        size_t queue_allocated, queue_sent, queue_fill;
+        struct write_queue queue;
 
         struct message hello; /* of the last session; type HELLO once there was one */
         char session[PROTO_TOKEN_LENGTH + 1];

@@ -67,53 +67,21 @@ void agent_session_end(struct agent *a, enum agent_state state, const struct err
 {
         a->state = state;
         a->session[0] = '\0';
-        a->queue_sent = a->queue_fill = 0;
+        write_queue_clear(&a->queue);
         while (a->calls)
                 call_complete(a->calls, NULL, error);
 }
 
 /* Writing */
 
-static int queue_push(struct agent *a, const void *data, size_t length)
-{
-        size_t waiting = a->queue_fill - a->queue_sent;
-
-        if (waiting + length > AGENT_QUEUE_MAX)
-                return -EBUSY;
-        if (a->queue_sent > 0) {
-                memmove(a->queue, a->queue + a->queue_sent, waiting);
-                a->queue_sent = 0;
-                a->queue_fill = waiting;
-        }
-        if (waiting + length > a->queue_allocated) {
-                size_t want = MAX(2 * (waiting + length), (size_t)4096);
-                char *p = realloc(a->queue, want);
-                if (!p)
-                        return -ENOMEM;
-                a->queue = p;
-                a->queue_allocated = want;
-        }
-        memcpy(a->queue + a->queue_fill, data, length);
-        a->queue_fill += length;
-        return 0;
-}
-
 void agent_queue_flush(struct agent *a)
 {
-        while (a->queue_sent < a->queue_fill) {
-                ssize_t n = send(a->fd, a->queue + a->queue_sent, a->queue_fill - a->queue_sent,
-                        MSG_NOSIGNAL | MSG_DONTWAIT);
-                if (n >= 0)
-                        a->queue_sent += (size_t)n;
-                else if (errno == EAGAIN)
-                        break;
-                else if (errno != EINTR) {
-                        /* The reader shall see the end, after what the guest still had to say. */
-                        a->queue_sent = a->queue_fill = 0;
-                        shutdown(a->fd, SHUT_RDWR);
-                }
+        if (write_queue_flush(&a->queue, a->fd, 0) < 0) {
+                /* The reader shall see the end, after what the guest still had to say. */
+                write_queue_clear(&a->queue);
+                shutdown(a->fd, SHUT_RDWR);
         }
-        sd_event_source_set_io_events(a->io, EPOLLIN | (a->queue_sent < a->queue_fill ? EPOLLOUT : 0));
+        sd_event_source_set_io_events(a->io, EPOLLIN | (write_queue_waiting(&a->queue) > 0 ? EPOLLOUT : 0));
 }
 
 static int agent_send(struct agent *a, const struct message *m)
@@ -124,7 +92,7 @@ static int agent_send(struct agent *a, const struct message *m)
         int r = message_encode(m, &line, &length);
         if (r < 0)
                 return r;
-        r = queue_push(a, line, length);
+        r = write_queue_push(&a->queue, line, length, AGENT_QUEUE_MAX);
         if (r < 0)
                 return r;
         agent_queue_flush(a);
@@ -137,8 +105,8 @@ static int agent_send_answer(struct agent *a, const struct message *m)
 {
         const unsigned char resync = PROTO_RESYNC;
 
-        a->queue_sent = a->queue_fill = 0;
-        int r = queue_push(a, &resync, 1);
+        write_queue_clear(&a->queue);
+        int r = write_queue_push(&a->queue, &resync, 1, AGENT_QUEUE_MAX);
         if (r < 0)
                 return r;
         return agent_send(a, m);

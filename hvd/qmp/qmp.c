@@ -28,6 +28,7 @@
 
 #include "common/lines.h"
 #include "common/log.h"
+#include "common/queue.h"
 #include "common/size.h"
 #include "hvd/qmp/limits.h"
 #include "hvd/qmp/message.h"
@@ -68,8 +69,7 @@ struct qmp_client {
         int fd;
         sd_event_source *io, *more, *timer;
         struct line_reader reader;
-        char *queue; /* queue[sent..fill) waits to be written */
-        size_t queue_allocated, queue_sent, queue_fill;
+        struct write_queue queue;
         int write_error; /* -errno; the socket is shut down */
 
         struct qmp_call *calls, **calls_end; /* oldest first */
@@ -164,7 +164,7 @@ static void connection_reset(struct qmp_client *c)
         sd_event_source_set_enabled(c->more, SD_EVENT_OFF);
         c->fd = close_fd(c->fd);
         line_reader_reset(&c->reader);
-        c->queue_sent = c->queue_fill = 0;
+        write_queue_clear(&c->queue);
         c->write_error = 0;
         c->state = QMP_DOWN;
 }
@@ -205,48 +205,16 @@ static void client_lost(struct qmp_client *c, int r)
 
 /* Writing */
 
-static int queue_push(struct qmp_client *c, const char *data, size_t length)
-{
-        size_t waiting = c->queue_fill - c->queue_sent;
-
-        if (waiting + length > QUEUE_MAX)
-                return -EBUSY;
-        if (c->queue_sent > 0) {
-                memmove(c->queue, c->queue + c->queue_sent, waiting);
-                c->queue_sent = 0;
-                c->queue_fill = waiting;
-        }
-        if (waiting + length > c->queue_allocated) {
-                size_t want = MAX(2 * (waiting + length), (size_t)4096);
-                char *p = realloc(c->queue, want);
-                if (!p)
-                        return -ENOMEM;
-                c->queue = p;
-                c->queue_allocated = want;
-        }
-        memcpy(c->queue + c->queue_fill, data, length);
-        c->queue_fill += length;
-        return 0;
-}
-
 static void queue_flush(struct qmp_client *c)
 {
-        while (c->queue_sent < c->queue_fill && c->write_error == 0) {
-                ssize_t n = send(c->fd, c->queue + c->queue_sent, c->queue_fill - c->queue_sent,
-                        MSG_NOSIGNAL | MSG_DONTWAIT);
-                if (n >= 0)
-                        c->queue_sent += (size_t)n;
-                else if (errno == EAGAIN)
-                        break;
-                else if (errno != EINTR)
-                        c->write_error = -errno;
-        }
+        if (c->write_error == 0)
+                c->write_error = write_queue_flush(&c->queue, c->fd, 0);
         if (c->write_error < 0) {
                 /* The reader shall see the end, after what QEMU still had to say. */
-                c->queue_sent = c->queue_fill = 0;
+                write_queue_clear(&c->queue);
                 shutdown(c->fd, SHUT_RDWR);
         }
-        sd_event_source_set_io_events(c->io, EPOLLIN | (c->queue_sent < c->queue_fill ? EPOLLOUT : 0));
+        sd_event_source_set_io_events(c->io, EPOLLIN | (write_queue_waiting(&c->queue) > 0 ? EPOLLOUT : 0));
 }
 
 /* Sends in whatever state has a connection; qmp_call() is the guarded form. Borrows arguments. */
@@ -281,7 +249,7 @@ static int call_start(struct qmp_client *c, const char *command, struct json_obj
                 r = sd_event_add_time_relative(c->event, &call->timer, CLOCK_MONOTONIC, timeout_usec,
                         TIMER_ACCURACY, on_call_timeout, call);
         if (r >= 0)
-                r = queue_push(c, line, length);
+                r = write_queue_push(&c->queue, line, length, QUEUE_MAX);
         if (r < 0) {
                 qmp_call_free(call);
                 return r;
@@ -564,7 +532,7 @@ struct qmp_client *qmp_client_free(struct qmp_client *c)
         sd_event_unref(c->event);
         close_fd(c->fd);
         line_reader_done(&c->reader);
-        free(c->queue);
+        write_queue_clear(&c->queue);
         free(c);
         return NULL;
 }
@@ -587,5 +555,5 @@ void qmp_client_set_limits(struct qmp_client *c, const struct qmp_limits *limits
 
 size_t qmp_client_queued(struct qmp_client *c)
 {
-        return c->queue_fill - c->queue_sent;
+        return write_queue_waiting(&c->queue);
 }

@@ -50,8 +50,7 @@ void finish(struct fixture *fx);
 struct job *submit(struct fixture *fx, const struct job_request *request);
 enum error_code try_submit(struct fixture *fx, const struct job_request *request);
 #define REQUEST(kind_, bytes_, ...)                                                                          \
-        (&(struct job_request) {                                                                             \
-                .kind = JOB_##kind_##_MEMORY, .bytes = (bytes_), .node = -1, __VA_ARGS__ })
+        (&(struct job_request) { .kind = JOB_##kind_##_MEMORY, .bytes = (bytes_), .node = -1, __VA_ARGS__ })
 #define ADD(bytes, ...)    REQUEST(ADD, bytes, __VA_ARGS__)
 #define REMOVE(bytes, ...) REQUEST(REMOVE, bytes, __VA_ARGS__)
 
@@ -94,7 +93,7 @@ const char *complaints(struct fixture *fx);
         "'}\n"
 #define UNPLUG(n) "expect device_del {'id':'opendlpar-dimm-" #n "'}\nreply\n"
 #define LEAVE(n)                                                                                             \
-        "event DEVICE_DELETED {'device':'opendlpar-dimm-" #n "','path':'/machine/peripheral/opendlpar-dimm-" \
-        #n "'}\n"                                                                                            \
+        "event DEVICE_DELETED {'device':'opendlpar-dimm-" #n                                                 \
+        "','path':'/machine/peripheral/opendlpar-dimm-" #n "'}\n"                                            \
         "expect object-del {'id':'opendlpar-mem-" #n "'}\n"
 #define HELLO_OF_ANOTHER_BOOT "hello {'boot_id':'22222222-2222-2222-2222-222222222222'}\nexpect welcome\n"

@@ -158,14 +158,13 @@ static struct platform_op *attach(struct context *c, int node, struct record *r)
         return op;
 }
 
-static struct platform_op *detach(struct context *c, const char *backend, uint64_t timeout_usec,
-        struct record *r)
+static struct platform_op *detach(
+        struct context *c, const char *backend, uint64_t timeout_usec, struct record *r)
 {
         struct platform_op *op = NULL;
 
-        assert_int_equal(platform_detach(c->platform, "opendlpar-dimm-0", backend, timeout_usec, on_done, r,
-                                 &op),
-                0);
+        assert_int_equal(
+                platform_detach(c->platform, "opendlpar-dimm-0", backend, timeout_usec, on_done, r, &op), 0);
         assert_int_equal(r->n, 0);
         return op;
 }
@@ -315,8 +314,9 @@ static void test_attach_object_refused(void **state)
         struct context *c = *state;
         struct record r = { 0 };
 
-        start_up(c, "", "expect object-add\nerror GenericError Cannot allocate memory\n"
-                        "expect device_add\nerror GenericError Property memdev: not found\nquiet 30\n");
+        start_up(c, "",
+                "expect object-add\nerror GenericError Cannot allocate memory\n"
+                "expect device_add\nerror GenericError Property memdev: not found\nquiet 30\n");
         attach(c, -1, &r);
         RUN(c, r.n == 1);
         assert_record(&r, ERROR_HYPERVISOR_REFUSED, "Cannot allocate memory");
@@ -328,8 +328,9 @@ static void test_attach_device_refused(void **state)
         struct context *c = *state;
         struct record r = { 0 };
 
-        start_up(c, "", PLUG(1) "error GenericError no slots left\n"
-                                "expect object-del {'id':'opendlpar-mem-1'}\n");
+        start_up(c, "",
+                PLUG(1) "error GenericError no slots left\n"
+                        "expect object-del {'id':'opendlpar-mem-1'}\n");
         attach(c, -1, &r);
         RUN_SCRIPT(c);
         assert_int_equal(r.n, 0); /* not before the backend is gone */
@@ -345,8 +346,9 @@ static void test_attach_rollback_refused(void **state)
         struct context *c = *state;
         struct record r = { 0 };
 
-        start_up(c, "", PLUG(1) "error GenericError no slots left\n"
-                                "expect object-del\nerror GenericError object is in use\n");
+        start_up(c, "",
+                PLUG(1) "error GenericError no slots left\n"
+                        "expect object-del\nerror GenericError object is in use\n");
         attach(c, -1, &r);
         RUN(c, r.n == 1);
         assert_record(&r, ERROR_HYPERVISOR_REFUSED, "no slots left; and its backend opendlpar-mem-1");
@@ -385,8 +387,9 @@ static void test_attach_freed(void **state)
         struct context *c = *state;
         struct record r = { 0 };
 
-        start_up(c, "", PLUG(1) "error GenericError no slots left\n"
-                                "expect object-del {'id':'opendlpar-mem-1'}\nreply\n");
+        start_up(c, "",
+                PLUG(1) "error GenericError no slots left\n"
+                        "expect object-del {'id':'opendlpar-mem-1'}\nreply\n");
         assert_null(platform_op_free(attach(c, -1, &r)));
         RUN_SCRIPT(c);
         drain(c);
@@ -431,8 +434,8 @@ static void test_detach_event_first(void **state)
         start_up(c, "", "");
         query(c, &q);
         script(c->fx->qmp, "expect device_del @d\n" LEAVE(0) "event DEVICE_DELETED "
-                                                              "{'device':'opendlpar-dimm-0'}\n"
-                                                              "reply @d\nquiet 30\nreply\nquiet 30\n");
+                                                             "{'device':'opendlpar-dimm-0'}\n"
+                                                             "reply @d\nquiet 30\nreply\nquiet 30\n");
         detach(c, "opendlpar-mem-0", LIMIT_USEC, &r);
         RUN(c, r.n == 1);
         assert_record(&r, ERROR_NONE, "");
@@ -532,8 +535,9 @@ static void test_detach_refused(void **state)
         struct context *c = *state;
         struct record r = { 0 };
 
-        start_up(c, "", "expect device_del\nerror GenericError Memory unplug already in progress\nquiet "
-                        "20\n");
+        start_up(c, "",
+                "expect device_del\nerror GenericError Memory unplug already in progress\nquiet "
+                "20\n");
         detach(c, "opendlpar-mem-0", LIMIT_USEC, &r);
         RUN(c, r.n == 1);
         assert_record(&r, ERROR_HYPERVISOR_REFUSED, "already in progress");
@@ -639,8 +643,9 @@ static void test_delete_backend(void **state)
         struct context *c = *state;
         struct record good = { 0 }, bad = { 0 };
 
-        start_up(c, "", "expect object-del {'id':'m1'}\nreply\n"
-                        "expect object-del {'id':'m2'}\nerror GenericError object is in use\n");
+        start_up(c, "",
+                "expect object-del {'id':'m1'}\nreply\n"
+                "expect object-del {'id':'m2'}\nerror GenericError object is in use\n");
         assert_int_equal(platform_delete_backend(c->platform, "m1", on_done, &good, NULL), 0);
         assert_int_equal(platform_delete_backend(c->platform, "m2", on_done, &bad, NULL), 0);
         RUN(c, good.n == 1 && bad.n == 1);

@@ -347,8 +347,8 @@ static void test_uuid_and_target(void **state)
 {
         struct platform_snapshot s = { 0 };
 
-        assert_int_equal(take(snapshot_take_uuid, &s, "{\"UUID\":\"00000000-0000-0000-0000-000000000000\"}"),
-                0);
+        assert_int_equal(
+                take(snapshot_take_uuid, &s, "{\"UUID\":\"00000000-0000-0000-0000-000000000000\"}"), 0);
         assert_string_equal(s.uuid, "00000000-0000-0000-0000-000000000000");
         assert_int_equal(take(snapshot_take_uuid, &s, "{\"UUID\":\"" LETTERS_63 "\"}"), -EBADMSG);
         assert_int_equal(take(snapshot_take_uuid, &s, "{\"UUID\":1}"), -EBADMSG);
