@@ -43,8 +43,10 @@ int write_queue_flush(struct write_queue *q, int fd, size_t chunk)
                 ssize_t n = send(fd, q->buffer + q->sent, length, MSG_NOSIGNAL | MSG_DONTWAIT);
                 if (n < 0 && errno == ENOTSOCK)
                         n = write(fd, q->buffer + q->sent, length);
-                if (n >= 0)
+                if (n > 0)
                         q->sent += (size_t)n;
+                else if (n == 0) /* virtio_console's answer on a broken virtqueue: it would stay so for ever */
+                        return -EIO;
                 else if (errno == EAGAIN)
                         return 0;
                 else if (errno != EINTR)

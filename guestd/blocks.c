@@ -241,8 +241,10 @@ static enum block_state settled_state(struct blocks *b, uint32_t number)
                 return BLOCK_ABSENT;
         if (k->state == BLOCK_CHANGING) {
                 enum block_state now = sysfs_read_state(b->memory_fd, number);
-                if (now != BLOCK_ABSENT) /* its event will say so */
+                if (now != BLOCK_ABSENT && now != BLOCK_CHANGING) { /* absent: its event will say so */
                         k->state = (uint8_t)now;
+                        k->zone = ZONE_MAX; /* while it changed, valid_zones named another thing */
+                }
         }
         return (enum block_state)k->state;
 }
@@ -309,8 +311,7 @@ int blocks_ranges_of(struct blocks *b, const struct mem_range *targets, size_t n
 {
         struct runs runs = { .max = max };
 
-        TARGETS_FOREACH(b, targets, n_targets, number)
-        {
+        TARGETS_FOREACH (b, targets, n_targets, number) {
                 int r = runs_add(&runs, b, number);
                 if (r < 0) {
                         free(runs.v);

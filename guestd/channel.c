@@ -65,6 +65,7 @@ struct channel {
         struct message hello;
         unsigned n_hellos; /* to this host, since it connected */
         char session[PROTO_TOKEN_LENGTH + 1];
+        uint64_t last_id;   /* in this session; ids grow */
         unsigned n_garbage; /* in this session */
         unsigned n_port_busy;
         bool port_missed; /* said already */
@@ -251,6 +252,7 @@ static void on_welcome(struct channel *c, const struct message *m)
         memcpy(c->session, m->session, sizeof(c->session));
         c->counters.n_sessions++;
         c->n_hellos = 0;
+        c->last_id = 0;
         set_state(c, CHANNEL_SESSION);
         log_info("A session with the host began");
         c->handlers.on_session(true, c->userdata);
@@ -283,9 +285,10 @@ static void on_line(struct channel *c, const char *line, size_t length)
                 on_refuse(c, &m);
                 break;
         case MESSAGE_REQUEST:
-                if (c->state == CHANNEL_SESSION && strcmp(m.session, c->session) == 0)
+                if (c->state == CHANNEL_SESSION && strcmp(m.session, c->session) == 0 && m.id > c->last_id) {
+                        c->last_id = m.id;
                         c->handlers.on_request(&m, c->userdata);
-                else
+                } else
                         c->counters.n_stale++;
                 break;
         default:
@@ -321,8 +324,12 @@ static ssize_t read_lines(struct channel *c)
                 ssize_t n = line_reader_read(&c->reader, c->io.fd, READ_CHUNK);
                 if (n == -EAGAIN)
                         break;
+                if (n == -ENOMEM) { /* no edge will tell of what waits already */
+                        arm(c, &c->resume, WRITE_RETRY_USEC);
+                        break;
+                }
                 if (n <= 0)
-                        return n == 0 ? -EPIPE : n == -ENOMEM ? 0 : n;
+                        return n == 0 ? -EPIPE : n;
                 sum += (size_t)n;
                 c->last_io_usec = now_monotonic_usec();
         }

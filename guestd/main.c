@@ -25,8 +25,9 @@
 #include "guestd/monitor.h"
 #include "guestd/ops.h"
 
-/* On the way out: for putting back what an operation had taken offline. */
-#define EXIT_USEC (10 * USEC_PER_SEC)
+/* On the way out: for putting back what an operation had taken offline, and, after the grace in which the
+ * host may still remove it, what was reported offline. Below the unit's TimeoutStopSec=. */
+#define EXIT_USEC (OPS_GRACE_USEC + 5 * USEC_PER_SEC)
 
 static const char *arg_port = NULL;
 static const char *arg_sys_root = "/sys";
@@ -300,7 +301,7 @@ static void wind_up(struct guestd *g)
         g->channel = channel_free(g->channel);
         loop_remove(&g->loop, &g->signals); /* it stays readable, and would end the loop at once */
         g->loop.quit = false;
-        while (ops_busy(g->ops) && now_monotonic_usec() < until)
+        while (ops_owes(g->ops) && now_monotonic_usec() < until)
                 if (loop_run_once(&g->loop, 100) < 0)
                         break;
 }

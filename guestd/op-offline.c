@@ -96,6 +96,10 @@ static void put_back(struct ops *ops)
                 return;
         }
         fail_left_offline(ops, "is left offline: it did not go back online");
+        /* Not for good: it is tried again some time after the session, or now if there is none. */
+        pledge_add(ops, run->back_items, run->n_back_items);
+        if (!ops->session)
+                pledge_on_session(ops, false);
         run_finish(ops);
 }
 
@@ -144,8 +148,7 @@ static int survey(struct ops *ops)
         struct op_run *run = &ops->run;
         struct error error;
 
-        TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-        {
+        TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 enum block_state state = blocks_refresh(ops->blocks, number);
                 enum zone zone = blocks_zone(ops->blocks, number);
 

@@ -86,8 +86,7 @@ static void finish(struct ops *ops, enum error_code why)
                 run->failed = false;
         }
 
-        TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-        {
+        TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 enum block_state state = blocks_state(ops->blocks, number);
 
                 if (run->op == OP_ONLINE)
@@ -109,8 +108,7 @@ void wait_recount(struct ops *ops)
         if (run->phase != PHASE_WAITING)
                 return;
         run->n_pending = run->n_blocks = 0;
-        TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-        {
+        TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 enum block_state state = blocks_state(ops->blocks, number);
 
                 run->n_blocks++;
@@ -167,8 +165,7 @@ void wait_stop(struct ops *ops, enum error_code why)
         }
         /* Events may have been lost: a verdict is worth a look. */
         run->n_pending = 0;
-        TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-        {
+        TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 run->n_pending += !as_wanted(run, blocks_refresh(ops->blocks, number));
         }
         finish(ops, why);
@@ -221,8 +218,7 @@ static void bring_up(struct ops *ops)
                 return;
         }
         run->n_items = 0;
-        TARGETS_FOREACH(ops->blocks, run->targets, run->n_targets, number)
-        {
+        TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 enum block_state state = blocks_state(ops->blocks, number);
                 if (state == BLOCK_OFFLINE || state == BLOCK_CHANGING)
                         run->items[run->n_items++] = (struct work_item) { number, run->zone };

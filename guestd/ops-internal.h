@@ -106,4 +106,6 @@ void pledge_add(struct ops *ops, const struct work_item *items, size_t n_items);
 /* The block is no longer offline, or was asked for. */
 void pledge_drop(struct ops *ops, uint32_t block);
 void pledge_on_session(struct ops *ops, bool up);
+/* A request of a session: the grace ends if it is about pledged blocks. */
+void pledge_take_over(struct ops *ops, const struct mem_range *targets, size_t n_targets);
 void pledge_on_timer(struct loop_timer *timer);

@@ -184,6 +184,7 @@ static void begin(struct ops *ops, const struct message *m)
                 fail(ops, m, &error);
                 return;
         }
+        pledge_take_over(ops, q->targets, q->n_targets);
         run->op = q->op;
         run->id = m->id;
         run->zone = q->zone;
@@ -200,6 +201,7 @@ void ops_request(struct ops *ops, const struct message *m)
 {
         struct error error;
 
+        monitor_drain(ops->monitor);
         switch (m->request.op) {
         case OP_GET_STATE:
                 reply_memory(ops, m);
@@ -213,7 +215,6 @@ void ops_request(struct ops *ops, const struct message *m)
         default:
                 break;
         }
-        monitor_drain(ops->monitor);
         if (ops->run.phase != PHASE_IDLE) {
                 error_set(&error, ERROR_BUSY, "The guest is at work: %s%s", op_to_string(ops->run.op),
                         ops->run.id == 0 ? ", which is being undone" : "");
@@ -296,6 +297,11 @@ void ops_on_overflow(struct ops *ops)
 bool ops_busy(struct ops *ops)
 {
         return ops->run.phase != PHASE_IDLE;
+}
+
+bool ops_owes(struct ops *ops)
+{
+        return ops_busy(ops) || ops->n_pledges > 0;
 }
 
 int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,

@@ -64,3 +64,5 @@ void ops_on_overflow(struct ops *ops);
 
 /* Whether an operation is still being carried out, or undone. */
 bool ops_busy(struct ops *ops);
+/* Whether blocks are still to go back online: now, or when the grace is over. */
+bool ops_owes(struct ops *ops);

@@ -79,10 +79,18 @@ void pledge_drop(struct ops *ops, uint32_t block)
 
 void pledge_on_session(struct ops *ops, bool up)
 {
-        if (up)
-                loop_timer_disarm(ops->loop, &ops->grace_timer);
-        else if (ops->n_pledges > 0)
+        /* A new session alone changes nothing: it has to ask for the blocks, see pledge_take_over(). */
+        if (!up && ops->n_pledges > 0)
                 loop_timer_arm(ops->loop, &ops->grace_timer, now_monotonic_usec() + ops->config.grace_usec);
+}
+
+void pledge_take_over(struct ops *ops, const struct mem_range *targets, size_t n_targets)
+{
+        for (size_t i = 0; i < ops->n_pledges; i++)
+                if (targets_contain(targets, n_targets, ops->pledges[i].block * ops->blocks->block_bytes)) {
+                        loop_timer_disarm(ops->loop, &ops->grace_timer);
+                        return;
+                }
 }
 
 void pledge_on_timer(struct loop_timer *timer)
@@ -97,6 +105,6 @@ void pledge_on_timer(struct loop_timer *timer)
         size_t n_items = ops->n_pledges;
 
         ops->n_pledges = ops->n_pledges_allocated = 0;
-        log_notice("The host is gone: %zu blocks that it did not remove go back online", n_items);
+        log_notice("The host went away: %zu blocks that it did not remove go back online", n_items);
         put_back_begin(ops, items, n_items);
 }

@@ -153,6 +153,7 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
 static void note_kill(struct ops *ops, enum error_code why, uint32_t block, uint64_t attempt_usec)
 {
         const char *words = why == ERROR_DEADLINE      ? "the time was over"
+                            : why == ERROR_BLOCK_BUSY  ? "it could not be emptied in time"
                             : why == ERROR_CANCELLED   ? "the request was cancelled"
                             : why == ERROR_INTERRUPTED ? "the session ended"
                                                        : "the process that took it on was killed";

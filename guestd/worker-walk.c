@@ -32,9 +32,10 @@ static void note_failure(struct worker_shared *shared, const struct worker_failu
         shared->n_failures = n + 1;
 }
 
-/* A set goes wholly or not at all: there must be room for all that is still to go, or the blocks that went before
- * would only have to come back. */
-static bool has_headroom(const struct worker_config *config, int meminfo_fd, size_t n_blocks, struct worker_failure *f)
+/* A set goes wholly or not at all: there must be room for all that is still to go, or the blocks that went
+ * before would only have to come back. */
+static bool has_headroom(
+        const struct worker_config *config, int meminfo_fd, size_t n_blocks, struct worker_failure *f)
 {
         uint64_t total, available;
 

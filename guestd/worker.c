@@ -121,7 +121,7 @@ static void watch(struct worker *w)
         if (limit > 0)
                 next = MIN(next, (began > 0 ? began : now) + limit);
         if (now >= next) {
-                worker_kill(w, ERROR_DEADLINE);
+                worker_kill(w, now >= stop ? ERROR_DEADLINE : ERROR_BLOCK_BUSY);
                 return;
         }
         if (w->handlers.on_progress) {

@@ -75,8 +75,9 @@ void worker_kill(struct worker *w, enum error_code why);
 const struct work_item *worker_items(struct worker *w, size_t *ret_n);
 /* Items done, in order: items[0..n) are as asked or among the failures. */
 size_t worker_n_done(struct worker *w);
-/* ERROR_NONE: it ended by itself. DEADLINE: an attempt's limit or stop_at. Else what worker_kill() was given.
- * *ret_item: the item whose attempt was under way; *ret_attempt_usec how long, 0 if between two attempts. */
+/* ERROR_NONE: it ended by itself. DEADLINE: stop_at. BLOCK_BUSY: an attempt's limit. Else what worker_kill()
+ * was given. *ret_item: the item whose attempt was under way; *ret_attempt_usec how long, 0 if between two
+ * attempts. */
 enum error_code worker_killed(struct worker *w, size_t *ret_item, uint64_t *ret_attempt_usec);
 size_t worker_n_failures(struct worker *w);
 const struct worker_failure *worker_failure(struct worker *w, size_t i);

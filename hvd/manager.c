@@ -46,9 +46,9 @@ struct partition *manager_find_partition(struct manager *m, const char *name)
 {
         struct partition *p;
 
-        TAILQ_FOREACH(p, &m->partitions, entry)
-        if (strcmp(p->definition.name, name) == 0)
-                return p;
+        TAILQ_FOREACH (p, &m->partitions, entry)
+                if (strcmp(p->definition.name, name) == 0)
+                        return p;
         return NULL;
 }
 
@@ -62,12 +62,12 @@ static int check_sockets(struct manager *m, const struct partition_definition *d
 {
         struct partition *p;
 
-        TAILQ_FOREACH(p, &m->partitions, entry)
-        if (strcmp(p->definition.qmp_path, d->qmp_path) == 0 ||
-                strcmp(p->definition.channel_path, d->channel_path) == 0)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Partition '%s' already uses one of these sockets; each guest needs its own",
-                        p->definition.name);
+        TAILQ_FOREACH (p, &m->partitions, entry)
+                if (strcmp(p->definition.qmp_path, d->qmp_path) == 0 ||
+                        strcmp(p->definition.channel_path, d->channel_path) == 0)
+                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                                "Partition '%s' already uses one of these sockets; each guest needs its own",
+                                p->definition.name);
         return 0;
 }
 
@@ -92,9 +92,9 @@ static int add_partition(struct manager *m, const struct partition_definition *d
                 return r;
         p->from_file = from_file;
 
-        TAILQ_FOREACH(other, &m->partitions, entry)
-        if (strcmp(other->definition.name, d->name) > 0)
-                break;
+        TAILQ_FOREACH (other, &m->partitions, entry)
+                if (strcmp(other->definition.name, d->name) > 0)
+                        break;
         if (other)
                 TAILQ_INSERT_BEFORE(other, p, entry);
         else
@@ -205,9 +205,9 @@ struct job *manager_find_job(struct manager *m, uint32_t id)
 {
         struct job *j;
 
-        TAILQ_FOREACH(j, &m->jobs, entry)
-        if (j->id == id)
-                return j;
+        TAILQ_FOREACH (j, &m->jobs, entry)
+                if (j->id == id)
+                        return j;
         return NULL;
 }
 
@@ -230,15 +230,16 @@ static void forget_job(struct manager *m, struct job *j)
         job_free(j);
 }
 
+/* By the time of their end, not by id: one that took long must not be gone in the moment in which it ends. */
 static void trim_jobs(struct manager *m)
 {
-        struct job *j = TAILQ_FIRST(&m->jobs);
+        while (m->n_ended > MANAGER_JOBS_ENDED_KEPT) {
+                struct job *j, *oldest = NULL;
 
-        while (j && m->n_ended > MANAGER_JOBS_ENDED_KEPT) {
-                struct job *next = TAILQ_NEXT(j, entry);
-                if (j->ended_usec)
-                        forget_job(m, j);
-                j = next;
+                TAILQ_FOREACH (j, &m->jobs, entry)
+                        if (j->ended_usec && (!oldest || j->ended_usec < oldest->ended_usec))
+                                oldest = j;
+                forget_job(m, oldest);
         }
 }
 
@@ -248,13 +249,13 @@ static void start_next_job(struct manager *m, struct partition *p)
 
         if (p->active)
                 return;
-        TAILQ_FOREACH(j, &m->jobs, entry)
-        if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
-                p->active = j;
-                p->settled_bytes = partition_current_bytes(p);
-                job_start(j);
-                return;
-        }
+        TAILQ_FOREACH (j, &m->jobs, entry)
+                if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
+                        p->active = j;
+                        p->settled_bytes = partition_current_bytes(p);
+                        job_start(j);
+                        return;
+                }
 }
 
 void manager_job_ended(struct manager *m, struct job *j)
@@ -285,9 +286,9 @@ static struct job *find_live_job(struct manager *m, const struct partition *p)
 {
         struct job *j;
 
-        TAILQ_FOREACH(j, &m->jobs, entry)
-        if (j->partition == p)
-                return j;
+        TAILQ_FOREACH (j, &m->jobs, entry)
+                if (j->partition == p)
+                        return j;
         return NULL;
 }
 
@@ -347,8 +348,8 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
                 if (r < 0)
                         return r;
         }
-        TAILQ_FOREACH(j, &m->jobs, entry)
-        n_queued += j->partition == p && j->state == JOB_QUEUED;
+        TAILQ_FOREACH (j, &m->jobs, entry)
+                n_queued += j->partition == p && j->state == JOB_QUEUED;
         if (n_queued >= m->config->jobs_queued)
                 return error_set(ret_error, ERROR_BUSY, "Partition '%s' has %zu jobs waiting already",
                         p->definition.name, n_queued);
@@ -365,8 +366,12 @@ void manager_partition_ready(struct manager *m, struct partition *p)
         };
         struct error error;
 
-        /* A job under way has things half done by intention, and when it ends badly this is asked again. */
-        if (p->active || !restore_is_due(p, &request.bytes))
+        /* A job under way has things half done by intention: asked again with what follows its end. */
+        if (p->active) {
+                p->settle_restore = true;
+                return;
+        }
+        if (!restore_is_due(p, &request.bytes))
                 return;
         if (submit(m, p, &request, &mechanism_restore, NULL, &error) < 0)
                 log_warning("Partition '%s' could not be restored: %s", p->definition.name, error.message);
@@ -392,8 +397,8 @@ struct pool_account manager_pool(struct manager *m)
 
         if (!a.total_bytes)
                 a.total_bytes = m->host_bytes - MIN(m->host_bytes, a.reserved_bytes);
-        TAILQ_FOREACH(p, &m->partitions, entry)
-        used += partition_current_bytes(p);
+        TAILQ_FOREACH (p, &m->partitions, entry)
+                used += partition_current_bytes(p);
         a.free_bytes = a.total_bytes - MIN(used, a.total_bytes);
         return a;
 }

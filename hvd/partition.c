@@ -201,7 +201,8 @@ static void on_settled(struct partition *p, const struct error *error, void *use
         p->settling = NULL;
         if (error)
                 log_debug("Partition '%s' could not be asked: %s", p->definition.name, error->message);
-        p->settle_again = p->settle_restore = false;
+        p->settle_again = false;
+        p->settle_restore = error && restore; /* still owed: a guest that is paused answers nothing */
         if (again)
                 partition_settle(p, restore);
         else if (restore && !error)

@@ -44,7 +44,8 @@ struct partition {
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
 };
 
-/* Told once, and taken off the list before: a session with the guest began, or QEMU is gone or the guest was reset, and this boot's will not come back. */
+/* Told once, and taken off the list before: a session with the guest began, or QEMU is gone or the guest was
+ * reset, and this boot's will not come back. */
 struct agent_waiter {
         TAILQ_ENTRY(agent_waiter) entry;
         void (*on_ready)(struct agent_waiter *w);

@@ -55,8 +55,12 @@ static void call_complete(
 static int on_call_timeout(sd_event_source *source, uint64_t usec, void *userdata)
 {
         struct agent_call *call = userdata;
+        struct message_request cancel = { .op = OP_CANCEL, .target_id = call->id };
         struct error error;
 
+        /* Nobody waits for it any more: a guest that was only paused shall not go on with it. */
+        if (call->op == OP_OFFLINE || call->op == OP_ONLINE || call->op == OP_AWAIT_REMOVED)
+                (void)agent_call(call->agent, &cancel, USEC_PER_SEC, NULL, NULL, NULL, NULL, NULL);
         error_set(
                 &error, ERROR_AGENT_SILENT, "The guest did not answer '%s' in time", op_to_string(call->op));
         call_complete(call, NULL, &error);
@@ -222,6 +226,7 @@ static int session_begin(struct agent *a, struct message *hello)
         a->hello = *hello;
         *hello = (struct message) { 0 };
         memcpy(a->session, m.session, sizeof(a->session));
+        a->n_bad_lines = 0;
         return 0;
 }
 

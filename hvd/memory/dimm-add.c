@@ -33,7 +33,7 @@ enum piece_state {
         PIECE_PLANNED,
         PIECE_PLUGGING,
         PIECE_PLUGGED,
-        PIECE_FAILED, /* refused by QEMU, nothing is left of it */
+        PIECE_FAILED, /* refused by QEMU, or gone at once: nothing is left of it */
         PIECE_ONLINE,
         PIECE_DOUBTFUL, /* plugged, and not wholly online: to be withdrawn */
         PIECE_WITHDRAWN,
@@ -132,10 +132,13 @@ static void on_withdrawn(const struct error *error, void *userdata)
         struct dimm_add *w = piece->job->work;
 
         piece->op = NULL;
-        if (error)
+        if (error && error->code != ERROR_ACCOUNTS_DIFFER)
                 leave(w, piece, error);
-        else
+        else {
                 piece->state = PIECE_WITHDRAWN;
+                if (error) /* it left without its backend, which the restore job deletes */
+                        fail(w, piece->id, error);
+        }
         withdraw_next(w);
 }
 
@@ -162,7 +165,7 @@ static void on_taken_offline(const struct message_reply *reply, const struct err
 
         struct range_account a =
                 ranges_account(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes);
-        if (a.absent_bytes + a.offline_bytes == piece->size_bytes) {
+        if (ranges_is_settled(reply) && a.absent_bytes + a.offline_bytes == piece->size_bytes) {
                 int r = platform_detach(
                         p->platform, piece->id, piece->backend, MOP_UP_USEC, on_withdrawn, piece, &piece->op);
                 if (r >= 0)
@@ -254,6 +257,9 @@ static void on_online(const struct message_reply *reply, const struct error *err
                 } else {
                         piece->state = PIECE_DOUBTFUL;
                         all_online = false;
+                        ranges_add_missing_reason(w->job, reply, piece->id,
+                                (struct mem_range) { piece->address, piece->size_bytes },
+                                range_account_online(&a), "online");
                 }
         }
         if (reply)
@@ -267,29 +273,52 @@ static void on_online(const struct message_reply *reply, const struct error *err
                 wrap_up(w);
 }
 
+/* Where the new devices lie, in the order of addresses, as targets must be. A device that QEMU took and does
+ * not list has left again (an x86 guest may eject one unasked): it has no address, and the guest must not be
+ * asked about any. Its backend is an orphan for the restore job. */
+static size_t locate(struct dimm_add *w, struct mem_range targets[static PLAN_DEVICES_MAX])
+{
+        const struct platform_snapshot *s = &w->job->partition->snapshot;
+        size_t n_targets = 0;
+        struct error error;
+
+        for (size_t k = 0; k < s->n_devices; k++)
+                for (size_t i = w->batch; i < w->batch_end; i++) {
+                        struct piece *piece = &w->pieces[i];
+
+                        if (piece->state != PIECE_PLUGGED || piece->address > 0 ||
+                                strcmp(piece->id, s->devices[k].id) != 0)
+                                continue;
+                        piece->address = s->devices[k].address;
+                        targets[n_targets++] = (struct mem_range) { piece->address, piece->size_bytes };
+                }
+        for (size_t i = w->batch; i < w->batch_end; i++) {
+                struct piece *piece = &w->pieces[i];
+
+                if (piece->state != PIECE_PLUGGED || piece->address > 0)
+                        continue;
+                error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU took the device and does not list it");
+                piece->state = PIECE_FAILED;
+                fail(w, piece->id, &error);
+        }
+        return n_targets;
+}
+
 /* QEMU said where the new devices lie: the guest is asked to see them online. */
 static void on_located(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_add *w = userdata;
         struct mem_range targets[PLAN_DEVICES_MAX];
-        size_t n_targets = 0;
         struct error local;
 
         w->refresh = NULL;
-        /* Devices are in the order of addresses, as targets must be. */
-        for (size_t k = 0; !error && k < p->snapshot.n_devices; k++) {
-                struct platform_device *d = &p->snapshot.devices[k];
-
-                for (size_t i = w->batch; i < w->batch_end; i++)
-                        if (w->pieces[i].state == PIECE_PLUGGED && strcmp(w->pieces[i].id, d->id) == 0) {
-                                w->pieces[i].address = d->address;
-                                targets[n_targets++] = (struct mem_range) { d->address, d->size_bytes };
-                        }
+        if (error) {
+                on_online(NULL, error, w);
+                return;
         }
+        size_t n_targets = locate(w, targets);
         if (n_targets == 0) {
-                if (!error)
-                        error_set(&local, ERROR_ACCOUNTS_DIFFER, "QEMU took the device and does not list it");
-                on_online(NULL, error ?: &local, w);
+                wrap_up(w);
                 return;
         }
 

@@ -24,7 +24,10 @@
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
 
+/* Kept from the job's time for what follows the guest's answer: this, or a quarter if that is less. */
 #define GUEST_RESERVE_USEC (500 * USEC_PER_MSEC)
+/* With less than this left nothing is begun. */
+#define GUEST_MIN_USEC (100 * USEC_PER_MSEC)
 /* An unplug of a device that is wholly offline takes milliseconds; this is for a guest that is slow to look.
  */
 #define UNPLUG_MIN_USEC (2 * USEC_PER_SEC)
@@ -134,6 +137,17 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
         return 0;
 }
 
+/* One cannot go: the next best are tried, unless that ends all. */
+static void try_others(struct dimm_remove *w)
+{
+        struct error error;
+
+        if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
+                return;
+        if (w->job->request.device[0] || plan_more(w, &error) < 0)
+                w->gave_up = w->job->request.all_or_nothing;
+}
+
 /* --- the end --- */
 
 static void conclude(struct dimm_remove *w)
@@ -230,8 +244,12 @@ static void on_unplugged(const struct error *error, void *userdata)
         if (!error)
                 t->state = TARGET_GONE;
         else {
-                t->state = TARGET_PUT_BACK;
+                /* The blocks of one that left without its backend are gone, though its memory is not back. */
+                t->state = error->code == ERROR_ACCOUNTS_DIFFER ? TARGET_STAYED : TARGET_PUT_BACK;
                 job_add_reason(t->job, t->id, UINT64_MAX, error);
+                /* One that is pending may leave yet: another in its place would be one too many. */
+                if (error->code == ERROR_UNPLUG_REFUSED || error->code == ERROR_HYPERVISOR_REFUSED)
+                        try_others(w);
         }
         pump(w);
 }
@@ -271,8 +289,12 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
                 /* It may have left meanwhile after all: that is for the next survey. */
-                if (range_account_online(&a) < t->size_bytes)
+                if (range_account_online(&a) < t->size_bytes) {
                         ranges_add_reasons(w->job, reply);
+                        ranges_add_missing_reason(w->job, reply, t->id,
+                                (struct mem_range) { t->address, t->size_bytes }, range_account_online(&a),
+                                "online");
+                }
         }
         pump(w);
 }
@@ -315,17 +337,6 @@ static void on_offline_progress(uint64_t done_bytes, void *userdata)
         job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE) + done_bytes);
 }
 
-/* One cannot go: the next best are tried, unless that ends all. */
-static void try_others(struct dimm_remove *w)
-{
-        struct error error;
-
-        if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
-                return;
-        if (w->job->request.device[0] || plan_more(w, &error) < 0)
-                w->gave_up = w->job->request.all_or_nothing;
-}
-
 static void on_offline(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
@@ -341,7 +352,7 @@ static void on_offline(const struct message_reply *reply, const struct error *er
         } else {
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
-                if (a.offline_bytes + a.absent_bytes == t->size_bytes) {
+                if (ranges_is_settled(reply) && a.offline_bytes + a.absent_bytes == t->size_bytes) {
                         if (w->job->request.all_or_nothing)
                                 t->state = TARGET_OFFLINE;
                         else
@@ -349,6 +360,8 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                 } else {
                         t->state = TARGET_STAYED;
                         ranges_add_reasons(w->job, reply);
+                        ranges_add_missing_reason(w->job, reply, t->id,
+                                (struct mem_range) { t->address, t->size_bytes }, a.offline_bytes, "offline");
                 }
         }
         job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE));
@@ -368,15 +381,15 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
                 .attempt_msec = manager_config(w->job->manager)->block_attempt_usec / USEC_PER_MSEC,
         };
 
-        if (left < 2 * GUEST_RESERVE_USEC) {
+        if (left < GUEST_MIN_USEC) {
                 w->job->stop = JOB_STOP_DEADLINE;
                 t->state = TARGET_STAYED;
                 return false;
         }
         job_set_state(w->job, JOB_OFFLINING);
         t->state = TARGET_OFFLINING;
-        return start_guest(w, t, &request, now_monotonic_usec() + left - GUEST_RESERVE_USEC, on_offline,
-                on_offline_progress);
+        return start_guest(w, t, &request, now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4),
+                on_offline, on_offline_progress);
 }
 
 /* All that can go offline is: with all-or-nothing the devices are now unplugged, or put back. */

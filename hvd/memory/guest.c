@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* One request to a job's guest. Either it is sent and awaits its reply (call is set), or the session broke
- * and it waits for the same boot to speak again (waiter is on the partition's list, patience is armed). */
+/* One request to a job's guest. It is in one of three states: sent, and awaiting its reply (call is set); the
+ * session broke, and it waits for the same boot to speak again (waiter is on the partition's list, patience
+ * is armed); or the guest is busy, and it is sent again soon (again is armed). Once asked to stop, patience
+ * limits the wait for the reply. */
 
 #include "hvd/memory/guest.h"
 
@@ -17,6 +19,10 @@
  */
 #define PATIENCE_USEC (10 * USEC_PER_SEC)
 #define RETRIES_MAX   3U
+#define BUSY_USEC     (50 * USEC_PER_MSEC)
+/* How long the guest may take to stop: it ends an attempt at once, and puts back what it had taken offline.
+ */
+#define STOP_USEC (5 * USEC_PER_SEC)
 
 struct guest_call {
         struct agent_waiter waiter; /* first */
@@ -33,7 +39,7 @@ struct guest_call {
         unsigned n_retries;
         bool waiting, stopped;
         struct error broken; /* why the session ended */
-        sd_event_source *patience;
+        sd_event_source *patience, *again;
 };
 
 struct guest_call *guest_call_free(struct guest_call *c)
@@ -44,6 +50,7 @@ struct guest_call *guest_call_free(struct guest_call *c)
         if (c->waiting)
                 TAILQ_REMOVE(&c->job->partition->agent_waiters, &c->waiter, entry);
         sd_event_source_disable_unref(c->patience);
+        sd_event_source_disable_unref(c->again);
         free(c->request.targets);
         free(c);
         return NULL;
@@ -83,19 +90,7 @@ static int await_session(struct guest_call *c)
         return 0;
 }
 
-static void on_agent_reply(const struct message_reply *reply, const struct error *error, void *userdata)
-{
-        struct guest_call *c = userdata;
-
-        c->call = NULL;
-        if (error && error->code == ERROR_AGENT_RESTARTED && c->job->partition->platform_up && !c->stopped &&
-                c->n_retries++ < RETRIES_MAX) {
-                c->broken = *error;
-                if (await_session(c) >= 0)
-                        return;
-        }
-        complete(c, reply, error);
-}
+static void on_agent_reply(const struct message_reply *reply, const struct error *error, void *userdata);
 
 static void on_agent_progress(uint64_t done_bytes, uint64_t total_bytes, void *userdata)
 {
@@ -116,6 +111,44 @@ static int send_request(struct guest_call *c)
                 c->request.deadline_msec = MAX(left / USEC_PER_MSEC, 1ULL);
         return agent_call(c->job->partition->agent, &c->request, left + REPLY_GRACE_USEC, on_agent_reply,
                 on_agent_progress, c, &c->call, &c->request_id);
+}
+
+static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct guest_call *c = userdata;
+
+        c->again = sd_event_source_disable_unref(c->again);
+        if (c->stopped || send_request(c) < 0)
+                complete(c, NULL, &c->broken);
+        return 0;
+}
+
+/* A reply that is not the last word: the request is, or will be, sent again. */
+static bool is_retried(struct guest_call *c, const struct error *error)
+{
+        if (c->stopped)
+                return false;
+        if (error->code == ERROR_AGENT_RESTARTED && c->job->partition->platform_up &&
+                c->n_retries++ < RETRIES_MAX) {
+                c->broken = *error;
+                return await_session(c) >= 0;
+        }
+        /* guestd answers by the deadline, but may still be putting blocks back from the request before. */
+        if (error->code == ERROR_BUSY && now_monotonic_usec() + BUSY_USEC < c->deadline_usec) {
+                c->broken = *error;
+                return sd_event_add_time_relative(manager_event(c->job->manager), &c->again, CLOCK_MONOTONIC,
+                               BUSY_USEC, 0, on_again, c) >= 0;
+        }
+        return false;
+}
+
+static void on_agent_reply(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct guest_call *c = userdata;
+
+        c->call = NULL;
+        if (!error || !is_retried(c, error))
+                complete(c, reply, error);
 }
 
 static void on_session(struct agent_waiter *w)
@@ -195,14 +228,20 @@ void guest_call_stop(struct guest_call *c)
         if (c->stopped)
                 return;
         c->stopped = true;
-        if (c->waiting) {
-                /* Not from inside this call: let the patience end now. */
-                sd_event_source_set_time(c->patience, 0);
+        if (!c->call) {
+                /* Not from inside this call: let the waiting end now. */
+                sd_event_source_set_time(c->waiting ? c->patience : c->again, 0);
                 return;
         }
+
         struct message_request cancel = { .op = OP_CANCEL, .target_id = c->request_id };
-        int r = agent_call(c->job->partition->agent, &cancel, REPLY_GRACE_USEC, NULL, NULL, NULL, NULL, NULL);
+        int r = agent_call(c->job->partition->agent, &cancel, STOP_USEC, NULL, NULL, NULL, NULL, NULL);
+        if (r >= 0)
+                r = sd_event_add_time_relative(manager_event(c->job->manager), &c->patience, CLOCK_MONOTONIC,
+                        STOP_USEC, 0, on_patience, c);
         if (r < 0)
-                log_debug("Partition '%s': cancel could not be sent: %s", c->job->partition_name,
-                        strerrordesc_np(-r));
+                log_debug("Partition '%s': '%s' is waited for: %s", c->job->partition_name,
+                        op_to_string(c->request.op), strerrordesc_np(-r));
+        error_set(&c->broken, ERROR_AGENT_SILENT, "The guest was asked to stop '%s' and did not answer",
+                op_to_string(c->request.op));
 }

@@ -18,7 +18,7 @@ typedef void (*guest_progress_t)(uint64_t done_bytes, void *userdata);
 int guest_call_start(struct job *j, const struct message_request *request, uint64_t deadline_usec,
         guest_reply_t on_reply, guest_progress_t on_progress, void *userdata, struct guest_call **ret,
         struct error *ret_error);
-/* Asks the guest to stop; it answers the request by itself. Without a session the call ends with CANCELLED.
- */
+/* Asks the guest to stop; it answers the request by itself. Without a session the call ends soon, with the
+ * reason why there is none. */
 void guest_call_stop(struct guest_call *c);
 struct guest_call *guest_call_free(struct guest_call *c);

@@ -4,6 +4,8 @@
 
 #include "hvd/memory/ranges.h"
 
+#include "common/size.h"
+
 struct range_account ranges_account(
         const struct block_range *ranges, size_t n_ranges, uint64_t start, uint64_t length)
 {
@@ -37,10 +39,32 @@ struct range_account ranges_account(
         return a;
 }
 
+bool ranges_is_settled(const struct message_reply *reply)
+{
+        for (size_t i = 0; i < reply->n_failures; i++)
+                if (reply->failures[i].error.code != ERROR_BLOCK_MISSING)
+                        return false;
+        return reply->complete || reply->n_failures > 0;
+}
+
 void ranges_add_reasons(struct job *j, const struct message_reply *reply)
 {
         for (size_t i = 0; i < reply->n_failures; i++) {
                 const struct block_failure *f = &reply->failures[i];
                 job_add_reason(j, partition_device_at(j->partition, f->start), f->start, &f->error);
         }
+}
+
+void ranges_add_missing_reason(struct job *j, const struct message_reply *reply, const char *device,
+        struct mem_range range, uint64_t done_bytes, const char *wanted)
+{
+        struct error error;
+
+        for (size_t i = 0; i < reply->n_failures; i++)
+                if (reply->failures[i].start < range.start + range.length &&
+                        reply->failures[i].start + reply->failures[i].length > range.start)
+                        return;
+        error_set(&error, ERROR_BLOCK_FAILED, "%s of %s are %s, and guestd does not say why not all",
+                SIZE(done_bytes), SIZE(range.length), wanted);
+        job_add_reason(j, device, UINT64_MAX, &error);
 }

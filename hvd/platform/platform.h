@@ -120,7 +120,8 @@ static inline int platform_attach_dimm(struct platform *p, const char *id, const
 /* Unplugs a device and deletes its backend (if not empty): done without error means that the hypervisor says
  * it is gone. Call only when every block of it is offline in the guest: an eject with blocks online can hang
  * a busy guest for ever. UNPLUG_REFUSED: the guest refused; UNPLUG_PENDING: nothing was heard within the
- * timeout, and the device may still leave later (on_device_deleted). */
+ * timeout, and the device may still leave later (on_device_deleted); ACCOUNTS_DIFFER: the device has left and
+ * its backend could not be deleted. */
 static inline int platform_detach(struct platform *p, const char *id, const char *backend,
         uint64_t timeout_usec, platform_done_t done, void *userdata, struct platform_op **ret)
 {

@@ -213,12 +213,10 @@ static void on_backend_deleted(struct json_object *result, const struct error *e
         struct platform_op *op = userdata;
 
         op->calls[0] = NULL;
-        if (error) {
-                op->error.code = error->code;
-                snprintf(op->error.message, sizeof(op->error.message),
+        if (error)
+                error_set(&op->error, ERROR_ACCOUNTS_DIFFER,
                         "the device has left, but its backend %s could not be deleted: %.300s", op->backend,
                         error->message);
-        }
         op_complete(op);
 }
 

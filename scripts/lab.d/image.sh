@@ -129,7 +129,7 @@ image_add_program() {
     cp "$program" "$root/bin/"
     libraries=$(ldd "$program" 2>/dev/null) || return 0 # static
     [[ $libraries != *"not found"* ]] || die "libraries of $program are missing: $libraries"
-    for library in $(grep -o '/[^ ]*' <<<"$libraries"); do
+    grep -o '/[^ ]*' <<<"$libraries" | while read -r library; do
         mkdir -p "$root${library%/*}"
         cp -L "$library" "$root$library"
     done

@@ -3,20 +3,32 @@
 #
 # A whole hmc-cli command, from fork to exit, beside what the hypervisor and the guest's kernel take alone. Bars: issue 2.
 #
-# floor   bare QMP on an idle guest whose kernel brings blocks online by itself, one DIMM of the full size: device_add to
-#         the guest's ACPI_DEVICE_OST; device_del to DEVICE_DELETED with all blocks online in Movable
+# floor   bare QMP on the same guest, idle, whose kernel brings blocks online by itself, one DIMM of the full size:
+#         device_add to the guest's ACPI_DEVICE_OST; device_del to DEVICE_DELETED with all blocks online in Movable.
+#         hvd and guestd stand still, so that it is QEMU and the kernel alone. The next row is the same with both
+#         running, as they see every change of a guest
 # peer    what qemu-ga and chmem do: bare QMP and every block one by one by sysfs in the guest (from the host's command
 #         to its end), lowest first for an addition, highest first for a removal
 #
 # All rows are measured in turn, round by round, in one guest: machines are noisy, and so the noise is shared.
 
+# shellcheck disable=SC2154  # the variables of lib.sh, and those that its functions set
+
 bench=add-remove
 guest=g1
+sizes=($((2 * GiB)) $((256 * MiB)))
 declare -A size_text=([$((2 * GiB))]="2 GiB" [$((256 * MiB))]="256 MiB")
 declare -A size_word=([$((2 * GiB))]=2G [$((256 * MiB))]=256M)
-declare -A add_bar=([$((2 * GiB))]=1.15 [$((256 * MiB))]=2)
-declare -A remove_bar=([$((2 * GiB))]=1.5)
+declare -A bar=(["add $((2 * GiB))"]=1.15 ["add $((256 * MiB))"]=2 ["remove $((2 * GiB))"]=1.5)
 declare -A our_devices=()
+
+row_floor="floor: bare QMP, one DIMM"
+row_running="the same, with hvd and guestd running"
+row_ours="hmc-cli"
+row_hvd="  of it in hvd"
+row_list="  for comparison: hmc-cli list"
+row_devices="bare QMP, as many DIMMs as hvd plugs"
+row_peer="bare QMP, and each block by sysfs in the guest"
 
 # shellcheck disable=SC2016  # it is for the guest's shell
 sysfs_online='cd /sys/devices/system/memory && for b in $(ls -d memory[0-9]* | sort -k 1.7n); do
@@ -29,95 +41,91 @@ note() { # DIRECTION SIZE ROW USEC
     [[ -n $first ]] || sample "$bench" "$1 ${size_text[$2]}" "$3" "$4"
 }
 
-bare() { # SIZE DEVICES ROW
+bare() { # SIZE DEVICES ROW EXPECT-FUNCTION
     set_auto_online online_movable
-    expect_bare 0 guest
+    "$4" 0 guest
     measure "plug"$'\t'"$(($1 / $2))"$'\t'"$2"
     note add "$1" "$3" $((answers[0]))
-    expect_bare "$1" "$first"
+    "$4" "$1" "$first"
     measure "unplug"$'\t'"$2"
     note remove "$1" "$3" $((answers[0]))
-    expect_bare 0 guest
+    "$4" 0 guest
 }
 
-peer() { # SIZE ROW
+peer() { # SIZE
     local lab_exec=("$tools_dir/lab-exec" "$LAB_DIR/$guest/lab.sock" "$LAB_DIR/$guest/exec.lock" 60 sh -c)
+
     set_auto_online offline
     expect_bare 0 guest
     run_step "${lab_exec[@]}" "${sysfs_online//$'\n'/ }"
     measure start "plug"$'\t'"$1"$'\t1' "$step" stop
     check_run "${answers[2]}"
-    note add "$1" "$2" $((answers[3]))
+    note add "$1" "$row_peer" $((answers[3]))
     expect_bare "$1" "$first"
     run_step "${lab_exec[@]}" "${sysfs_offline//$'\n'/ }"
     measure start "$step" "unplug"$'\t1' stop
     check_run "${answers[1]}"
-    note remove "$1" "$2" $((answers[3]))
+    note remove "$1" "$row_peer" $((answers[3]))
     expect_bare 0 guest
 }
 
 ours() { # SIZE
-    local hmc=("$build_dir/hmc-cli/hmc-cli" --bus "unix:path=$LAB_DIR/bus") verb direction
+    local hmc=("$build_dir/hmc-cli/hmc-cli" --bus "unix:path=$LAB_DIR/bus") direction
 
     set_auto_online offline # as Debian has it
     expect_state 0 guest
-    for verb in add-memory remove-memory; do
-        direction=${verb%-memory}
-        run_step "${hmc[@]}" "$verb" "$guest" "${size_word[$1]}"
+    for direction in add remove; do
+        run_step "${hmc[@]}" "$direction-memory" "$guest" "${size_word[$1]}"
         measure "$step"
         check_run "${answers[0]}"
-        note "$direction" "$1" "hmc-cli $verb" "$usec"
-        note "$direction" "$1" "  of it in hvd" "$(cli -o json jobs | jq '.[-1].elapsed_usec')"
-        if [[ $verb == add-memory ]]; then
+        note "$direction" "$1" "$row_ours" "$usec"
+        note "$direction" "$1" "$row_hvd" "$(cli -o json jobs | jq '.[-1].elapsed_usec')"
+        if [[ $direction == add ]]; then
             expect_state "$1" "$first"
             our_devices[$1]=$n_devices
         else
             expect_state 0 guest
         fi
-    done
-    run_step "${hmc[@]}" list
-    measure "$step"
-    check_run "${answers[0]}"
-    note add "$1" "  start-up alone: hmc-cli list" "$usec"
-}
-
-rows_of() { # SIZE
-    local text=${size_text[$1]} direction
-
-    for direction in add remove; do
-        row "$bench" "$direction $text" "floor: bare QMP, one DIMM" floor
-        if [[ $direction == add ]]; then
-            row "$bench" "$direction $text" "hmc-cli add-memory" ours "${add_bar[$1]:-}"
-        else
-            row "$bench" "$direction $text" "hmc-cli remove-memory" ours "${remove_bar[$1]:-}"
-        fi
-        row "$bench" "$direction $text" "  of it in hvd" info
-        row "$bench" "$direction $text" "  start-up alone: hmc-cli list" info
-        row "$bench" "$direction $text" "bare QMP, as many DIMMs as ours (${our_devices[$1]})" info
-        row "$bench" "$direction $text" "bare QMP, each block by sysfs in the guest" peer
+        run_step "${hmc[@]}" list
+        measure "$step"
+        check_run "${answers[0]}"
+        note "$direction" "$1" "$row_list" "$usec"
     done
 }
 
 round() {
     local size
 
-    for size in $((2 * GiB)) $((256 * MiB)); do
+    for size in "${sizes[@]}"; do
         freeze
-        bare "$size" 1 "floor: bare QMP, one DIMM"
+        bare "$size" 1 "$row_floor" expect_bare
         thaw
         ours "$size"
+        bare "$size" 1 "$row_running" expect_state
         freeze
-        ((our_devices[$size] == 1)) || bare "$size" "${our_devices[$size]}" "bare QMP, as many DIMMs as ours (${our_devices[$size]})"
-        peer "$size" "bare QMP, each block by sysfs in the guest"
+        ((our_devices[$size] == 1)) || bare "$size" "${our_devices[$size]}" "$row_devices" expect_bare
+        peer "$size"
         thaw
     done
 }
 
 bench_run() {
-    local i
+    local i size direction group
 
     say "$bench: booting a guest"
     boot $guest --memory 1G --max-memory 16G --slots 16
+    for size in "${sizes[@]}"; do
+        for direction in add remove; do
+            group="$direction ${size_text[$size]}"
+            row "$bench" "$group" "$row_floor" floor
+            row "$bench" "$group" "$row_running" running
+            row "$bench" "$group" "$row_ours" ours "${bar[$direction $size]:-}"
+            row "$bench" "$group" "$row_hvd" info
+            row "$bench" "$group" "$row_list" info
+            row "$bench" "$group" "$row_devices" info
+            row "$bench" "$group" "$row_peer" peer
+        done
+    done
     # The first time, host and guest touch memory and code that they have at hand ever after.
     first=guest
     round
@@ -126,6 +134,4 @@ bench_run() {
         say "$bench: round $i of $bench_rounds"
         round
     done
-    rows_of $((2 * GiB))
-    rows_of $((256 * MiB))
 }

@@ -7,7 +7,7 @@
 # A figure that was not measured on what it claims to be measured on is worse than none: before every timed step the
 # accounts of QEMU, hvd and the guest must be as expected, and anything unexpected ends the run.
 
-# shellcheck disable=SC2034  # some variables are for those who source this
+# shellcheck disable=SC2034,SC2154  # some variables are for those who source this, or come from scripts/lib.sh
 
 MiB=$((1 << 20)) GiB=$((1 << 30))
 rounds_min=5 # for a verdict
@@ -20,7 +20,7 @@ bench_begin() {
     work_dir=$(mktemp -d /tmp/odl-bench-XXXXXX)
     export LAB_DIR=$work_dir/lab OPENDLPAR_BUILD=$build_dir
     samples=$work_dir/samples rows=$work_dir/rows facts=$work_dir/facts
-    : >"$samples" >"$rows"
+    touch "$samples" "$rows"
     watchdog_start
     trap bench_end EXIT
     trap 'exit 143' TERM HUP
@@ -186,17 +186,16 @@ thaw() {
 
 # --- results ---
 
-# row BENCHMARK GROUP ROW KIND [BAR]: a line of the table. GROUP is what shares a floor; KIND is floor, ours, peer or
-# info; ours may have a bar, the greatest ratio of its median to that of the floor.
+# row BENCHMARK GROUP ROW KIND [BAR]: a line of the table, in the order of these calls. GROUP is what shares a floor. KIND
+# is floor, running (a second floor, told beside the verdict), ours, peer or info; ours may have a bar, the greatest ratio of its
+# median to that of the floor.
 row() {
-    local IFS=$'\t'
-    printf '%s\n' "$1"$'\t'"$2"$'\t'"$3"$'\t'"$4"$'\t'"${5:-}" >>"$rows"
+    printf '%s\t%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" "${5:-}" >>"$rows"
 }
 
 # sample BENCHMARK GROUP ROW USEC
 sample() {
-    local IFS=$'\t'
-    printf '%s\n' "$*" >>"$samples"
+    printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$samples"
 }
 
 note_machine() {
@@ -211,58 +210,58 @@ note_machine() {
 
 # bench_report NAME...: result.json, and the tables. Returns 1 when a bar is missed.
 bench_report() {
-    local load
-    load=$(cut -d ' ' -f 1 /proc/loadavg)
-
     # shellcheck disable=SC2016  # jq's variables
-    jq -n --rawfile samples "$samples" --rawfile rows "$rows" --slurpfile facts "$facts" --argjson load "$load" \
-        --argjson rounds "$bench_rounds" --argjson rounds_min "$rounds_min" '
+    jq -n --rawfile samples "$samples" --rawfile rows "$rows" --slurpfile facts "$facts" \
+        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --argjson rounds "$bench_rounds" \
+        --argjson rounds_min "$rounds_min" '
         def lines: split("\n") | map(select(. != "") | split("\t"));
-        def median: sort | if length % 2 == 1 then .[length / 2 | floor]
-            else (.[length / 2 - 1] + .[length / 2]) / 2 end;
+        def median: sort | (.[(length - 1) / 2 | floor] + .[length / 2 | floor]) / 2;
         ($samples | lines) as $s
-        | ($rows | lines | unique_by(.[0:3]) as $u | map(.[0:3]) | reduce .[] as $r ([]; if index([$r]) then . else . + [$r] end)
-            | map(. as $k | $u[] | select(.[0:3] == $k))) as $r
-        | [$r[] | . as $row
+        | [$rows | lines[] | . as $row
             | ($s | map(select(.[0:3] == $row[0:3])[3] | tonumber)) as $usec
             | select($usec | length > 0)
             | {benchmark: $row[0], group: $row[1], row: $row[2], kind: $row[3],
                bar: ($row[4] | if . == "" then null else tonumber end),
-               median_usec: ($usec | median), min_usec: ($usec | min), max_usec: ($usec | max), samples_usec: $usec}]
-        | map(. as $row | (map_values(.) | .)) as $all
-        | {machine: ($facts[0] + {load_at_end: $load}), rounds: $rounds,
-           rows: [$all[] | . as $row
-             | ([$all[] | select(.benchmark == $row.benchmark and .group == $row.group and .kind == "floor")][0]) as $floor
-             | . + {ratio: (if $floor then .median_usec / $floor.median_usec else null end)}
-             | . + {verdict: (if .bar == null or .ratio == null then null
-                              elif $rounds < $rounds_min then "too few rounds"
-                              elif .ratio <= .bar then "ok" else "missed" end)}]}' >"$work_dir/result.json"
+               median_usec: ($usec | median), min_usec: ($usec | min), max_usec: ($usec | max), samples_usec: $usec}] as $all
+        | def ratio(kind): . as $row
+            | [$all[] | select(.benchmark == $row.benchmark and .group == $row.group and .kind == kind)][0]
+            | if . then $row.median_usec / .median_usec else null end;
+        {machine: ($facts[0] + {load_at_end: $load}), rounds: $rounds,
+         rows: ($all | map(. + {ratio: ratio("floor"), ratio_running: ratio("running")}
+            | . + {verdict: (if .bar == null then null
+                             elif $rounds < $rounds_min then "too few rounds"
+                             elif .ratio <= .bar then "ok" else "missed" end)}))}' >"$work_dir/result.json"
     print_tables "$@"
     ! jq -e 'any(.rows[]; .verdict == "missed")' "$work_dir/result.json" >/dev/null
 }
 
 print_tables() {
-    local name benchmark group row median min max ratio bar verdict last
+    local name benchmark group row median min max ratio running bar verdict last
+    local format='%-48s %8s %8s %8s %7s %9s %6s  %s\n'
 
     jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)  \(.accel)  guest Linux \(.guest_kernel)"' \
         "$work_dir/result.json"
-    jq -e '.machine | [.load_at_start, .load_at_end] | max <= $cores + 1' --argjson cores "$(nproc)" \
-        "$work_dir/result.json" >/dev/null ||
-        echo "The machine is busy with other things (load $(jq -c '.machine | [.load_at_start, .load_at_end]' "$work_dir/result.json")): expect noise."
+    jq -r '.machine | [.load_at_start, .load_at_end] as $load | select(($load | max) > .cores + 1)
+        | "The machine is busy with other things as well (load \($load | join(", "))): expect noise."' "$work_dir/result.json"
     for name in "$@"; do
         last=
-        while IFS='|' read -r benchmark group row median min max ratio bar verdict; do
+        # Not a tab, of which `read` would take several for one.
+        while IFS='|' read -r benchmark group row median min max ratio running bar verdict; do
             [[ $benchmark == "$name" ]] || continue
             if [[ $group != "$last" ]]; then
-                printf '\n%-56s %8s %8s %8s %7s %6s\n' "$benchmark: $group" 'median' 'min' 'max ms' 'ratio' 'bar'
+                # shellcheck disable=SC2059
+                printf "\n$format" "$benchmark: $group" 'median' 'min' 'max ms' 'ratio' '(running)' 'bar' ''
                 last=$group
             fi
-            printf '  %-54s %8s %8s %8s %7s %6s  %s\n' "$row" "$median" "$min" "$max" "$ratio" "$bar" "$verdict"
+            # shellcheck disable=SC2059
+            printf "$format" "  $row" "$median" "$min" "$max" "$ratio" "$running" "$bar" "$verdict"
         done < <(jq -r '
             def fixed(n): . * pow(10; n) | round | tostring
                 | if length <= n then "0" * (n + 1 - length) + . else . end | .[:-n] + "." + .[-n:];
-            .rows[] | [.benchmark, .group, .row, (.median_usec / 1000 | fixed(1)), (.min_usec / 1000 | fixed(1)),
-                (.max_usec / 1000 | fixed(1)), (if .ratio then .ratio | fixed(2) else "" end),
-                (if .bar then .bar | fixed(2) else "" end), .verdict // ""] | join("|")' "$work_dir/result.json")
-    done
+            def ms: . / 1000 | fixed(1);
+            def ratio: if . then fixed(2) else "" end;
+            .rows[] | [.benchmark, .group, .row, (.median_usec | ms), (.min_usec | ms), (.max_usec | ms),
+                (.ratio | ratio), (.ratio_running | if . then "(\(ratio))" else "" end), (.bar | ratio), .verdict // ""]
+                | join("|")' "$work_dir/result.json")
+    done | sed 's/ *$//'
 }

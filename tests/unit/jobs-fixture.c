@@ -5,6 +5,7 @@
 #include <ctype.h>
 
 #include "common/log.h"
+#include "hvd/agent/internal.h"
 
 /* --- scripts --- */
 
@@ -308,4 +309,13 @@ void assert_reason(
 void assert_trace(struct fixture *fx, const struct job *j, const char *trace)
 {
         assert_string_equal(fx->traces[j->id % TRACES_MAX], trace);
+}
+
+void expect_cancel(struct fixture *fx)
+{
+        char text[128];
+
+        snprintf(text, sizeof(text), "expect cancel @cancel {'target_id':%llu}\nreply @cancel\n",
+                (unsigned long long)fx->p->agent->last_id);
+        script(fx->guest, text);
 }

@@ -61,6 +61,9 @@ void assert_reason(
 void assert_trace(struct fixture *fx, const struct job *j, const char *trace);
 const char *complaints(struct fixture *fx);
 
+/* The guest's next message must be a cancel of the request that it had last; the cancel is answered. */
+void expect_cancel(struct fixture *fx);
+
 #define RUN_UNTIL(fx, condition)                                                                             \
         do {                                                                                                 \
                 FAKE_RUN_UNTIL((fx)->event,                                                                  \

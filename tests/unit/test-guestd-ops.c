@@ -454,7 +454,7 @@ static void test_attempt_limit(void **state)
         RUN_UNTIL(e, e->n_replies == 1);
         assert_true(now_monotonic_usec() - began >= 50 * USEC_PER_MSEC);
         assert_false(e->reply.complete);
-        assert_failure(e, 0, FIRST + 4, 1, ERROR_DEADLINE);
+        assert_failure(e, 0, FIRST + 4, 1, ERROR_BLOCK_BUSY);
         assert_non_null(strstr(e->failures[0].error.message, "into its attempt"));
         assert_untouched(e);
 }
@@ -564,10 +564,12 @@ static void test_grace(void **state)
         request(e, 1, OP_OFFLINE, FIRST, 4, 5000, 1000);
         RUN_UNTIL(e, e->n_replies == 1);
         assert_true(e->reply.complete);
-        /* A new session takes them over. */
+        /* A new session takes them over, by a request. */
         ops_set_session(e->ops, false);
         ops_set_session(e->ops, true);
+        request(e, 2, OP_AWAIT_REMOVED, FIRST, 4, 30, 0);
         run_for(e, 60);
+        assert_int_equal(e->n_replies, 2);
         assert_block(e, FIRST, BLOCK_OFFLINE, ZONE_UNKNOWN);
         /* One is removed, one is put online by somebody else. */
         tree_remove_block(&e->tree, FIRST + 3);
@@ -580,10 +582,24 @@ static void test_grace(void **state)
         RUN_UNTIL(e, !ops_busy(e->ops) && script->n_writes == 2);
         assert_block(e, FIRST, BLOCK_ONLINE, ZONE_KERNEL);
         assert_block(e, FIRST + 1, BLOCK_ONLINE, ZONE_KERNEL);
-        assert_int_equal(e->n_replies, 1);
+        assert_int_equal(e->n_replies, 2);
         script->n_writes = 0;
         run_for(e, 60);
         assert_int_equal(script->n_writes, 0);
+}
+
+/* The host is back and does not ask for them. */
+static void test_grace_unclaimed(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_OFFLINE, FIRST, 4, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        assert_true(ops_owes(e->ops));
+        RUN_UNTIL(e, !ops_owes(e->ops));
+        assert_untouched(e);
 }
 
 static void appear(struct env *e, unsigned number, const char *state, const char *zones)
@@ -771,6 +787,7 @@ int main(void)
                 TEST(test_put_back_retries),
                 TEST(test_put_back_hangs),
                 TEST(test_grace),
+                TEST(test_grace_unclaimed),
                 TEST(test_online_by_kernel),
                 TEST(test_online_by_worker),
                 TEST(test_online_raced),

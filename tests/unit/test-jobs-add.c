@@ -46,7 +46,9 @@ static void test_kernel_zone_on_a_node(void **state)
                           "expect online {'targets':[[4G,1G]],'zone':'kernel'}\n"
                           "reply {'ranges':[[4G,512M,'online','kernel',1],[4608M,512M,'online','none',1]]}"
                           "\n");
-        struct job *j = submit(fx, ADD(GIB, .zone = ZONE_POLICY_KERNEL, .node = 1));
+        struct job_request request = *ADD(GIB, .zone = ZONE_POLICY_KERNEL);
+        request.node = 1;
+        struct job *j = submit(fx, &request);
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, GIB, 0);
         assert_int_equal(j->kernel_bytes, GIB);
@@ -86,21 +88,24 @@ static void test_zones_in_batches(void **state)
  * that are taken, by a device or by a backend, are passed over. */
 static void test_small_batches_and_names(void **state)
 {
+        static const char others[] =
+                DEVICES("<0 4G 1G>,{'type':'dimm','data':{'id':'d9','memdev':'/objects/opendlpar-mem-1',"
+                        "'addr':5G,'size':1G,'slot':1,'node':0,'hotpluggable':true}}",
+                        "2G") "on qom-list reply [{'name':'opendlpar-mem-0','type':'c'},"
+                              "{'name':'opendlpar-mem-1','type':'c'}]\n";
         struct fixture *fx = *state;
 
-        start(fx, DEVICES("<0 4G 1G>", "1G") "on qom-list reply [{'name':'opendlpar-mem-0','type':'c'}]\n",
-                BLOCKS("," ONLINE("4G")) "on get-state reply {" MEMORY("1G", "1G", "32M") "}\n");
-        script(fx->qmp, PLUG(1) DEVICES(BOTH, "2G") "on qom-list reply "
-                                                    "[{'name':'opendlpar-mem-0','type':'c'},{'name':'"
-                                                    "opendlpar-mem-1','type':'c'}]\nreply\n" PLUG(2)
-                                                            DEVICES(BOTH ",<2 6G 1G>", "3G") "reply\n");
+        start(fx, others,
+                BLOCKS(",[4G,2G,'online','kernel',0]") "on get-state reply {" MEMORY("3G", "0", "32M") "}\n");
+        script(fx->qmp, PLUG(2) DEVICES("<2 6G 1G>", "3G") "reply\n" PLUG(3)
+                                DEVICES("<2 6G 1G>,<3 7G 1G>", "4G") "reply\n");
         script(fx->guest,
-                "on prepare reply {" MEMORY("1G", "1G",
+                "on prepare reply {" MEMORY("3G", "1G",
                         "32M") "}\n"
-                               "expect online {'targets':[[5G,1G]]}\n"
-                               "reply {'ranges':[" ONLINE("5G") "]}\n"
-                                                                "expect online {'targets':[[6G,1G]]}\n"
-                                                                "reply {'ranges':[" ONLINE("6G") "]}\n");
+                               "expect online {'targets':[[6G,1G]]}\n"
+                               "reply {'ranges':[" ONLINE("6G") "]}\n"
+                                                                "expect online {'targets':[[7G,1G]]}\n"
+                                                                "reply {'ranges':[" ONLINE("7G") "]}\n");
         struct job *j = submit(fx, ADD(2 * GIB));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, 2 * GIB, 0);
@@ -356,7 +361,7 @@ static void test_device_vanishes_before_the_end(void **state)
         plug_one(fx, "");
         struct job *j = submit(fx, ADD(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest));
-        script(fx->qmp, DEVICES("", "0"));
+        script(fx->qmp, DEVICES("<1 9G 1G>", "1G"));
         RUN_UNTIL(fx, fake_finished(fx->qmp));
         script(fx->guest, "reply {'ranges':[" ONLINE("4G") "]}\n");
         RUN_UNTIL_END(fx, j);
@@ -433,11 +438,12 @@ static void test_cancel_preparing(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->guest, "expect prepare @p {'id':3}\n");
+        script(fx->guest, "expect prepare\n");
         struct job *j = submit(fx, ADD(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest));
+        expect_cancel(fx);
         job_stop(j, JOB_STOP_CANCEL);
-        script(fx->guest, "expect cancel {'target_id':3}\nreply\nreply @p\nexpect release\nreply\n");
+        script(fx->guest, "reply\nexpect release\nreply\n");
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_CANCELLED, 0, 1);
         assert_trace(fx, j, "QUEUED SURVEYING PLUGGING VERIFYING CANCELLED");
@@ -451,7 +457,7 @@ static void test_cancel_plugging(void **state)
 
         start(fx, "", "on get-state reply {" MEMORY("1G", "0", "32M") "}\n");
         script(fx->qmp, PLUG(0));
-        script(fx->guest, "on prepare reply {" MEMORY("1G", "0", "32M") "}\n");
+        script(fx->guest, "expect prepare\nreply {" MEMORY("1G", "0", "32M") "}\n");
         struct job *j = submit(fx, ADD(2 * GIB));
         RUN_UNTIL(fx, fake_finished(fx->qmp));
         job_stop(j, JOB_STOP_CANCEL);
@@ -467,15 +473,16 @@ static void test_cancel_onlining(void **state)
 {
         struct fixture *fx = *state;
 
-        plug_one(fx, "expect cancel {'target_id':4}\nreply\n"
-                     "send {'type':'reply','id':4,'op':'online','complete':false,'ranges':[" OFFLINE(
-                             "4G") "]," BUSY("4G", "cancelled") "}\n"
-                                                                "expect offline\nreply {'ranges':[" OFFLINE(
-                                                                        "4G") "]}\n");
+        plug_one(fx, "");
         script(fx->qmp, UNPLUG(0) DEVICES("", "0") LEAVE(0) "reply\n");
         struct job *j = submit(fx, ADD(GIB));
-        RUN_UNTIL(fx, j->state == JOB_ONLINING);
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        expect_cancel(fx);
+        script(fx->guest, "reply {'complete':false,'ranges':[" OFFLINE("4G") "]," BUSY("4G",
+                                  "cancelled") "}\n"
+                                               "expect offline\nreply {'ranges':[" OFFLINE("4G") "]}\n");
         job_stop(j, JOB_STOP_CANCEL);
+        job_stop(j, JOB_STOP_DEADLINE); /* asked once */
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_CANCELLED, 0, 2);
         assert_reason(j, 0, "opendlpar-dimm-0", ERROR_CANCELLED, "");

@@ -453,7 +453,7 @@ static void test_detach_backend(void **state)
         start_up(c, "", UNPLUG(0) LEAVE(0) "error GenericError object is in use\n");
         detach(c, "opendlpar-mem-0", LIMIT_USEC, &r);
         RUN(c, r.n == 1);
-        assert_record(&r, ERROR_HYPERVISOR_REFUSED, "the device has left, but its backend opendlpar-mem-0");
+        assert_record(&r, ERROR_ACCOUNTS_DIFFER, "the device has left, but its backend opendlpar-mem-0");
 
         /* Without a backend there is none to delete. */
         script(c->fx->qmp, UNPLUG(0) "event DEVICE_DELETED {'device':'opendlpar-dimm-0'}\nquiet 30\n");
