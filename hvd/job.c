@@ -154,7 +154,7 @@ uint64_t job_elapsed_usec(const struct job *j)
 
 static enum job_state end_state(const struct job *j)
 {
-        if (j->request.dry_run)
+        if (j->request.dry_run || j->request.bytes == 0) /* 0: a restore with nothing but backends */
                 return j->n_reasons ? JOB_FAILED : JOB_DONE;
         if (j->done_bytes >= j->request.bytes)
                 return JOB_DONE;

@@ -20,6 +20,8 @@
 #include "hvd/memory/restore.h"
 
 #define RESTORE_WAIT_USEC (60 * USEC_PER_SEC)
+/* As in the configuration and hmc-cli; the guest protocol has no longer deadline. */
+#define JOB_WAIT_MAX_USEC (7 * 24 * 3600 * USEC_PER_SEC)
 
 struct manager {
         sd_event *event;
@@ -154,6 +156,7 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
 void manager_partition_changed(struct manager *m, struct partition *p)
 {
         NOTIFY(m, partition_changed, p);
+        NOTIFY(m, pool_changed);
 }
 
 /* --- jobs --- */
@@ -181,6 +184,10 @@ static const char *reasons_to_json(const struct job *j, struct json_object **ret
 
 static void store_job(struct manager *m, const struct job *j)
 {
+        /* Nobody asked for it, and the guest can have as many of them as it likes. */
+        if (j->request.kind == JOB_RESTORE_MEMORY)
+                return;
+
         _cleanup_json_ struct json_object *reasons = NULL;
         struct error error;
         struct store_job s = {
@@ -258,12 +265,28 @@ static void start_next_job(struct manager *m, struct partition *p)
                 }
 }
 
+/* A guest can cause restore jobs at will: of each partition only the last one is kept, so that they do not
+ * push out what operators asked for. */
+static void forget_restore_before(struct manager *m, const struct job *j)
+{
+        struct job *old;
+
+        TAILQ_FOREACH (old, &m->jobs, entry)
+                if (old != j && old->ended_usec && old->request.kind == JOB_RESTORE_MEMORY &&
+                        strcmp(old->partition_name, j->partition_name) == 0) {
+                        forget_job(m, old);
+                        return;
+                }
+}
+
 void manager_job_ended(struct manager *m, struct job *j)
 {
         struct partition *p = j->partition;
         struct error error;
 
         m->n_ended++;
+        if (j->request.kind == JOB_RESTORE_MEMORY)
+                forget_restore_before(m, j);
         store_job(m, j);
         if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
                 log_warning("Old jobs could not be dropped from the store: %s", error.message);
@@ -274,8 +297,8 @@ void manager_job_ended(struct manager *m, struct job *j)
                 p->active = NULL;
                 /* A job that did not go as planned may have left something half done. A restore that failed
                  * is not repeated before something changes. */
-                partition_settle(p,
-                        j->state != JOB_DONE && !j->request.dry_run && j->request.kind != JOB_RESTORE_MEMORY);
+                partition_settle(p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run &&
+                                            j->request.kind != JOB_RESTORE_MEMORY);
                 start_next_job(m, p);
         }
         NOTIFY(m, pool_changed);
@@ -338,6 +361,8 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
                 return r;
         if (request->bytes == 0)
                 return error_set(ret_error, ERROR_INVALID_SIZE, "Nothing to move: the size is zero");
+        if (request->wait_usec > JOB_WAIT_MAX_USEC)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "A job's time limit is at most 7 days");
         r = partition_check_usable(p, ret_error);
         if (r < 0)
                 return r;
@@ -347,7 +372,9 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
                 r = mechanism->check(p, request, ret_error);
                 if (r < 0)
                         return r;
-        }
+        } else if (request->bytes > PROTO_ADDRESS_MAX)
+                return error_set(ret_error, ERROR_INVALID_SIZE,
+                        "%" PRIu64 " bytes are more than any guest can have", request->bytes);
         TAILQ_FOREACH (j, &m->jobs, entry)
                 n_queued += j->partition == p && j->state == JOB_QUEUED;
         if (n_queued >= m->config->jobs_queued)
@@ -405,13 +432,9 @@ struct pool_account manager_pool(struct manager *m)
 
 /* --- configuration --- */
 
-static bool same_definition(const struct partition_definition *a, const struct partition_definition *b)
+static bool same_sockets(const struct partition_definition *a, const struct partition_definition *b)
 {
-        return strcmp(a->name, b->name) == 0 && strcmp(a->qmp_path, b->qmp_path) == 0 &&
-               strcmp(a->channel_path, b->channel_path) == 0 &&
-               a->profile.min_bytes == b->profile.min_bytes &&
-               a->profile.desired_bytes == b->profile.desired_bytes &&
-               a->profile.max_bytes == b->profile.max_bytes && a->profile.weight == b->profile.weight;
+        return strcmp(a->qmp_path, b->qmp_path) == 0 && strcmp(a->channel_path, b->channel_path) == 0;
 }
 
 static const struct partition_definition *find_definition(const struct config *c, const char *name)
@@ -431,8 +454,14 @@ static void take_partitions(struct manager *m)
                 const struct partition_definition *d = find_definition(m->config, p->definition.name);
 
                 next = TAILQ_NEXT(p, entry);
-                if (p->from_file && (!d || !same_definition(d, &p->definition)))
+                if (!p->from_file)
+                        continue;
+                if (!d || !same_sockets(d, &p->definition))
                         drop_partition(m, p);
+                else {
+                        p->definition.profile = d->profile;
+                        manager_partition_changed(m, p);
+                }
         }
         for (size_t i = 0; i < m->config->n_partitions; i++) {
                 const struct partition_definition *d = &m->config->partitions[i];

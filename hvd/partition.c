@@ -19,6 +19,8 @@
 #define BLOCK_PAGES_MAX 512U
 /* Changes that a guest can cause at will are looked at so often at most. */
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
+/* An end that did not answer, when something is perhaps to be restored, is asked again after. */
+#define RETRY_USEC (10 * USEC_PER_SEC)
 
 struct partition_refresh {
         struct partition *partition;
@@ -194,6 +196,18 @@ int partition_refresh(struct partition *p, unsigned what, partition_refreshed_t 
 
 /* --- settling --- */
 
+static void settle_after(struct partition *p, uint64_t usec)
+{
+        uint64_t at = now_monotonic_usec() + usec, armed;
+        int enabled;
+
+        if (sd_event_source_get_enabled(p->settle_timer, &enabled) >= 0 && enabled != SD_EVENT_OFF &&
+                sd_event_source_get_time(p->settle_timer, &armed) >= 0 && armed <= at)
+                return;
+        sd_event_source_set_time(p->settle_timer, at);
+        sd_event_source_set_enabled(p->settle_timer, SD_EVENT_ONESHOT);
+}
+
 static void on_settled(struct partition *p, const struct error *error, void *userdata)
 {
         bool again = p->settle_again, restore = p->settle_restore;
@@ -207,6 +221,8 @@ static void on_settled(struct partition *p, const struct error *error, void *use
                 partition_settle(p, restore);
         else if (restore && !error)
                 manager_partition_ready(p->manager, p);
+        else if (restore)
+                settle_after(p, RETRY_USEC);
 }
 
 void partition_settle(struct partition *p, bool restore)
@@ -237,31 +253,16 @@ static int on_settle_timer(sd_event_source *source, uint64_t usec, void *userdat
 
 static void settle_soon(struct partition *p)
 {
-        int enabled;
-
-        if (sd_event_source_get_enabled(p->settle_timer, &enabled) >= 0 && enabled != SD_EVENT_OFF)
-                return;
-        sd_event_source_set_time_relative(p->settle_timer, SETTLE_USEC);
-        sd_event_source_set_enabled(p->settle_timer, SD_EVENT_ONESHOT);
+        settle_after(p, SETTLE_USEC);
 }
 
 /* --- the platform's and the agent's news --- */
 
-/* Those who are told may wait again: the list is taken as it is now. */
-static struct agent_waiter *take_waiter(struct waiter_list *waiters)
-{
-        struct agent_waiter *w = TAILQ_FIRST(waiters);
-
-        if (w)
-                TAILQ_REMOVE(waiters, w, entry);
-        return w;
-}
-
 static void tell_gone(struct partition *p, const struct error *error)
 {
-        struct agent_waiter *w;
+        struct agent_waiter *w = steal_pointer(p->waiter);
 
-        while ((w = take_waiter(&p->agent_waiters)))
+        if (w)
                 w->on_gone(w, error);
 }
 
@@ -343,10 +344,8 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         log_info("Partition '%s': %s speaks (%s, blocks of %s, boot %.8s)", p->definition.name, hello->agent,
                 hello->arch, SIZE(hello->block_bytes), hello->boot_id);
 
-        struct agent_waiter *w;
-        struct waiter_list waiters = TAILQ_HEAD_INITIALIZER(waiters);
-        TAILQ_CONCAT(&waiters, &p->agent_waiters, entry);
-        while ((w = take_waiter(&waiters)))
+        struct agent_waiter *w = steal_pointer(p->waiter);
+        if (w)
                 w->on_ready(w);
         partition_settle(p, true);
 }
@@ -415,13 +414,31 @@ const char *partition_device_at(const struct partition *p, uint64_t address)
         return "";
 }
 
+/* The first run that does not end before the address: take_blocks() saw to their order. A guest may list a
+ * quarter of a million, and there may be hundreds of devices. */
+static size_t first_block_behind(const struct partition *p, uint64_t address)
+{
+        size_t low = 0, high = p->n_blocks;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                if (p->blocks[middle].start + p->blocks[middle].length <= address)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
 /* Adds up what the guest's blocks within a device are. */
 static void sum_blocks(const struct partition *p, struct plan_device *d)
 {
         uint64_t device_end = d->address + d->size_bytes;
 
-        for (size_t i = 0; i < p->n_blocks; i++) {
+        for (size_t i = first_block_behind(p, d->address); i < p->n_blocks; i++) {
                 const struct block_range *b = &p->blocks[i];
+                if (b->start >= device_end)
+                        break;
                 uint64_t start = MAX(b->start, d->address), end = MIN(b->start + b->length, device_end);
 
                 if (start >= end)
@@ -516,7 +533,6 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
 
         p->manager = m;
-        TAILQ_INIT(&p->agent_waiters);
         p->definition = *d;
         error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT, "QEMU's socket %s was not reached yet",
                 d->qmp_path);

@@ -36,18 +36,17 @@ struct partition {
         size_t n_blocks;
         bool has_blocks;
 
-        struct job *active;     /* NULL: idle */
-        uint64_t settled_bytes; /* current, when the active job began */
-        TAILQ_HEAD(waiter_list, agent_waiter) agent_waiters;
+        struct job *active;          /* NULL: idle */
+        uint64_t settled_bytes;      /* current, when the active job began */
+        struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore;
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
 };
 
-/* Told once, and taken off the list before: a session with the guest began, or QEMU is gone or the guest was
- * reset, and this boot's will not come back. */
+/* Told once, and forgotten before: a session with the guest began, or QEMU is gone or the guest was reset,
+ * and this boot's will not come back. */
 struct agent_waiter {
-        TAILQ_ENTRY(agent_waiter) entry;
         void (*on_ready)(struct agent_waiter *w);
         void (*on_gone)(struct agent_waiter *w, const struct error *error);
 };

@@ -8,20 +8,22 @@
 #include "common/error.h"
 #include "proto/message.h"
 
-/* The host's end of one guest's channel: a stream socket served by QEMU's chardev. Keeps itself connected, waits
- * for the guest's hello and writes nothing before it (what is written to a closed port is buffered by QEMU and
- * delivered to whatever opens it later), welcomes it, and matches replies to requests. */
+/* The host's end of one guest's channel: a stream socket served by QEMU's chardev. Keeps itself connected,
+ * waits for the guest's hello and writes nothing before it (what is written to a closed port is buffered by
+ * QEMU and delivered to whatever opens it later), welcomes it, and matches replies to requests. */
 struct agent;
 struct agent_call;
 
-#define AGENT_HELLO_USEC   (5 * 1000000ULL)  /* connected and no hello: reconnect (a second connection to a QEMU
-                                              * chardev is accepted and never served) */
-#define AGENT_CALLS_MAX    32U
-#define AGENT_READ_MAX     (64U * 1024U)     /* bytes read for one wake-up */
-#define AGENT_GARBAGE_MAX  64U               /* bad lines in a session before it is ended and the guest is shunned
-                                              * for AGENT_SHUN_USEC */
-#define AGENT_SHUN_USEC    (10 * 1000000ULL)
-#define AGENT_QUEUE_MAX    (1024U * 1024U)   /* bytes waiting to be written */
+#define AGENT_HELLO_USEC                                                                                     \
+        (5 * 1000000ULL) /* connected and no hello: reconnect (a second connection to a QEMU                 \
+                          * chardev is accepted and never served) */
+#define AGENT_CALLS_MAX 32U
+#define AGENT_READ_MAX  (64U * 1024U) /* bytes read for one wake-up */
+#define AGENT_GARBAGE_MAX                                                                                    \
+        64U /* bad lines in a session before it is ended and the guest is shunned                            \
+             * for AGENT_SHUN_USEC */
+#define AGENT_SHUN_USEC (10 * 1000000ULL)
+#define AGENT_QUEUE_MAX (1024U * 1024U) /* bytes waiting to be written */
 
 enum agent_state {
         AGENT_ABSENT,      /* no connection to the channel's socket */
@@ -31,18 +33,20 @@ enum agent_state {
         AGENT_MISBEHAVING, /* garbage; shunned for a while */
         AGENT_STATE_MAX,
 };
-const char *agent_state_to_string(enum agent_state s); /* "absent" "waiting" "ready" "too-old" "misbehaving" */
+const char *agent_state_to_string(
+        enum agent_state s); /* "absent" "waiting" "ready" "too-old" "misbehaving" */
 
 struct agent_handlers {
-        /* state changed. On READY, agent_hello() is valid and calls may be made, also from inside. When READY is
-         * left (or a new hello replaces the session: READY -> READY is announced too) every pending call has
-         * already completed with AGENT_RESTARTED, GUEST_RESET (another boot id), AGENT_ABSENT or _MISBEHAVED. */
+        /* state changed. On READY, agent_hello() is valid and calls may be made, also from inside. When READY
+         * is left (or a new hello replaces the session: READY -> READY is announced too) every pending call
+         * has already completed with AGENT_RESTARTED, GUEST_RESET (another boot id), AGENT_ABSENT or
+         * _MISBEHAVED. */
         void (*on_state)(struct agent *a, enum agent_state state, void *userdata);
         void (*on_event)(struct agent *a, enum event_type event, void *userdata);
 };
 
-/* reply is set when error is NULL; borrowed. A FAILURE from the guest arrives as error. AGENT_SILENT: no reply
- * within the timeout (the id is forgotten; a late reply is dropped and counted). Exactly once. */
+/* reply is set when error is NULL; borrowed. A FAILURE from the guest arrives as error. AGENT_SILENT: no
+ * reply within the timeout (the id is forgotten; a late reply is dropped and counted). Exactly once. */
 typedef void (*agent_reply_t)(const struct message_reply *reply, const struct error *error, void *userdata);
 typedef void (*agent_progress_t)(uint64_t done_bytes, uint64_t total_bytes, void *userdata);
 
@@ -56,8 +60,9 @@ const struct message_hello *agent_hello(struct agent *a);
 /* A sentence about why there is no session, for errors to operators. */
 void agent_explain(struct agent *a, struct error *ret_error);
 
-/* QEMU's word (VSERPORT_CHANGE, query-chardev) about the guest's end: on false the session ends now, since the
- * socket shows no end of file when a guest reboots. On true nothing happens but the hello is awaited anew. */
+/* QEMU's word (VSERPORT_CHANGE, query-chardev) about the guest's end: on false the session ends now, since
+ * the socket shows no end of file when a guest reboots. On true nothing happens but the hello is awaited
+ * anew. */
 void agent_set_port_open(struct agent *a, bool open);
 
 /* Sends a request (borrowed: encoded at once). timeout_usec counts from now. -ENOTCONN without a session,

@@ -9,7 +9,12 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/size.h"
 #include "hvd/bus/internal.h"
+
+/* One signal serves what happens in this time. A timer: a guest that floods its channel keeps the loop from
+ * ever being idle, and sets the rate of its jobs' progress. */
+#define FLUSH_USEC (20 * USEC_PER_MSEC)
 
 struct dirty {
         TAILQ_ENTRY(dirty) entry;
@@ -67,7 +72,7 @@ static int read_option(
         const char *key;
         int r = sd_bus_message_read_basic(m, 's', &key);
         if (r < 0)
-                return r;
+                return error_set_errno(ret_error, ERROR_INVALID_ARGUMENT, r, "The options cannot be read");
         for (size_t i = 0; i < n_options; i++) {
                 struct bus_option *o = &options[i];
 
@@ -105,9 +110,9 @@ int bus_read_options(sd_bus_message *m, struct bus_option *options, size_t n_opt
 /* --- PropertiesChanged --- */
 
 static const char *const changing_partition[] = { "Uuid", "Architecture", "State", "AgentState", "BaseBytes",
-        "PluggedBytes", "BalloonBytes", "CurrentBytes", "RequestedBytes", "PendingBytes", "MaxBytes",
-        "TotalBytes", "AvailableBytes", "Pressure", "BlockBytes", "SlotsTotal", "SlotsUsed", "Devices",
-        NULL };
+        "PluggedBytes", "BalloonBytes", "CurrentBytes", "RequestedBytes", "PendingBytes", "MinBytes",
+        "DesiredBytes", "MaxBytes", "Weight", "TotalBytes", "AvailableBytes", "Pressure", "BlockBytes",
+        "SlotsTotal", "SlotsUsed", "Devices", NULL };
 static const char *const changing_job[] = { "State", "DoneBytes", "Progress", "MovableBytes", "KernelBytes",
         "ElapsedUsec", "Reasons", "Plan", NULL };
 static const char *const changing_manager[] = { "PoolTotal", "PoolReserved", "PoolFree", NULL };
@@ -130,7 +135,7 @@ static void dirty_free(struct bus *b, struct dirty *d)
         free(d);
 }
 
-static int on_flush(sd_event_source *s, void *userdata)
+static int on_flush(sd_event_source *s, uint64_t usec, void *userdata)
 {
         struct bus *b = userdata;
         struct dirty *d;
@@ -146,9 +151,9 @@ static struct dirty *find_dirty(struct bus *b, const char *path)
 {
         struct dirty *d;
 
-        TAILQ_FOREACH(d, &b->dirty, entry)
-        if (strcmp(d->path, path) == 0)
-                return d;
+        TAILQ_FOREACH (d, &b->dirty, entry)
+                if (strcmp(d->path, path) == 0)
+                        return d;
         return NULL;
 }
 
@@ -164,6 +169,9 @@ void bus_mark_dirty(struct bus *b, char *path, const char *interface)
         d->path = steal_pointer(owned);
         d->interface = interface;
         TAILQ_INSERT_TAIL(&b->dirty, d, entry);
+        if (TAILQ_FIRST(&b->dirty) != d || TAILQ_NEXT(d, entry))
+                return; /* it is armed */
+        sd_event_source_set_time_relative(b->flush, FLUSH_USEC);
         sd_event_source_set_enabled(b->flush, SD_EVENT_ONESHOT);
 }
 
@@ -319,11 +327,9 @@ struct bus *bus_free(struct bus *b)
 static int set_up(struct bus *b, sd_event *event)
 {
         sd_bus_slot *slot;
-        int r = sd_event_add_defer(event, &b->flush, on_flush, b);
+        int r = sd_event_add_time(event, &b->flush, CLOCK_MONOTONIC, 0, 0, on_flush, b);
         if (r < 0)
                 return r;
-        /* After what else happens in the same turn, so that one signal serves it all. */
-        sd_event_source_set_priority(b->flush, SD_EVENT_PRIORITY_IDLE);
         sd_event_source_set_enabled(b->flush, SD_EVENT_OFF);
 
         r = sd_bus_add_object_manager(b->bus, &slot, BUS_ROOT);
@@ -342,7 +348,9 @@ static int set_up(struct bus *b, sd_event *event)
         if (r >= 0)
                 r = bus_add_slot(b, slot);
         if (r >= 0)
-                r = sd_bus_attach_event(b->bus, event, SD_EVENT_PRIORITY_NORMAL);
+                /* As the guests' and QEMU's sources: anyone may call, and callers must not starve them, nor
+                 * they us. */
+                r = sd_bus_attach_event(b->bus, event, SD_EVENT_PRIORITY_NORMAL + 10);
         return r;
 }
 

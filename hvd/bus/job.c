@@ -12,10 +12,11 @@ static int find_job(sd_bus *bus, const char *path, const char *interface, void *
         sd_bus_error *e)
 {
         struct bus *b = userdata;
-        const char *number = path + strlen(BUS_JOB_ROOT "/");
+        const char *number = path + strlen(BUS_JOB_ROOT);
         char *end;
 
-        if (*number < '1' || *number > '9')
+        /* sd-bus asks for the root of the subtree itself as well. */
+        if (*number++ != '/' || *number < '1' || *number > '9')
                 return 0;
         errno = 0;
         unsigned long id = strtoul(number, &end, 10);

@@ -17,7 +17,8 @@ struct survey {
         struct partition_refresh *refresh;
 };
 
-#define SURVEYS_MAX 256U
+/* For one partition: anyone may ask, and a job's own calls to QEMU and to the guest must find room. */
+#define SURVEYS_MAX 4U
 
 static int find_partition(sd_bus *bus, const char *path, const char *interface, void *userdata,
         void **ret_found, sd_bus_error *e)
@@ -203,10 +204,11 @@ static int method_survey(sd_bus_message *m, void *userdata, sd_bus_error *e)
         size_t n = 0;
         struct error error;
 
-        TAILQ_FOREACH(s, &b->surveys, entry)
-        n++;
+        TAILQ_FOREACH (s, &b->surveys, entry)
+                n += s->partition == p;
         if (n >= SURVEYS_MAX) {
-                error_set(&error, ERROR_BUSY, "%zu surveys are under way already", n);
+                error_set(&error, ERROR_BUSY, "%zu surveys of '%s' are under way already", n,
+                        p->definition.name);
                 return bus_fail(e, &error);
         }
         s = calloc(1, sizeof(*s));
@@ -382,10 +384,10 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("CurrentBytes", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("RequestedBytes", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("PendingBytes", "x", get_pending, 0, CHANGES),
-        SD_BUS_PROPERTY("MinBytes", "t", get_u64, 0, CONST),
-        SD_BUS_PROPERTY("DesiredBytes", "t", get_u64, 0, CONST),
+        SD_BUS_PROPERTY("MinBytes", "t", get_u64, 0, CHANGES),
+        SD_BUS_PROPERTY("DesiredBytes", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("MaxBytes", "t", get_u64, 0, CHANGES),
-        SD_BUS_PROPERTY("Weight", "u", get_u32, 0, CONST),
+        SD_BUS_PROPERTY("Weight", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("TotalBytes", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("AvailableBytes", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("Pressure", "d", get_pressure, 0, CHANGES),

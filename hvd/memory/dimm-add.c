@@ -26,8 +26,12 @@
 #define GUEST_RESERVE_USEC (300 * USEC_PER_MSEC)
 /* What was plugged must be brought online or be withdrawn even when time is up. */
 #define MOP_UP_USEC (5 * USEC_PER_SEC)
+/* Of all devices together. */
+#define WITHDRAW_USEC (30 * USEC_PER_SEC)
 /* Page structures: 64 bytes for a page of 4 KiB. */
 #define MEMMAP_DIVISOR 64U
+/* Each takes two of the QMP client's calls, and QEMU's time for one must not use up another's. */
+#define BATCH_MAX 64U
 
 enum piece_state {
         PIECE_PLANNED,
@@ -58,6 +62,8 @@ struct dimm_add {
         size_t n_plugging;
         struct partition_refresh *refresh;
         struct guest_call *call;
+        bool guest_lost; /* no further request to the guest */
+        uint64_t withdraw_until_usec;
 };
 
 static void next_batch(struct dimm_add *w);
@@ -158,6 +164,8 @@ static void on_taken_offline(const struct message_reply *reply, const struct err
 
         w->call = NULL;
         if (error) {
+                /* One that is silent, or gone, is not asked for each of the others in turn. */
+                w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
                 leave(w, piece, error);
                 withdraw_next(w);
                 return;
@@ -198,6 +206,14 @@ static void withdraw_next(struct dimm_add *w)
                 return;
         }
         job_set_state(w->job, JOB_WITHDRAWING);
+        if (!w->withdraw_until_usec)
+                w->withdraw_until_usec = now_monotonic_usec() + WITHDRAW_USEC;
+        if (w->guest_lost || now_monotonic_usec() > w->withdraw_until_usec) {
+                error_set(&error, ERROR_DEADLINE, "there was no time to take it out again");
+                leave(w, piece, &error);
+                withdraw_next(w);
+                return;
+        }
 
         struct mem_range target = { piece->address, piece->size_bytes };
         struct message_request request = {
@@ -358,7 +374,9 @@ static void on_plugged(const struct error *error, void *userdata)
         struct dimm_add *w = piece->job->work;
 
         piece->op = NULL;
-        if (error) {
+        /* A QEMU that did not answer in time may plug it yet: its list, asked for next and answered after, is
+         * what tells. */
+        if (error && error->code != ERROR_HYPERVISOR_SILENT) {
                 piece->state = PIECE_FAILED;
                 fail(w, piece->id, error);
         } else
@@ -415,7 +433,8 @@ static void next_batch(struct dimm_add *w)
                 bool first = w->batch_end == w->batch;
 
                 if (!first &&
-                        (piece->zone != w->pieces[w->batch].zone || bytes + piece->size_bytes > bearable))
+                        (piece->zone != w->pieces[w->batch].zone || bytes + piece->size_bytes > bearable ||
+                                w->batch_end - w->batch == BATCH_MAX))
                         break;
                 bytes += piece->size_bytes;
         }

@@ -314,6 +314,17 @@ static bool start_guest(struct dimm_remove *w, struct target *t, const struct me
         return false;
 }
 
+/* The guest cannot be asked: what the next session finds offline is restored. */
+static void leave_offline(struct dimm_remove *w, struct target *t)
+{
+        struct error error;
+
+        error_set(&error, ERROR_AGENT_ABSENT,
+                "%s is offline in the guest and stays so until guestd answers again", SIZE(t->size_bytes));
+        job_add_reason(w->job, t->id, UINT64_MAX, &error);
+        t->state = TARGET_STAYED;
+}
+
 static bool put_back(struct dimm_remove *w, struct target *t)
 {
         struct mem_range range = { t->address, t->size_bytes };
@@ -358,14 +369,15 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                         else
                                 unplug(w, t);
                 } else {
-                        t->state = TARGET_STAYED;
+                        /* What a guestd before this one took offline is not this one's to put back. */
+                        t->state = a.offline_bytes > 0 ? TARGET_PUT_BACK : TARGET_STAYED;
                         ranges_add_reasons(w->job, reply);
                         ranges_add_missing_reason(w->job, reply, t->id,
                                 (struct mem_range) { t->address, t->size_bytes }, a.offline_bytes, "offline");
                 }
         }
         job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE));
-        if (t->state == TARGET_STAYED)
+        if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK)
                 try_others(w);
         pump(w);
 }
@@ -420,6 +432,8 @@ static void pump(struct dimm_remove *w)
         while (!w->guest_lost && (t = first_in(w, TARGET_PUT_BACK)))
                 if (put_back(w, t))
                         return;
+        while ((t = first_in(w, TARGET_PUT_BACK)))
+                leave_offline(w, t);
         if (first_in(w, TARGET_UNPLUGGING)) {
                 job_set_state(w->job, JOB_UNPLUGGING);
                 return;
@@ -429,6 +443,19 @@ static void pump(struct dimm_remove *w)
 
 /* --- the mechanism --- */
 
+/* The profile's min. At the request, and again in the job: others ran in between. */
+static int check_min(const struct partition *p, const struct job_request *request, struct error *ret_error)
+{
+        uint64_t min = p->definition.profile.min_bytes, current = partition_current_bytes(p);
+
+        if (min && request->bytes <= current && current - request->bytes < min)
+                return error_set(ret_error, ERROR_NOT_PLUGGED,
+                        "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
+                        p->definition.name, SIZE(current), SIZE(min),
+                        SIZE_EXACT(current - MIN(min, current)));
+        return 0;
+}
+
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
@@ -436,7 +463,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         struct error local;
 
         w->refresh = NULL;
-        if (!error && partition_check_usable(p, &local) >= 0 && plan_more(w, &local) >= 0) {
+        if (!error && partition_check_usable(p, &local) >= 0 && check_min(p, &j->request, &local) >= 0 &&
+                plan_more(w, &local) >= 0) {
                 uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
                 if (planned < j->request.bytes) {
                         error_set(&local, ERROR_NO_EXACT_FIT,
@@ -467,12 +495,9 @@ static int dimm_remove_check(
                 return 0;
         if (partition_plan_snapshot(p, NULL, &s, &devices) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        uint64_t min = p->definition.profile.min_bytes, current = partition_current_bytes(p);
-        if (min && request->bytes <= current && current - request->bytes < min)
-                return error_set(ret_error, ERROR_NOT_PLUGGED,
-                        "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
-                        p->definition.name, SIZE(current), SIZE(min),
-                        SIZE_EXACT(current - MIN(min, current)));
+        int r = check_min(p, request, ret_error);
+        if (r < 0)
+                return r;
         return plan_removal(
                 &s, request->bytes, request->device[0] ? request->device : NULL, &plan, ret_error);
 }

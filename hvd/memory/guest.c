@@ -7,6 +7,7 @@
 
 #include "hvd/memory/guest.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -48,7 +49,7 @@ struct guest_call *guest_call_free(struct guest_call *c)
                 return NULL;
         agent_call_free(c->call);
         if (c->waiting)
-                TAILQ_REMOVE(&c->job->partition->agent_waiters, &c->waiter, entry);
+                c->job->partition->waiter = NULL;
         sd_event_source_disable_unref(c->patience);
         sd_event_source_disable_unref(c->again);
         free(c->request.targets);
@@ -85,7 +86,8 @@ static int await_session(struct guest_call *c)
                 manager_event(c->job->manager), &c->patience, CLOCK_MONOTONIC, until, 0, on_patience, c);
         if (r < 0)
                 return r;
-        TAILQ_INSERT_TAIL(&c->job->partition->agent_waiters, &c->waiter, entry);
+        assert(!c->job->partition->waiter);
+        c->job->partition->waiter = &c->waiter;
         c->waiting = true;
         return 0;
 }

@@ -242,7 +242,8 @@ static void on_unplug_requested(struct json_object *result, const struct error *
 
         op->calls[0] = NULL;
         /* A repeated device_del that is refused changes nothing: the first one is under way. */
-        op->requested |= !error;
+        /* One without an answer may be carried out yet: then the event, or the limit, tells. */
+        op->requested |= !error || error->code == ERROR_HYPERVISOR_SILENT;
         if (op->requested)
                 return;
         op->error = *error;
@@ -389,7 +390,9 @@ static void device_deleted(struct qmp_platform *p, struct json_object *data)
         if (op)
                 detach_finish(op);
         else if (known) {
-                qmp_platform_delete_backend(&p->base, backend, on_stray_backend_deleted, p, NULL);
+                /* Another's backend is another's to delete. */
+                if (strncmp(backend, PLATFORM_BACKEND_PREFIX, strlen(PLATFORM_BACKEND_PREFIX)) == 0)
+                        qmp_platform_delete_backend(&p->base, backend, on_stray_backend_deleted, p, NULL);
                 p->base.handlers->on_device_deleted(&p->base, device, p->base.userdata);
         }
 }

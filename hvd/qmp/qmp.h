@@ -9,15 +9,15 @@
 #include "common/json.h"
 
 /* A QMP client that keeps itself connected: connects, takes the greeting, negotiates capabilities, sends
- * commands with ids, delivers events, and reconnects with back-off (0.1 s doubling to 5 s) whenever QEMU goes away.
- * Never blocks. Everything that QEMU says is bounded. */
+ * commands with ids, delivers events, and reconnects with back-off (0.1 s doubling to 5 s) whenever QEMU goes
+ * away. Never blocks. Everything that QEMU says is bounded. */
 struct qmp_client;
 struct qmp_call;
 
-#define QMP_LINE_MAX       (4U * 1024U * 1024U) /* bytes of one message from QEMU */
-#define QMP_CALLS_MAX      256U                 /* pending calls; more: -EBUSY */
-#define QMP_EVENTS_BURST   1024U                /* messages handled for one wake-up, the rest at the next */
-#define QMP_HELLO_USEC     (5 * 1000000ULL)     /* for the greeting and capabilities */
+#define QMP_LINE_MAX     (4U * 1024U * 1024U) /* bytes of one message from QEMU */
+#define QMP_CALLS_MAX    1024U                /* pending calls; more: -EBUSY */
+#define QMP_EVENTS_BURST 1024U                /* messages handled for one wake-up, the rest at the next */
+#define QMP_HELLO_USEC   (5 * 1000000ULL)     /* for the greeting and capabilities */
 
 struct qmp_handlers {
         /* Capabilities are negotiated; calls may be made, also from inside. */
@@ -41,9 +41,10 @@ int qmp_client_new(sd_event *event, const char *socket, const struct qmp_handler
 struct qmp_client *qmp_client_free(struct qmp_client *c);
 bool qmp_client_is_up(struct qmp_client *c);
 
-/* Sends a command. Takes ownership of arguments (NULL: none) in every case. ret_call (may be NULL: then the call
- * runs on its own) receives a handle: freeing it drops the callback, the late reply is swallowed and counted; the
- * handle is dead once the callback has begun. -ENOTCONN when not up, -EBUSY beyond QMP_CALLS_MAX; then no callback. */
+/* Sends a command. Takes ownership of arguments (NULL: none) in every case. ret_call (may be NULL: then the
+ * call runs on its own) receives a handle: freeing it drops the callback, the late reply is swallowed and
+ * counted; the handle is dead once the callback has begun. -ENOTCONN when not up, -EBUSY beyond
+ * QMP_CALLS_MAX; then no callback. */
 int qmp_call(struct qmp_client *c, const char *command, struct json_object *arguments, uint64_t timeout_usec,
         qmp_reply_t on_reply, void *userdata, struct qmp_call **ret_call);
 struct qmp_call *qmp_call_free(struct qmp_call *call);

@@ -34,7 +34,7 @@ static void test_guest_silent_at_prepare(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->guest, "expect prepare\nexpect cancel\nexpect release\n");
+        script(fx->guest, "on cancel nothing\nexpect prepare\nexpect release\n");
         struct job *j = submit(fx, ADD(GIB, .wait_usec = 100 * USEC_PER_MSEC));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);
@@ -48,7 +48,7 @@ static void test_guest_silent_at_online(void **state)
         struct fixture *fx = *state;
 
         plug_one(fx);
-        script(fx->guest, "expect cancel\n" RESTORED);
+        script(fx->guest, "on cancel nothing\n" RESTORED);
         struct job *j = submit(fx, ADD(GIB, .wait_usec = 200 * USEC_PER_MSEC));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);

@@ -117,14 +117,30 @@ static void test_guest_refuses_the_request(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest,
-                "expect offline {'targets':[[5G,1G]]}\nfailure busy Request 2 is under way\n" RELEASE(
-                        "4G") "expect await-removed\nreply\n");
+        script(fx->guest, "expect offline {'targets':[[5G,1G]]}\nfailure invalid-argument Not of whole "
+                          "blocks\n" RELEASE("4G") "expect await-removed\nreply\n");
         script(fx->qmp, UNPLUG(0) DEVICES("<1 5G 1G>", "1G") LEAVE(0) "reply\n");
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, GIB, 1);
-        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_BUSY, "under way");
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_INVALID_ARGUMENT, "whole blocks");
+        finish(fx);
+}
+
+/* A guest that still puts back what an earlier request took offline is asked again. */
+static void test_guest_is_busy_for_a_moment(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest,
+                "expect offline {'targets':[[5G,1G]]}\nfailure busy Request 2 is under way\n"
+                "expect offline {'targets':[[5G,1G]]}\nfailure busy Request 2 is under way\n" RELEASE(
+                        "5G") "expect await-removed\nreply\n");
+        script(fx->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
+        struct job *j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, GIB, 0);
         finish(fx);
 }
 
@@ -443,6 +459,7 @@ int main(void)
                 TEST(test_no_alternative),
                 TEST(test_partial),
                 TEST(test_guest_refuses_the_request),
+                TEST(test_guest_is_busy_for_a_moment),
                 TEST(test_guest_lies),
                 TEST(test_no_exact_fit),
                 TEST(test_no_exact_fit_all_or_nothing),
