@@ -113,8 +113,8 @@ static const char *const changing_partition[] = { "Uuid", "Architecture", "State
         "PluggedBytes", "BalloonBytes", "CurrentBytes", "RequestedBytes", "PendingBytes", "MinBytes",
         "DesiredBytes", "MaxBytes", "Weight", "TotalBytes", "AvailableBytes", "Pressure", "BlockBytes",
         "SlotsTotal", "SlotsUsed", "Devices", NULL };
-static const char *const changing_job[] = { "State", "DoneBytes", "Progress", "MovableBytes", "KernelBytes",
-        "ElapsedUsec", "Reasons", "Plan", NULL };
+static const char *const changing_job[] = { "State", "RequestedBytes", "DoneBytes", "Progress",
+        "MovableBytes", "KernelBytes", "ElapsedUsec", "Reasons", "Plan", NULL };
 static const char *const changing_manager[] = { "PoolTotal", "PoolReserved", "PoolFree", NULL };
 
 static void emit_changed(struct bus *b, const char *path, const char *interface)

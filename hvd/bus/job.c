@@ -119,7 +119,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Partition", "s", get_string, 0, CONST),
         SD_BUS_PROPERTY("Kind", "s", get_string, 0, CONST),
         SD_BUS_PROPERTY("State", "s", get_string, 0, CHANGES),
-        SD_BUS_PROPERTY("RequestedBytes", "t", NULL, offsetof(struct job, request.bytes), CONST),
+        SD_BUS_PROPERTY("RequestedBytes", "t", NULL, offsetof(struct job, request.bytes), CHANGES),
         SD_BUS_PROPERTY("DoneBytes", "t", NULL, offsetof(struct job, done_bytes), CHANGES),
         SD_BUS_PROPERTY("Progress", "d", get_progress, 0, CHANGES),
         SD_BUS_PROPERTY("MovableBytes", "t", NULL, offsetof(struct job, movable_bytes), CHANGES),

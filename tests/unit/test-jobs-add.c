@@ -136,6 +136,7 @@ static void test_refused_at_once(void **state)
         assert_int_equal(try_submit(fx, ADD(UINT64_MAX)), ERROR_BEYOND_MAX);
         assert_int_equal(try_submit(fx, ADD(4 * GIB, .zone = ZONE_POLICY_MOVABLE)), ERROR_ZONE_RATIO);
         assert_int_equal(try_submit(fx, ADD(GIB, .method = "drc")), ERROR_UNKNOWN_METHOD);
+        assert_int_equal(try_submit(fx, ADD(GIB, .wait_usec = USEC_INFINITY)), ERROR_INVALID_ARGUMENT);
         fx->p->definition.profile.max_bytes = 2 * GIB;
         assert_int_equal(try_submit(fx, ADD(1152 * MIB)), ERROR_BEYOND_MAX);
         script(fx->qmp, "on query-status reply {'status':'paused'}\nevent STOP\n");
@@ -414,6 +415,26 @@ static void test_all_or_nothing_not_online(void **state)
         finish(fx);
 }
 
+/* A guest that fails the request as such is not asked for each device in turn. */
+static void test_withdrawing_two_fails(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, "", "");
+        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) DEVICES(BOTH, "2G") "reply\n");
+        script(fx->guest, "expect prepare\nreply\nexpect online\n"
+                          "reply {'complete':false,'ranges':[" OFFLINE("4G") "," OFFLINE(
+                                  "5G") "]}\n"
+                                        "expect offline {'targets':[[5G,1G]]}\nfailure internal Out of luck\n"
+                                        "expect release\nreply\n");
+        struct job *j = submit(fx, ADD(2 * GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 4);
+        assert_reason(j, 2, "opendlpar-dimm-1", ERROR_INTERNAL, "stays plugged");
+        assert_reason(j, 3, "opendlpar-dimm-0", ERROR_DEADLINE, "stays plugged");
+        finish(fx);
+}
+
 /* --- cancel, in each state --- */
 
 static void test_cancel_surveying(void **state)
@@ -534,6 +555,7 @@ int main(void)
                 TEST(test_device_vanishes_before_the_end),
                 TEST(test_all_or_nothing_refused),
                 TEST(test_all_or_nothing_not_online),
+                TEST(test_withdrawing_two_fails),
                 TEST(test_cancel_surveying),
                 TEST(test_cancel_preparing),
                 TEST(test_cancel_plugging),

@@ -162,6 +162,7 @@ static void test_deadline_and_cancel_in_the_queue(void **state)
         RUN_UNTIL_END(fx, late);
         assert_job(fx, late, JOB_FAILED, 0, 1);
         assert_reason(late, 0, "", ERROR_DEADLINE, "queued behind another");
+        RUN_UNTIL(fx, fake_finished(fx->guest));
         assert_int_equal(first->state, JOB_PLUGGING);
         assert_ptr_equal(fx->p->active, first);
         script(fx->guest, "failure internal Out of luck\n");

@@ -437,6 +437,23 @@ static void test_all_or_nothing_one_refuses(void **state)
         assert_int_equal(fx->n_added, 1);
 }
 
+/* Each device that the guest cannot be asked for any more has its reason. */
+static void test_all_or_nothing_cannot_be_put_back(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_three(fx);
+        script(fx->guest, RELEASE("6G") RELEASE("5G") REFUSE("4G") "expect online {'targets':[[6G,1G]]}\n"
+                                                                   "failure internal Out of luck\n");
+        struct job *j = submit(fx, REMOVE(3 * GIB, .all_or_nothing = true));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 3);
+        assert_reason(j, 0, "opendlpar-dimm-0", ERROR_BLOCK_BUSY, "");
+        assert_reason(j, 1, "opendlpar-dimm-2", ERROR_INTERNAL, "");
+        assert_reason(j, 2, "opendlpar-dimm-1", ERROR_AGENT_ABSENT, "stays so until");
+        finish(fx);
+}
+
 static void test_all_or_nothing_with_a_substitute(void **state)
 {
         struct fixture *fx = *state;
@@ -475,6 +492,7 @@ int main(void)
                 cmocka_unit_test(test_putting_back_fails),
                 TEST(test_all_or_nothing),
                 TEST(test_all_or_nothing_one_refuses),
+                TEST(test_all_or_nothing_cannot_be_put_back),
                 TEST(test_all_or_nothing_with_a_substitute),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
