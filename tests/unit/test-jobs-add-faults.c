@@ -35,11 +35,11 @@ static void test_guest_silent_at_prepare(void **state)
 
         start(fx, "", "");
         script(fx->guest, "on cancel nothing\nexpect prepare\nexpect release\n");
-        struct job *j = submit(fx, ADD(GIB, .wait_usec = 100 * USEC_PER_MSEC));
+        struct job *j = submit(fx, ADD(GIB, .wait_usec = 500 * USEC_PER_MSEC));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);
         assert_reason(j, 0, "", ERROR_AGENT_SILENT, "prepare");
-        assert_reason(j, 1, "", ERROR_DEADLINE, "0.1 s");
+        assert_reason(j, 1, "", ERROR_DEADLINE, "0.5 s");
         finish(fx);
 }
 
@@ -49,7 +49,7 @@ static void test_guest_silent_at_online(void **state)
 
         plug_one(fx);
         script(fx->guest, "on cancel nothing\n" RESTORED);
-        struct job *j = submit(fx, ADD(GIB, .wait_usec = 200 * USEC_PER_MSEC));
+        struct job *j = submit(fx, ADD(GIB, .wait_usec = 500 * USEC_PER_MSEC));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);
         assert_reason(j, 0, "opendlpar-dimm-0", ERROR_AGENT_SILENT, "stays plugged");
@@ -64,7 +64,7 @@ static void test_deadline(void **state)
 
         plug_one(fx);
         script(fx->qmp, UNPLUG(0) DEVICES("", "0") LEAVE(0) "reply\n");
-        struct job *j = submit(fx, ADD(GIB, .wait_usec = 150 * USEC_PER_MSEC));
+        struct job *j = submit(fx, ADD(GIB, .wait_usec = 500 * USEC_PER_MSEC));
         RUN_UNTIL(fx, fake_finished(fx->guest));
         expect_cancel(fx);
         script(fx->guest, "reply {'complete':false,'ranges':[" OFFLINE(
@@ -73,7 +73,7 @@ static void test_deadline(void **state)
                                         "expect offline\nreply {'ranges':[" OFFLINE("4G") "]}\n");
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);
-        assert_reason(j, 1, "", ERROR_DEADLINE, "time limit of 0.1 s passed");
+        assert_reason(j, 1, "", ERROR_DEADLINE, "time limit of 0.5 s passed");
         assert_int_equal(j->stop, JOB_STOP_DEADLINE);
         finish(fx);
         assert_int_equal(fx->n_added, 1);

@@ -122,14 +122,14 @@ static void test_cancel_all_or_nothing(void **state)
 static void test_deadline(void **state)
 {
         struct fixture *fx = *state;
-        struct job *j = begin(fx, REMOVE(GIB, .wait_usec = 300 * USEC_PER_MSEC));
+        struct job *j = begin(fx, REMOVE(GIB, .wait_usec = 600 * USEC_PER_MSEC));
 
         expect_cancel(fx);
         script(fx->guest, STOPPED("5G", "deadline"));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);
         assert_reason(j, 0, "opendlpar-dimm-1", ERROR_DEADLINE, "Stopped");
-        assert_reason(j, 1, "", ERROR_DEADLINE, "0.3 s");
+        assert_reason(j, 1, "", ERROR_DEADLINE, "0.6 s");
         finish(fx);
 }
 
@@ -151,7 +151,7 @@ static void test_too_little_time(void **state)
 static void test_guest_silent(void **state)
 {
         struct fixture *fx = *state;
-        struct job *j = begin(fx, REMOVE(2 * GIB, .wait_usec = 300 * USEC_PER_MSEC));
+        struct job *j = begin(fx, REMOVE(2 * GIB, .wait_usec = 600 * USEC_PER_MSEC));
 
         script(fx->guest, "on cancel nothing\n");
         RUN_UNTIL_END(fx, j);
