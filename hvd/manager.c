@@ -296,9 +296,12 @@ void manager_job_ended(struct manager *m, struct job *j)
         if (p && p->active == j) {
                 p->active = NULL;
                 /* A job that did not go as planned may have left something half done. A restore that failed
-                 * is not repeated before something changes. */
-                partition_settle(p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run &&
-                                            j->request.kind != JOB_RESTORE_MEMORY);
+                 * is not repeated before something changes; one that went well may have been early. */
+                if (j->request.kind == JOB_RESTORE_MEMORY)
+                        partition_settle_soon(p, j->state == JOB_DONE && j->done_bytes > 0);
+                else
+                        partition_settle(
+                                p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run);
                 start_next_job(m, p);
         }
         NOTIFY(m, pool_changed);
@@ -398,8 +401,11 @@ void manager_partition_ready(struct manager *m, struct partition *p)
                 p->settle_restore = true;
                 return;
         }
-        if (!restore_is_due(p, &request.bytes))
+        if (!restore_is_due(p, &request.bytes)) {
+                /* The guest's next word about its blocks asks again. */
+                p->settle_restore = restore_is_awaited(p);
                 return;
+        }
         if (submit(m, p, &request, &mechanism_restore, NULL, &error) < 0)
                 log_warning("Partition '%s' could not be restored: %s", p->definition.name, error.message);
 }

@@ -251,8 +251,9 @@ static int on_settle_timer(sd_event_source *source, uint64_t usec, void *userdat
         return 0;
 }
 
-static void settle_soon(struct partition *p)
+void partition_settle_soon(struct partition *p, bool restore)
 {
+        p->settle_restore |= restore;
         settle_after(p, SETTLE_USEC);
 }
 
@@ -318,7 +319,7 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
 
 static void on_platform_changed(struct platform *platform, void *userdata)
 {
-        settle_soon(userdata);
+        partition_settle_soon(userdata, false);
 }
 
 static void forget_guest(struct partition *p)
@@ -352,7 +353,7 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
 
 static void on_agent_event(struct agent *a, enum event_type event, void *userdata)
 {
-        settle_soon(userdata);
+        partition_settle_soon(userdata, false);
 }
 
 /* --- the account --- */

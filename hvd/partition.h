@@ -73,6 +73,8 @@ void partition_take_memory(struct partition *p, const struct guest_memory *memor
 /* Asks both ends again after a change, coalesced, and tells the manager; with `restore` the manager is then
  * asked to bring plugged blocks that are offline online again. */
 void partition_settle(struct partition *p, bool restore);
+/* The same, a moment later: for what a guest can cause at will. */
+void partition_settle_soon(struct partition *p, bool restore);
 /* The id of the memory device that an address lies in, or "". */
 const char *partition_device_at(const struct partition *p, uint64_t address);
 

@@ -93,6 +93,23 @@ bool restore_is_due(const struct partition *p, uint64_t *ret_bytes)
         return n_ranges > 0 || n_orphans > 0;
 }
 
+bool restore_is_awaited(const struct partition *p)
+{
+        _cleanup_free_ struct plan_device *devices = NULL;
+        struct plan_snapshot s;
+
+        if (!p->has_snapshot || !p->has_blocks || partition_plan_snapshot(p, NULL, &s, &devices) < 0)
+                return false;
+        for (size_t i = 0; i < s.n_devices; i++) {
+                const struct plan_device *d = &devices[i];
+
+                if (d->is_dimm && d->movable_bytes + d->kernel_bytes + d->stuck_bytes + d->offline_bytes <
+                                          d->size_bytes)
+                        return true;
+        }
+        return false;
+}
+
 static void fail(struct restore *w, const struct error *error)
 {
         job_add_reason(w->job, NULL, UINT64_MAX, error);
