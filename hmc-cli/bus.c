@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "hmc-cli/args.h"
 #include "hmc-cli/output.h"
 
 int bus_open(struct cli *cli)
@@ -39,6 +40,16 @@ int bus_open(struct cli *cli)
         }
         cli->bus = bus;
         return 0;
+}
+
+bool bus_begin(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, const char **words,
+        int *ret_exit)
+{
+        struct error error;
+
+        int r = args_parse(cli, verb, argc, argv, NULL, words, &error);
+        *ret_exit = r == ARGS_OK ? bus_open(cli) : args_finish(cli, verb, r, &error);
+        return r == ARGS_OK && *ret_exit == 0;
 }
 
 void bus_close(struct cli *cli)

@@ -26,6 +26,10 @@ static inline void bus_message_unrefp(sd_bus_message **m)
 /* Connects as the global options say, and does not wait for the bus to answer. Exit code. */
 int bus_open(struct cli *cli);
 void bus_close(struct cli *cli);
+/* How a verb without options of its own begins: takes its words and connects. False: *ret_exit is the exit
+ * code, and all has been said. */
+bool bus_begin(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, const char **words,
+        int *ret_exit);
 
 /* Says why a call failed, from the bus's error if there is one, else from r. Exit code, never 0: 3 when hvd
  * was not reached, else 1. */

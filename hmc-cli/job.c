@@ -51,14 +51,9 @@ static int run_jobs(struct cli *cli, const struct cli_verb *verb, int argc, char
         _cleanup_(output_cells_done) struct output_cells cells = {};
         _cleanup_json_ struct json_object *jobs = NULL;
         const char *words[CLI_POSITIONALS_MAX];
-        struct error error;
         int r;
 
-        r = args_parse(cli, verb, argc, argv, NULL, words, &error);
-        if (r != ARGS_OK)
-                return args_finish(cli, verb, r, &error);
-        r = bus_open(cli);
-        if (r != 0)
+        if (!bus_begin(cli, verb, argc, argv, words, &r))
                 return r;
         r = bus_get_objects(cli, HVD_JOB_INTERFACE, "id", &jobs);
         if (r != 0)

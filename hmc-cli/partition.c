@@ -184,14 +184,9 @@ static int run_undefine(struct cli *cli, const struct cli_verb *verb, int argc, 
 {
         _cleanup_bus_error_ sd_bus_error bus_error = SD_BUS_ERROR_NULL;
         const char *words[CLI_POSITIONALS_MAX];
-        struct error error;
         int r;
 
-        r = args_parse(cli, verb, argc, argv, NULL, words, &error);
-        if (r != ARGS_OK)
-                return args_finish(cli, verb, r, &error);
-        r = bus_open(cli);
-        if (r != 0)
+        if (!bus_begin(cli, verb, argc, argv, words, &r))
                 return r;
         r = sd_bus_call_method(cli->bus, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE, "RemovePartition",
                 &bus_error, NULL, "s", words[0]);
@@ -241,14 +236,9 @@ static int run_list(struct cli *cli, const struct cli_verb *verb, int argc, char
 {
         _cleanup_json_ struct json_object *partitions = NULL;
         const char *words[CLI_POSITIONALS_MAX];
-        struct error error;
         int r;
 
-        r = args_parse(cli, verb, argc, argv, NULL, words, &error);
-        if (r != ARGS_OK)
-                return args_finish(cli, verb, r, &error);
-        r = bus_open(cli);
-        if (r != 0)
+        if (!bus_begin(cli, verb, argc, argv, words, &r))
                 return r;
         r = bus_get_objects(cli, HVD_PARTITION_INTERFACE, "name", &partitions);
         if (r != 0)

@@ -64,14 +64,9 @@ static int run_pool(struct cli *cli, const struct cli_verb *verb, int argc, char
         _cleanup_bus_error_ sd_bus_error bus_error = SD_BUS_ERROR_NULL;
         _cleanup_json_ struct json_object *pool = NULL, *partitions = NULL;
         const char *words[CLI_POSITIONALS_MAX];
-        struct error error;
         int r;
 
-        r = args_parse(cli, verb, argc, argv, NULL, words, &error);
-        if (r != ARGS_OK)
-                return args_finish(cli, verb, r, &error);
-        r = bus_open(cli);
-        if (r != 0)
+        if (!bus_begin(cli, verb, argc, argv, words, &r))
                 return r;
         r = bus_get_all(cli, HVD_PATH, HVD_MANAGER_INTERFACE, &pool, &bus_error);
         if (r < 0)
