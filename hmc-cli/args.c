@@ -136,7 +136,7 @@ static int parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
 {
         struct option all[OPTIONS_MAX + 1] = {};
         size_t n = 0;
-        int c, i, first = 0;
+        int c, i = 0, first = 0;
         bool help = false, version = false;
 
         append_options(all, &n, global_options);

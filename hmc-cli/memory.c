@@ -152,7 +152,7 @@ static int run_memory(struct cli *cli, const struct cli_verb *verb, int argc, ch
 {
         _cleanup_message_ sd_bus_message *call = NULL;
         _cleanup_free_ char *path = NULL;
-        struct memory_request q;
+        struct memory_request q = { 0 };
         struct error error;
         int r;
 

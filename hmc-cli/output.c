@@ -50,7 +50,7 @@ const char *text_size(uint64_t bytes, char buffer[static TEXT_FORMAT_MAX])
 
 const char *text_span(uint64_t usec, char buffer[static TEXT_FORMAT_MAX])
 {
-        uint64_t seconds = usec / USEC_PER_SEC;
+        uint64_t seconds;
 
         if (usec < 9995000)
                 snprintf(buffer, TEXT_FORMAT_MAX, "%.2f s", (double)usec / USEC_PER_SEC);
