@@ -30,7 +30,7 @@
 #define GUEST_MIN_USEC (100 * USEC_PER_MSEC)
 /* An unplug of a device that is wholly offline takes milliseconds; this is for a guest that is slow to look.
  */
-#define UNPLUG_MIN_USEC (2 * USEC_PER_SEC)
+#define UNPLUG_MIN_USEC (5 * USEC_PER_SEC)
 #define UNPLUG_MAX_USEC (15 * USEC_PER_SEC)
 #define PUT_BACK_USEC   (5 * USEC_PER_SEC)
 #define VERIFY_USEC     (3 * USEC_PER_SEC)
