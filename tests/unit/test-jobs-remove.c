@@ -348,7 +348,8 @@ static void test_unplug_pending(void **state)
 
         start_two(fx);
         script(fx->guest, RELEASE("5G") "expect online\n");
-        script(fx->qmp, UNPLUG(1) UNPLUG(1)); /* again after a second, on x86 */
+        /* Again after each second, on x86, for the 5 s that an unplug has. */
+        script(fx->qmp, UNPLUG(1) UNPLUG(1) UNPLUG(1) "on device_del reply\n");
         struct job *j =
                 submit(fx, REMOVE(GIB, .device = "opendlpar-dimm-1", .wait_usec = 1100 * USEC_PER_MSEC));
         RUN_UNTIL(fx, fake_finished(fx->guest));
