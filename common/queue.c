@@ -45,7 +45,8 @@ int write_queue_flush(struct write_queue *q, int fd, size_t chunk)
                         n = write(fd, q->buffer + q->sent, length);
                 if (n > 0)
                         q->sent += (size_t)n;
-                else if (n == 0) /* virtio_console's answer on a broken virtqueue: it would stay so for ever */
+                else if (n ==
+                         0) /* virtio_console's answer on a broken virtqueue: it would stay so for ever */
                         return -EIO;
                 else if (errno == EAGAIN)
                         return 0;

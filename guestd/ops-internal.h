@@ -49,10 +49,13 @@ struct ops {
         struct ops_config config;
         struct ops_link link;
         void *userdata;
+        struct children *children;
 
         bool session;
         bool prepared; /* auto_online_blocks is ours at present */
         char auto_online_was[AUTO_ONLINE_MAX];
+        bool quiet;       /* the monitor is paused since PREPARE */
+        bool catching_up; /* and now hands over what it held */
 
         struct op_run run;
 
@@ -83,6 +86,8 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
 /* In a worker's on_done: notes what failed and why it was killed, frees it, takes in what the monitor held.
  * Returns whether every item was done without a failure. */
 bool run_work_done(struct ops *ops);
+/* Ends the quiet that PREPARE began. */
+void ops_listen(struct ops *ops);
 int ops_read_memory(struct ops *ops, struct guest_memory *ret);
 
 /* op-wait.c: ONLINE and AWAIT_REMOVED */

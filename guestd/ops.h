@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "guestd/blocks.h"
+#include "guestd/children.h"
 #include "guestd/loop.h"
 #include "guestd/monitor.h"
 #include "guestd/worker.h"
@@ -66,3 +67,5 @@ void ops_on_overflow(struct ops *ops);
 bool ops_busy(struct ops *ops);
 /* Whether blocks are still to go back online: now, or when the grace is over. */
 bool ops_owes(struct ops *ops);
+/* For tests. */
+struct children *ops_children(struct ops *ops);

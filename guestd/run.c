@@ -94,7 +94,8 @@ void run_answer(struct ops *ops)
                 (now_monotonic_usec() - run->began_usec) / USEC_PER_MSEC, run->n_failures > 0 ? ": " : "",
                 run->n_failures > 0 ? run->failures[0].error.message : "");
 
-        reply.has_memory = ops_read_memory(ops, &reply.memory) >= 0;
+        /* After an OFFLINE more is to come, and who waits for it need not wait for this. */
+        reply.has_memory = run->op != OP_OFFLINE && ops_read_memory(ops, &reply.memory) >= 0;
         int r = blocks_ranges_of(
                 ops->blocks, run->targets, run->n_targets, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges);
         if (r >= 0)
@@ -122,6 +123,9 @@ void run_reset(struct ops *ops)
         free(run->back_items);
         free(run->failures);
         *run = (struct op_run) { .timer = run->timer };
+        /* One that was killed is replaced before it is missed. */
+        if (ops->session)
+                children_keep_spare(ops->children);
 }
 
 void run_finish(struct ops *ops)
@@ -133,17 +137,9 @@ void run_finish(struct ops *ops)
 int run_work(struct ops *ops, enum work work, const struct work_item *items, size_t n_items,
         const struct worker_limits *limits, const struct worker_handlers *handlers)
 {
-        struct worker_config config = {
-                .memory_fd = ops->blocks->memory_fd,
-                .proc_fd = ops->config.proc_fd,
-                .block_bytes = ops->blocks->block_bytes,
-                .margin_bytes = ops->config.margin_bytes,
-                .write = ops->config.write,
-        };
-
         monitor_pause(ops->monitor);
         int r = worker_start(
-                ops->loop, &config, work, items, n_items, limits, handlers, ops, &ops->run.worker);
+                ops->loop, ops->children, work, items, n_items, limits, handlers, ops, &ops->run.worker);
         if (r < 0)
                 monitor_resume(ops->monitor);
         return r;

@@ -1,33 +1,33 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The parent's half of a walk: owns the child, the page shared with it, and the watch over its deadlines.
+/* The parent's half of a walk: owns the child for its time, and the watch over its deadlines.
  *
- * The child's end is seen as the end of file of a pipe that only the child holds (pidfds are younger than
- * some guests' kernels). The timer looks at the shared page: it fires when an attempt that began now would be
- * too long, when the walk must stop, or when progress is due, and so never while a walk is quick.
+ * The child says by a byte that it is through, and its death is seen as the end of file of a socket whose
+ * other end only the child holds (pidfds are younger than some guests' kernels). The timer looks at the
+ * shared page: it fires when an attempt that began now would be too long, when the walk must stop, or when
+ * progress is due, and so never while a walk is quick.
  *
- * Invariant: on_done comes exactly once, with the child reaped, unless the worker is freed before. */
+ * Invariant: on_done comes exactly once, unless the worker is freed before; the child then does nothing any
+ * more, and worker_free() keeps or reaps it. */
 
 #include "guestd/worker.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include "common/cleanup.h"
 #include "common/size.h"
+#include "guestd/children.h"
 
 struct worker {
         struct loop *loop;
-        struct loop_io io; /* the pipe's reading end */
+        struct children *children;
+        struct child *child;
+        enum { AT_WORK, THROUGH, GONE } was_heard; /* of the child */
+        struct loop_io io;                         /* its socket */
         struct loop_timer timer;
-        struct worker_shared *shared;
-        pid_t pid;
+        struct worker_shared *shared; /* with the child */
 
         const struct work_item *items;
         size_t n_items;
@@ -100,7 +100,7 @@ void worker_kill(struct worker *w, enum error_code why)
         w->killed = why;
         w->killed_item = worker_n_done(w);
         w->killed_attempt_usec = began > 0 && now > began ? now - began : 0;
-        kill(w->pid, SIGKILL);
+        kill(w->child->pid, SIGKILL);
         loop_timer_disarm(w->loop, &w->timer);
 }
 
@@ -143,54 +143,15 @@ static void on_timer(struct loop_timer *timer)
         watch(timer->userdata);
 }
 
-static void on_pipe(struct loop_io *io, uint32_t events)
+static void on_child(struct loop_io *io, uint32_t events)
 {
         struct worker *w = io->userdata;
+        char byte;
 
-        /* Nothing is ever written to the pipe: this is its end. The child closed it on its way out, so that
-         * waiting is short. */
+        w->was_heard = recv(w->io.fd, &byte, 1, MSG_DONTWAIT) == 1 ? THROUGH : GONE;
         loop_remove(w->loop, &w->io);
         loop_timer_disarm(w->loop, &w->timer);
-        while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
-                ;
-        w->pid = 0;
         w->handlers.on_done(w, w->userdata);
-}
-
-static void close_others(int a, int b, int c)
-{
-        int fds[] = { a, b, c };
-
-        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-                for (size_t j = i + 1; j < ARRAY_SIZE(fds); j++)
-                        if (fds[j] < fds[i]) {
-                                int t = fds[i];
-                                fds[i] = fds[j];
-                                fds[j] = t;
-                        }
-        int from = STDERR_FILENO + 1;
-        for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
-                if (fds[i] > from)
-                        close_range((unsigned)from, (unsigned)fds[i] - 1, 0);
-                from = MAX(from, fds[i] + 1);
-        }
-        close_range((unsigned)from, ~0U, 0);
-}
-
-/* The guest's port must not stay open in a child that outlives us: it can be opened only once. Kernels before
- * 5.9 have no close_range(); there the child's end closes it. */
-static _Noreturn void child(const struct worker_config *config, struct worker_shared *shared, enum work work,
-        const struct work_item *items, size_t n_items, pid_t parent, int pipe_fd)
-{
-        sigset_t none;
-
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-                _exit(1);
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, NULL);
-        close_others(config->memory_fd, config->proc_fd, pipe_fd);
-        _exit(worker_walk(shared, config, work, items, n_items));
 }
 
 struct worker *worker_free(struct worker *w)
@@ -201,13 +162,11 @@ struct worker *worker_free(struct worker *w)
                 loop_remove(w->loop, &w->io);
                 loop_timer_disarm(w->loop, &w->timer);
         }
-        if (w->pid > 0) {
-                kill(w->pid, SIGKILL);
-                waitpid(w->pid, NULL, WNOHANG);
-        }
-        if (w->shared)
-                munmap(w->shared, sizeof(*w->shared));
-        w->io.fd = close_fd(w->io.fd);
+        /* One that was killed may have been through just before. */
+        if (w->was_heard == THROUGH && w->killed == ERROR_NONE)
+                children_give_back(w->children, w->child);
+        else
+                children_end(w->children, w->child, w->was_heard == GONE);
         free(w);
         return NULL;
 }
@@ -217,44 +176,30 @@ static void worker_freep(struct worker **w)
         worker_free(*w);
 }
 
-int worker_start(struct loop *loop, const struct worker_config *config, enum work work,
-        const struct work_item *items, size_t n_items, const struct worker_limits *limits,
-        const struct worker_handlers *handlers, void *userdata, struct worker **ret)
+int worker_start(struct loop *loop, struct children *children, enum work work, const struct work_item *items,
+        size_t n_items, const struct worker_limits *limits, const struct worker_handlers *handlers,
+        void *userdata, struct worker **ret)
 {
         _cleanup_(worker_freep) struct worker *w = calloc(1, sizeof(*w));
-        int fds[2];
 
         if (!w)
                 return -ENOMEM;
         *w = (struct worker) {
-                .io = { .fd = -1, .on_ready = on_pipe, .userdata = w },
+                .children = children,
+                .io = { .fd = -1, .on_ready = on_child, .userdata = w },
                 .timer = { .on_expired = on_timer, .userdata = w },
                 .items = items,
                 .n_items = n_items,
-                .block_bytes = config->block_bytes,
+                .block_bytes = children_config(children)->block_bytes,
                 .limits = *limits,
                 .handlers = *handlers,
                 .userdata = userdata,
         };
-        while (waitpid(-1, NULL, WNOHANG) > 0)
-                ; /* children of workers that were freed while they ran */
-
-        void *p = mmap(NULL, sizeof(*w->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED)
-                return -errno;
-        w->shared = p;
-        if (pipe2(fds, O_CLOEXEC) < 0)
-                return -errno;
-        w->io.fd = fds[0];
-
-        pid_t parent = getpid();
-        w->pid = fork();
-        if (w->pid == 0)
-                child(config, w->shared, work, items, n_items, parent, fds[1]);
-        int r = w->pid < 0 ? -errno : 0;
-        close_fd(fds[1]);
+        int r = children_start(children, work, items, n_items, &w->child);
         if (r < 0)
                 return r;
+        w->shared = &w->child->shared->worker;
+        w->io.fd = w->child->fd;
 
         r = loop_add(loop, &w->io, EPOLLIN);
         if (r < 0)

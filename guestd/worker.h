@@ -11,8 +11,10 @@
 
 /* A walk over memory blocks that writes their states, in a child process of its own: an offline may run for
  * ever inside write(), and only a signal ends it. SIGKILL has no race with the write's beginning, and
- * offline_pages() gives up on it and leaves the block online. One fork for a walk, not for a block. */
+ * offline_pages() gives up on it and leaves the block online. One child for a walk, not for a
+ * block. */
 struct worker;
+struct children;
 
 enum work {
         WORK_OFFLINE, /* in the order given; headroom is checked before each block; stops at the first failure
@@ -53,18 +55,18 @@ struct worker_failure {
 #define WORKER_PROGRESS_USEC 100000ULL /* between two calls of on_progress */
 
 struct worker_handlers {
-        /* The child is gone and reaped. Free the worker here. After a kill this may take as long as the
+        /* The child is through, or gone. Free the worker here. After a kill this may take as long as the
          * kernel does not look at signals. */
         void (*on_done)(struct worker *w, void *userdata);
         /* More items are done than before; optional. */
         void (*on_progress)(struct worker *w, size_t n_done, void *userdata);
 };
 
-/* Forks. items are borrowed until the worker is freed, config only for the call. */
-int worker_start(struct loop *loop, const struct worker_config *config, enum work work,
-        const struct work_item *items, size_t n_items, const struct worker_limits *limits,
-        const struct worker_handlers *handlers, void *userdata, struct worker **ret);
-/* Kills the child if it still runs; it is reaped now or by a later worker's start. NULL is fine. */
+/* items are borrowed until the worker is freed. */
+int worker_start(struct loop *loop, struct children *children, enum work work, const struct work_item *items,
+        size_t n_items, const struct worker_limits *limits, const struct worker_handlers *handlers,
+        void *userdata, struct worker **ret);
+/* Kills the child if it still walks; it is reaped now or later. NULL is fine. */
 struct worker *worker_free(struct worker *w);
 
 /* Ends the walk: why (CANCELLED, INTERRUPTED) is what worker_killed() says later. Not the first kill: no

@@ -213,6 +213,7 @@ static void on_settled(struct partition *p, const struct error *error, void *use
         bool again = p->settle_again, restore = p->settle_restore;
 
         p->settling = NULL;
+        p->settle_failed = error != NULL;
         if (error)
                 log_debug("Partition '%s' could not be asked: %s", p->definition.name, error->message);
         p->settle_again = false;
@@ -223,6 +224,16 @@ static void on_settled(struct partition *p, const struct error *error, void *use
                 manager_partition_ready(p->manager, p);
         else if (restore)
                 settle_after(p, RETRY_USEC);
+}
+
+bool partition_is_settled(const struct partition *p)
+{
+        int enabled = SD_EVENT_OFF;
+
+        if (p->settle_timer)
+                sd_event_source_get_enabled(p->settle_timer, &enabled);
+        return p->platform_up && p->has_snapshot && p->has_blocks && !p->settling && !p->settle_failed &&
+               enabled == SD_EVENT_OFF;
 }
 
 void partition_settle(struct partition *p, bool restore)
@@ -247,6 +258,9 @@ static int on_settle_timer(sd_event_source *source, uint64_t usec, void *userdat
 {
         struct partition *p = userdata;
 
+        /* A job looks for itself, and its end settles. */
+        if (p->active)
+                return 0;
         partition_settle(p, false);
         return 0;
 }
@@ -313,6 +327,7 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
 {
         struct partition *p = userdata;
 
+        p->n_departures++;
         log_info("Partition '%s': %s left by itself", p->definition.name, id);
         partition_settle(p, false);
 }

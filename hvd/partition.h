@@ -39,8 +39,9 @@ struct partition {
         struct job *active;          /* NULL: idle */
         uint64_t settled_bytes;      /* current, when the active job began */
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
+        unsigned n_departures;       /* of devices that left unasked */
         struct partition_refresh *settling; /* the refresh that follows a change */
-        bool settle_again, settle_restore;
+        bool settle_again, settle_restore, settle_failed;
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
 };
 
@@ -75,6 +76,8 @@ void partition_take_memory(struct partition *p, const struct guest_memory *memor
 void partition_settle(struct partition *p, bool restore);
 /* The same, a moment later: for what a guest can cause at will. */
 void partition_settle_soon(struct partition *p, bool restore);
+/* Both ends have been asked since the last change that is known of. */
+bool partition_is_settled(const struct partition *p);
 /* The id of the memory device that an address lies in, or "". */
 const char *partition_device_at(const struct partition *p, uint64_t address);
 

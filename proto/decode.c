@@ -381,7 +381,7 @@ static int parse_line(const char *line, size_t length, struct json_object **ret,
 int message_decode(const char *line, size_t length, struct message *ret_m, struct error *ret_error)
 {
         _cleanup_json_ struct json_object *o = NULL;
-        _cleanup_(message_done) struct message m = {0};
+        _cleanup_(message_done) struct message m = { 0 };
         const char *type;
         int r;
 
@@ -400,6 +400,6 @@ int message_decode(const char *line, size_t length, struct message *ret_m, struc
                 return r;
 
         *ret_m = m;
-        m = (struct message){0};
+        m = (struct message) { 0 };
         return 0;
 }

@@ -68,26 +68,26 @@ static const unsigned op_shapes[OP_MAX] = {
 
 #define FIELD(member, low, high, f) #member, offsetof(struct message_request, member), low, high, f
 const struct u64_field request_fields[] = {
-        {FIELD(bytes, 1, PROTO_ADDRESS_MAX - 1, REQUEST_BYTES)},
-        {FIELD(from, 0, PROTO_ADDRESS_MAX - 1, REQUEST_FROM)},
-        {FIELD(deadline_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_DEADLINE)},
-        {FIELD(attempt_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_ATTEMPT)},
-        {FIELD(target_id, 1, PROTO_ID_MAX, REQUEST_TARGET_ID)},
+        { FIELD(bytes, 1, PROTO_ADDRESS_MAX - 1, REQUEST_BYTES) },
+        { FIELD(from, 0, PROTO_ADDRESS_MAX - 1, REQUEST_FROM) },
+        { FIELD(deadline_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_DEADLINE) },
+        { FIELD(attempt_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_ATTEMPT) },
+        { FIELD(target_id, 1, PROTO_ID_MAX, REQUEST_TARGET_ID) },
 };
 #undef FIELD
 const size_t n_request_fields = ARRAY_SIZE(request_fields);
 
 #define FIELD(member) #member, offsetof(struct guest_memory, member), 0, PROTO_ADDRESS_MAX - 1, 0
 const struct u64_field memory_fields[] = {
-        {FIELD(total_bytes)},
-        {FIELD(free_bytes)},
-        {FIELD(available_bytes)},
-        {FIELD(swap_total_bytes)},
-        {FIELD(swap_free_bytes)},
-        {FIELD(kernel_bytes)},
-        {FIELD(movable_bytes)},
-        {FIELD(online_blocks)},
-        {FIELD(offline_blocks)},
+        { FIELD(total_bytes) },
+        { FIELD(free_bytes) },
+        { FIELD(available_bytes) },
+        { FIELD(swap_total_bytes) },
+        { FIELD(swap_free_bytes) },
+        { FIELD(kernel_bytes) },
+        { FIELD(movable_bytes) },
+        { FIELD(online_blocks) },
+        { FIELD(offline_blocks) },
 };
 #undef FIELD
 const size_t n_memory_fields = ARRAY_SIZE(memory_fields);
@@ -171,7 +171,7 @@ void message_done(struct message *m)
         default:
                 break;
         }
-        *m = (struct message){0};
+        *m = (struct message) { 0 };
 }
 
 #define BAD(ret_error, ...) error_set((ret_error), ERROR_AGENT_MISBEHAVED, __VA_ARGS__)

@@ -64,6 +64,8 @@ struct dimm_add {
         struct guest_call *call;
         bool guest_lost; /* no further request to the guest */
         uint64_t withdraw_until_usec;
+        bool listed;           /* QEMU has said where the batch's devices lie */
+        unsigned n_departures; /* the partition's, when it began */
 };
 
 static void next_batch(struct dimm_add *w);
@@ -114,7 +116,15 @@ static void verify(struct dimm_add *w)
         /* Its answer changes nothing for this job: the guest also releases when the session ends. */
         if (agent_state(p->agent) == AGENT_READY)
                 agent_call(p->agent, &release, USEC_PER_SEC, NULL, NULL, NULL, NULL, NULL);
-        if (partition_refresh(p, REFRESH_HYPERVISOR, on_verified, w, &w->refresh, &error) < 0)
+
+        /* QEMU has listed the devices, the guest has their blocks online, and nothing has left since. */
+        bool all_online =
+                w->n_pieces > 0 && p->platform_up && p->has_snapshot && p->n_departures == w->n_departures;
+        for (size_t i = 0; i < w->n_pieces; i++)
+                all_online &= w->pieces[i].state == PIECE_ONLINE;
+        if (all_online)
+                on_verified(p, NULL, w);
+        else if (partition_refresh(p, REFRESH_HYPERVISOR, on_verified, w, &w->refresh, &error) < 0)
                 on_verified(p, &error, w);
 }
 
@@ -353,19 +363,57 @@ static void on_located(struct partition *p, const struct error *error, void *use
                 on_online(NULL, &local, w);
 }
 
+static bool all_listed(const struct dimm_add *w)
+{
+        const struct platform_snapshot *s = &w->job->partition->snapshot;
+
+        for (size_t i = w->batch; i < w->batch_end; i++) {
+                bool found = w->pieces[i].state != PIECE_PLUGGED;
+
+                for (size_t k = 0; !found && k < s->n_devices; k++)
+                        found = strcmp(s->devices[k].id, w->pieces[i].id) == 0;
+                if (!found)
+                        return false;
+        }
+        return true;
+}
+
 static void batch_plugged(struct dimm_add *w)
 {
+        struct partition *p = w->job->partition;
         bool any = false;
         struct error error;
 
         for (size_t i = w->batch; i < w->batch_end; i++)
                 any |= w->pieces[i].state == PIECE_PLUGGED;
         if (!any) {
+                w->refresh = partition_refresh_free(w->refresh);
                 wrap_up(w);
                 return;
         }
-        if (partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_located, w, &w->refresh, &error) < 0)
-                on_located(w->job->partition, &error, w);
+        /* An early answer that lacks a device is no proof. */
+        if (w->listed && all_listed(w))
+                on_located(p, NULL, w);
+        else if (!w->refresh &&
+                 partition_refresh(p, REFRESH_HYPERVISOR, on_located, w, &w->refresh, &error) < 0)
+                on_located(p, &error, w);
+}
+
+static void on_listed(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+
+        w->refresh = NULL;
+        w->listed = !error;
+        if (w->n_plugging == 0)
+                batch_plugged(w);
+}
+
+/* Asked for right behind the devices, so that the answer is there before the guest is through with them. */
+static void list_devices(struct dimm_add *w)
+{
+        w->listed = false;
+        partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_listed, w, &w->refresh, NULL);
 }
 
 static void on_plugged(const struct error *error, void *userdata)
@@ -381,7 +429,7 @@ static void on_plugged(const struct error *error, void *userdata)
                 fail(w, piece->id, error);
         } else
                 piece->state = PIECE_PLUGGED;
-        if (--w->n_plugging == 0)
+        if (--w->n_plugging == 0 && !w->refresh)
                 batch_plugged(w);
 }
 
@@ -417,6 +465,8 @@ static void on_prepared(const struct message_reply *reply, const struct error *e
                 plug(w, &w->pieces[i]);
         if (w->n_plugging == 0)
                 wrap_up(w);
+        else
+                list_devices(w);
 }
 
 /* The next pieces of one zone whose page structures take at most half of what the guest has available. */
@@ -546,6 +596,7 @@ static void dimm_add_start(struct job *j)
                 return;
         }
         w->job = j;
+        w->n_departures = p->n_departures;
         j->work = w;
         /* The guest's zones are known from its last word; it checks the ratio again itself. */
         unsigned what = REFRESH_HYPERVISOR | (p->has_memory ? 0 : REFRESH_MEMORY);

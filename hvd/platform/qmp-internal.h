@@ -53,6 +53,7 @@ struct platform_op {
 
         char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         bool backend_created; /* ATTACH */
+        bool taken;           /* ATTACH: the guest's firmware driver is through with it */
         bool requested;       /* DETACH: QEMU took a device_del */
         bool deleted;         /* DETACH: DEVICE_DELETED was seen */
         uint64_t deadline_usec;
@@ -71,6 +72,11 @@ struct qmp_platform {
         } * known; /* from the last query */
         size_t n_known;
         bool is_x86;
+        /* What cannot change while a QEMU runs is asked for once for each connection, and a balloon that is
+         * not there not again until one shows: each command takes half a millisecond of QEMU's main loop,
+         * and the guest waits for it. */
+        bool has_constants, has_no_balloon;
+        struct platform_snapshot constants;
 };
 
 extern const struct platform_ops qmp_platform_ops;

@@ -45,6 +45,23 @@ static void remember_devices(struct qmp_platform *p, const struct platform_snaps
         p->is_x86 = strcmp(s->arch, "x86_64") == 0 || strcmp(s->arch, "i386") == 0;
 }
 
+static bool part_is_constant(enum query_part part)
+{
+        return part == QUERY_MACHINE || part == QUERY_UUID || part == QUERY_TARGET;
+}
+
+static void keep_constants(struct qmp_platform *p, struct platform_snapshot *s)
+{
+        struct platform_snapshot *from = p->has_constants ? &p->constants : s,
+                                 *to = p->has_constants ? s : &p->constants;
+
+        memcpy(to->uuid, from->uuid, sizeof(to->uuid));
+        memcpy(to->arch, from->arch, sizeof(to->arch));
+        to->max_bytes = from->max_bytes;
+        to->slots = from->slots;
+        p->has_constants = true;
+}
+
 static void query_complete(struct platform_op *op)
 {
         platform_query_t done = op->query_done;
@@ -56,8 +73,10 @@ static void query_complete(struct platform_op *op)
                 error_set(&error, ERROR_HYPERVISOR_MISBEHAVED,
                         "QEMU's answer to query-balloon is not understood");
         op->snapshot = (struct platform_snapshot) { 0 };
-        if (!error.code)
+        if (!error.code) {
+                keep_constants(op->platform, &snapshot);
                 remember_devices(op->platform, &snapshot);
+        }
         op_destroy(op);
         if (done)
                 done(error.code ? NULL : &snapshot, error.code ? &error : NULL, userdata);
@@ -69,9 +88,11 @@ static void query_take(
 {
         op->calls[part] = NULL;
         if (part == QUERY_BALLOON) {
-                /* An error: no balloon device. */
+                /* Refused: no balloon device. */
                 if (result)
                         op->balloon = json_object_get(result);
+                else if (error->code == ERROR_HYPERVISOR_REFUSED)
+                        op->platform->has_no_balloon = true;
         } else if (error)
                 op_take_error(op, error);
         else if (query_takers[part](&op->snapshot, result) < 0 && !op->error.code)
@@ -133,6 +154,10 @@ int qmp_platform_query(struct platform *base, platform_query_t done, void *userd
         op->query_done = done;
         for (enum query_part part = 0; part < QUERY_PART_MAX; part++) {
                 struct json_object *arguments;
+
+                if ((p->has_constants && part_is_constant(part)) ||
+                        (p->has_no_balloon && part == QUERY_BALLOON))
+                        continue;
                 int r = query_arguments(part, &arguments);
                 if (r >= 0)
                         r = op_call(op, part, query_commands[part], arguments, query_replies[part]);

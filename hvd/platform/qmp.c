@@ -4,7 +4,8 @@
  *
  * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query
  * sends all of its commands at once and gathers the answers; an attach sends object-add and device_add
- * together and deletes the backend when the device was refused; a detach sends device_del, awaits
+ * together, deletes the backend when the device was refused, and else waits a moment for an x86 guest to say
+ * that it has the device; a detach sends device_del, awaits
  * DEVICE_DELETED and deletes the backend. A detach whose owner has gone (op_free, or a time limit) leaves
  * nothing behind either: DEVICE_DELETED for a device without an operation deletes the backend that the last
  * query saw under it. */
@@ -22,6 +23,9 @@
 /* An x86 guest that is still busy with the insertion loses a device_del (QEMU 7.2, Linux 6.1): say it again.
  */
 #define REISSUE_USEC (1 * USEC_PER_SEC)
+/* An x86 guest says by ACPI_DEVICE_OST when it has taken a DIMM and brought its blocks online; until then it
+ * is better left alone. Not all guests do, and a large DIMM takes longer: then we go on without. */
+#define TAKE_USEC (500 * USEC_PER_MSEC)
 
 /* --- operations --- */
 
@@ -118,6 +122,13 @@ static void on_attach_rolled_back(struct json_object *result, const struct error
         op_complete(op);
 }
 
+/* Nothing was heard: the guest has no such driver, or is slow. Who looks at the guest's blocks will see. */
+static int on_take_limit(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        op_complete(userdata);
+        return 0;
+}
+
 static void attach_step(struct platform_op *op)
 {
         if (--op->n_pending > 0)
@@ -125,7 +136,9 @@ static void attach_step(struct platform_op *op)
         if (op->error.code && op->backend_created)
                 op_call_or_complete(
                         op, 0, "object-del", object_with_string("id", op->backend), on_attach_rolled_back);
-        else
+        else if (op->error.code || op->taken || !op->platform->is_x86 ||
+                 sd_event_add_time_relative(op->platform->event, &op->limit, CLOCK_MONOTONIC, TAKE_USEC,
+                         USEC_PER_MSEC, on_take_limit, op) < 0)
                 op_complete(op);
 }
 
@@ -408,9 +421,22 @@ static void unplug_refused(struct qmp_platform *p, const char *device, const cha
         op_complete(op);
 }
 
-/* ACPI's _OST for a DIMM: source 3 is an ejection; 132 says "in progress", 0 "success", all else is a
- * refusal. The guest triggers it at will (QEMU does not throttle it), so nothing but a waiting detach is
- * touched. */
+static void device_taken(struct qmp_platform *p, const char *device)
+{
+        struct platform_op *op;
+
+        LIST_FOREACH (op, &p->ops, entry)
+                if (op->kind == OP_KIND_ATTACH && !op->taken && strcmp(op->device, device) == 0) {
+                        op->taken = true; /* this may come before the reply */
+                        if (op->limit)
+                                op_complete(op);
+                        return;
+                }
+}
+
+/* ACPI's _OST for a DIMM. Source 1 is an insertion, whatever came of it. Source 3 is an ejection: 132 says
+ * "in progress", 0 "success", all else is a refusal. The guest triggers it at will (QEMU does not throttle
+ * it), so nothing but an attach or a detach that waits for it is touched. */
 static void acpi_ost(struct qmp_platform *p, struct json_object *data)
 {
         struct json_object *info;
@@ -421,6 +447,8 @@ static void acpi_ost(struct qmp_platform *p, struct json_object *data)
                 json_get_u64(info, "source", UINT32_MAX, &source) < 0 ||
                 json_get_u64(info, "status", UINT32_MAX, &status) < 0)
                 return;
+        if (source == 1)
+                device_taken(p, device);
         if ((source == 3 || source == 0x103) && status != 0 && status != 132)
                 unplug_refused(
                         p, device, status == 130 ? "it is busy" : "its firmware interface reports a failure");
@@ -450,6 +478,8 @@ static void on_qmp_event(struct qmp_client *c, const char *name, struct json_obj
                 "MIGRATION", "BALLOON_CHANGE", "MEMORY_DEVICE_SIZE_CHANGE" };
         struct qmp_platform *p = userdata;
 
+        if (strcmp(name, "BALLOON_CHANGE") == 0)
+                p->has_no_balloon = false;
         if (strcmp(name, "DEVICE_DELETED") == 0)
                 device_deleted(p, data);
         else if (strcmp(name, "ACPI_DEVICE_OST") == 0)
@@ -470,6 +500,7 @@ static void on_qmp_up(struct qmp_client *c, void *userdata)
 {
         struct qmp_platform *p = userdata;
 
+        p->has_constants = p->has_no_balloon = false;
         p->base.handlers->on_up(&p->base, p->base.userdata);
         check_port(p);
 }
@@ -482,8 +513,10 @@ static void on_qmp_down(struct qmp_client *c, const struct error *error, void *u
         /* What awaits a reply has failed by now. What awaits an event has not. */
         do
                 LIST_FOREACH (op, &p->ops, entry)
-                        if (op->kind == OP_KIND_DETACH) {
-                                op->error = *error;
+                        if (op->kind == OP_KIND_DETACH || (op->kind == OP_KIND_ATTACH && op->limit)) {
+                                /* What is attached is attached. */
+                                if (op->kind == OP_KIND_DETACH)
+                                        op->error = *error;
                                 op_complete(op);
                                 break;
                         }

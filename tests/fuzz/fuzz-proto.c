@@ -23,10 +23,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void check_line(const char *line, size_t length)
 {
-        _cleanup_(message_done) struct message m = {0}, again = {0};
+        _cleanup_(message_done) struct message m = { 0 }, again = { 0 };
         _cleanup_free_ char *first = NULL, *second = NULL;
         size_t first_length, second_length;
-        struct error error = {0};
+        struct error error = { 0 };
 
         if (message_decode(line, length, &m, &error) < 0) {
                 REQUIRE(error.code == ERROR_AGENT_MISBEHAVED && error.message[0] != '\0');

@@ -93,7 +93,11 @@ void expect_cancel(struct fixture *fx);
         "expect object-add {'qom-type':'memory-backend-ram','id':'opendlpar-mem-" #n "','size':1G}\n"        \
         "reply\n"                                                                                            \
         "expect device_add {'driver':'pc-dimm','id':'opendlpar-dimm-" #n "','memdev':'opendlpar-mem-" #n     \
-        "'}\n"
+        "'}\n" TAKE(n)
+/* The guest has it. Said before device_add is answered, which is as good: no test waits for it in vain. */
+#define TAKE(n)                                                                                              \
+        "event ACPI_DEVICE_OST {'info':{'device':'opendlpar-dimm-" #n                                        \
+        "','source':1,'status':0,'slot':'0','slot-type':'DIMM'}}\n"
 #define UNPLUG(n) "expect device_del {'id':'opendlpar-dimm-" #n "'}\nreply\n"
 #define LEAVE(n)                                                                                             \
         "event DEVICE_DELETED {'device':'opendlpar-dimm-" #n                                                 \

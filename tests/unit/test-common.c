@@ -23,20 +23,20 @@ static void test_size_good(void **state)
                 const char *text;
                 uint64_t bytes;
         } table[] = {
-                {"1K", KIB},
-                {"1k", KIB},
-                {"512M", 512 * MIB},
-                {"512m", 512 * MIB},
-                {"2G", 2 * GIB},
-                {"2GB", 2 * GIB},
-                {"1536MiB", 1536 * MIB},
-                {"1T", TIB},
-                {"0512M", 512 * MIB},
-                {"8388607T", 8388607 * TIB},
-                {"9007199254740991K", INT64_MAX - 1023},
+                { "1K", KIB },
+                { "1k", KIB },
+                { "512M", 512 * MIB },
+                { "512m", 512 * MIB },
+                { "2G", 2 * GIB },
+                { "2GB", 2 * GIB },
+                { "1536MiB", 1536 * MIB },
+                { "1T", TIB },
+                { "0512M", 512 * MIB },
+                { "8388607T", 8388607 * TIB },
+                { "9007199254740991K", INT64_MAX - 1023 },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-                struct error error = {0};
+                struct error error = { 0 };
                 uint64_t bytes = 0;
 
                 if (size_parse(table[i].text, &bytes, &error) < 0)
@@ -48,14 +48,14 @@ static void test_size_good(void **state)
 
 static void test_size_bad(void **state)
 {
-        static const char *const table[] = {"", " ", "0", "0M", "00G", "512", "-1G", "+1G", " 1G", "1G ",
+        static const char *const table[] = { "", " ", "0", "0M", "00G", "512", "-1G", "+1G", " 1G", "1G ",
                 "1 G", "1.5G", "1,5G", "G", "MiB", "1X", "1Mi", "1MB1", "1MiBs", "1MM", "1GK", "1b", "1P",
                 "1E", "0x10M", "1e3M", "8388608T", "9007199254740992K", "18446744073709551615K",
                 "18446744073709551616M", "99999999999999999999999999999G", "1\xC2\xA0G", "\xEF\xBC\x91G",
-                "infG", "nan"};
+                "infG", "nan" };
 
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-                struct error error = {0};
+                struct error error = { 0 };
                 uint64_t bytes = 42;
 
                 if (size_parse(table[i], &bytes, &error) >= 0)
@@ -73,24 +73,24 @@ static void test_size_format(void **state)
                 uint64_t bytes;
                 const char *text;
         } table[] = {
-                {0, "0 B"},
-                {1, "1 B"},
-                {1023, "1023 B"},
-                {KIB, "1 KiB"},
-                {KIB + KIB / 4, "1.25 KiB"},
-                {512 * MIB, "512 MiB"},
-                {GIB, "1 GiB"},
-                {GIB + GIB / 2, "1.5 GiB"},
-                {GIB + 3 * GIB / 4, "1.75 GiB"},
-                {GIB + 128 * MIB, "1152 MiB"},
-                {16 * TIB, "16 TiB"},
-                {TIB + GIB, "1025 GiB"},
+                { 0, "0 B" },
+                { 1, "1 B" },
+                { 1023, "1023 B" },
+                { KIB, "1 KiB" },
+                { KIB + KIB / 4, "1.25 KiB" },
+                { 512 * MIB, "512 MiB" },
+                { GIB, "1 GiB" },
+                { GIB + GIB / 2, "1.5 GiB" },
+                { GIB + 3 * GIB / 4, "1.75 GiB" },
+                { GIB + 128 * MIB, "1152 MiB" },
+                { 16 * TIB, "16 TiB" },
+                { TIB + GIB, "1025 GiB" },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++)
                 assert_string_equal(SIZE(table[i].bytes), table[i].text);
         assert_true(strlen(SIZE(UINT64_MAX)) < SIZE_FORMAT_MAX);
 
-        static const uint64_t exact[] = {KIB, 3 * KIB, MIB, 1536 * MIB, GIB, 3 * GIB, 5 * TIB, TIB + KIB};
+        static const uint64_t exact[] = { KIB, 3 * KIB, MIB, 1536 * MIB, GIB, 3 * GIB, 5 * TIB, TIB + KIB };
         for (size_t i = 0; i < ARRAY_SIZE(exact); i++) {
                 uint64_t bytes = 0;
 
@@ -106,35 +106,35 @@ static void test_timespan(void **state)
                 const char *text;
                 uint64_t usec; /* 0: refused */
         } table[] = {
-                {"1", USEC_PER_SEC},
-                {"500ms", 500 * USEC_PER_MSEC},
-                {"20s", 20 * USEC_PER_SEC},
-                {"5m", 300 * USEC_PER_SEC},
-                {"5min", 300 * USEC_PER_SEC},
-                {"1h", 3600 * USEC_PER_SEC},
-                {"168h", 7 * 24 * 3600 * USEC_PER_SEC},
-                {"604800", 7 * 24 * 3600 * USEC_PER_SEC},
-                {"604801", 0},
-                {"169h", 0},
-                {"0", 0},
-                {"0s", 0},
-                {"", 0},
-                {"s", 0},
-                {"-1", 0},
-                {"+1", 0},
-                {" 1", 0},
-                {"1 s", 0},
-                {"1.5s", 0},
-                {"1d", 0},
-                {"1S", 0},
-                {"1sec", 0},
-                {"5m30s", 0},
-                {"18446744073709551615h", 0},
-                {"18446744073709551616", 0},
-                {"infinity", 0},
+                { "1", USEC_PER_SEC },
+                { "500ms", 500 * USEC_PER_MSEC },
+                { "20s", 20 * USEC_PER_SEC },
+                { "5m", 300 * USEC_PER_SEC },
+                { "5min", 300 * USEC_PER_SEC },
+                { "1h", 3600 * USEC_PER_SEC },
+                { "168h", 7 * 24 * 3600 * USEC_PER_SEC },
+                { "604800", 7 * 24 * 3600 * USEC_PER_SEC },
+                { "604801", 0 },
+                { "169h", 0 },
+                { "0", 0 },
+                { "0s", 0 },
+                { "", 0 },
+                { "s", 0 },
+                { "-1", 0 },
+                { "+1", 0 },
+                { " 1", 0 },
+                { "1 s", 0 },
+                { "1.5s", 0 },
+                { "1d", 0 },
+                { "1S", 0 },
+                { "1sec", 0 },
+                { "5m30s", 0 },
+                { "18446744073709551615h", 0 },
+                { "18446744073709551616", 0 },
+                { "infinity", 0 },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-                struct error error = {0};
+                struct error error = { 0 };
                 uint64_t usec = 0;
                 int r = timespan_parse(table[i].text, &usec, &error);
 
@@ -185,7 +185,7 @@ static void test_error_table(void **state)
 
 static void test_error_set(void **state)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         char long_text[2 * ERROR_MESSAGE_MAX];
 
         assert_int_equal(error_set(&error, ERROR_BUSY, "Job %d runs", 7), -EBUSY);
@@ -216,28 +216,28 @@ static void test_utf8(void **state)
                 const char *text;
                 size_t length;
         } table[] = {
-                {"a", 1},
-                {"\x7F", 1},
-                {"\xC2\x80", 2},
-                {"\xDF\xBF", 2},
-                {"\xE0\xA0\x80", 3},
-                {"\xED\x9F\xBF", 3},
-                {"\xEE\x80\x80", 3},
-                {"\xEF\xBF\xBF", 3},
-                {"\xF0\x90\x80\x80", 4},
-                {"\xF4\x8F\xBF\xBF", 4},
-                {"\x80", 0},
-                {"\xC0\x80", 0},
-                {"\xC1\xBF", 0},
-                {"\xC2", 0},
-                {"\xC2\x41", 0},
-                {"\xE0\x9F\xBF", 0},
-                {"\xE2\x82", 0},
-                {"\xED\xA0\x80", 0},
-                {"\xF0\x8F\xBF\xBF", 0},
-                {"\xF4\x90\x80\x80", 0},
-                {"\xF5\x80\x80\x80", 0},
-                {"\xFF", 0},
+                { "a", 1 },
+                { "\x7F", 1 },
+                { "\xC2\x80", 2 },
+                { "\xDF\xBF", 2 },
+                { "\xE0\xA0\x80", 3 },
+                { "\xED\x9F\xBF", 3 },
+                { "\xEE\x80\x80", 3 },
+                { "\xEF\xBF\xBF", 3 },
+                { "\xF0\x90\x80\x80", 4 },
+                { "\xF4\x8F\xBF\xBF", 4 },
+                { "\x80", 0 },
+                { "\xC0\x80", 0 },
+                { "\xC1\xBF", 0 },
+                { "\xC2", 0 },
+                { "\xC2\x41", 0 },
+                { "\xE0\x9F\xBF", 0 },
+                { "\xE2\x82", 0 },
+                { "\xED\xA0\x80", 0 },
+                { "\xF0\x8F\xBF\xBF", 0 },
+                { "\xF4\x90\x80\x80", 0 },
+                { "\xF5\x80\x80\x80", 0 },
+                { "\xFF", 0 },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
                 assert_int_equal(utf8_sequence(table[i].text, strlen(table[i].text)), table[i].length);
@@ -252,17 +252,17 @@ static void test_text(void **state)
                 const char *text, *cleaned;
                 size_t size;
         } table[] = {
-                {"plain \xC3\xA9 \xF0\x9F\x98\x80", "plain \xC3\xA9 \xF0\x9F\x98\x80", 64},
-                {"", "", 1},
-                {"abc", "", 1},
-                {"abc", "ab", 3},
-                {"a\xC3\xA9", "a", 3},
-                {"a\xC3\xA9", "a\xC3\xA9", 4},
-                {"a\nb\tc\033[0m\x7F.", "a b c [0m .", 64},
-                {"\xC2\x9Bx", " x", 64},
-                {"\xC2\xA0x", "\xC2\xA0x", 64},
-                {"\xFF\xC3x\xED\xA0\x80", "??x???", 64},
-                {"x\xC3", "x?", 64},
+                { "plain \xC3\xA9 \xF0\x9F\x98\x80", "plain \xC3\xA9 \xF0\x9F\x98\x80", 64 },
+                { "", "", 1 },
+                { "abc", "", 1 },
+                { "abc", "ab", 3 },
+                { "a\xC3\xA9", "a", 3 },
+                { "a\xC3\xA9", "a\xC3\xA9", 4 },
+                { "a\nb\tc\033[0m\x7F.", "a b c [0m .", 64 },
+                { "\xC2\x9Bx", " x", 64 },
+                { "\xC2\xA0x", "\xC2\xA0x", 64 },
+                { "\xFF\xC3x\xED\xA0\x80", "??x???", 64 },
+                { "x\xC3", "x?", 64 },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
                 char out[64], in_place[64];

@@ -21,7 +21,7 @@
 
 static char root[64];
 
-static const char *const folders[] = {"hvd.conf.d", "partitions.d"};
+static const char *const folders[] = { "hvd.conf.d", "partitions.d" };
 
 static void at(const char *name, char ret[static 512])
 {
@@ -93,7 +93,7 @@ static int load(bool must_exist, struct config **ret, struct error *ret_error)
 
 static void test_defaults(void **state)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         struct config *c = NULL;
         char path[512];
 
@@ -125,7 +125,7 @@ static void test_defaults(void **state)
 
 static void test_whole_set(void **state)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         struct config *c = NULL;
 
         write_text("hvd.conf", "# comment\n\n[hvd] ; more\r\nlog_level = debug\njob_wait=90\n  block_attempt "
@@ -175,56 +175,57 @@ static void test_mistakes(void **state)
                 const char *file, *text;
                 const char *where, *says;
         } rows[] = {
-                {"hvd.conf", "[hvd]\ncolour = red\n", "hvd.conf:2: ", "known are log_level, job_wait"},
-                {"hvd.conf", "\n[hdv]\n",
-                        "hvd.conf:2: ", "Unknown section 'hdv'; the only one here is [hvd]"},
-                {"hvd.conf", "[partition]\nqmp=/q\n", "hvd.conf:1: ", "Unknown section"},
-                {"hvd.conf", "[hvd\n", "hvd.conf:1: ", "write [hvd]"},
-                {"hvd.conf", "[hvd] jobs_kept = 1\n", "hvd.conf:1: ", "Text behind [hvd]"},
-                {"hvd.conf", "jobs_kept = 1\n[hvd]\n", "hvd.conf:1: ", "before any section; write [hvd]"},
-                {"hvd.conf", "[hvd]\njobs_kept\n", "hvd.conf:2: ", "'key = value'"},
+                { "hvd.conf", "[hvd]\ncolour = red\n", "hvd.conf:2: ", "known are log_level, job_wait" },
+                { "hvd.conf", "\n[hdv]\n",
+                        "hvd.conf:2: ", "Unknown section 'hdv'; the only one here is [hvd]" },
+                { "hvd.conf", "[partition]\nqmp=/q\n", "hvd.conf:1: ", "Unknown section" },
+                { "hvd.conf", "[hvd\n", "hvd.conf:1: ", "write [hvd]" },
+                { "hvd.conf", "[hvd] jobs_kept = 1\n", "hvd.conf:1: ", "Text behind [hvd]" },
+                { "hvd.conf", "jobs_kept = 1\n[hvd]\n", "hvd.conf:1: ", "before any section; write [hvd]" },
+                { "hvd.conf", "[hvd]\njobs_kept\n", "hvd.conf:2: ", "'key = value'" },
                 /* the first of two mistakes, though inih goes on behind it */
-                {"hvd.conf", "[hvd]\nrubbish\ncolour = red\n", "hvd.conf:2: ", "'key = value'"},
-                {"hvd.conf", "[hvd]\ncolour = red\nrubbish\n", "hvd.conf:2: ", "Unknown key 'colour'"},
-                {"hvd.conf", "[hvd]\njobs_kept = 1\n\n[hvd]\njobs_kept = 1\n",
-                        "hvd.conf:5: ", "twice, first in line 2"},
+                { "hvd.conf", "[hvd]\nrubbish\ncolour = red\n", "hvd.conf:2: ", "'key = value'" },
+                { "hvd.conf", "[hvd]\ncolour = red\nrubbish\n", "hvd.conf:2: ", "Unknown key 'colour'" },
+                { "hvd.conf", "[hvd]\njobs_kept = 1\n\n[hvd]\njobs_kept = 1\n",
+                        "hvd.conf:5: ", "twice, first in line 2" },
                 /* an indented line is no continuation */
-                {"hvd.conf", "[hvd]\njobs_kept = 1\n   2\n", "hvd.conf:3: ", "'key = value'"},
-                {"hvd.conf", "[hvd]\njobs_kept = 0\n", "hvd.conf:2: ", "whole number from 1 to 1000000"},
-                {"hvd.conf", "[hvd]\njobs_kept = 1000001\n", "hvd.conf:2: ", "from 1 to 1000000"},
-                {"hvd.conf", "[hvd]\njobs_kept = 99999999999999999999\n",
-                        "hvd.conf:2: ", "from 1 to 1000000"},
-                {"hvd.conf", "[hvd]\njobs_kept = -1\n", "hvd.conf:2: ", "from 1 to 1000000"},
-                {"hvd.conf", "[hvd]\njobs_kept =\n", "hvd.conf:2: ", "from 1 to 1000000"},
-                {"hvd.conf", "[hvd]\njobs_kept = 1 # one\n", "hvd.conf:2: ", "'1 # one' is not"},
-                {"hvd.conf", "[hvd]\nlog_level = loud\n",
-                        "hvd.conf:2: ", "error, warning, notice, info or debug"},
-                {"hvd.conf", "[hvd]\njob_wait = 8d\n", "hvd.conf:2: ", "at most 7 days"},
-                {"hvd.conf", "[hvd]\npool_total = 48\n", "hvd.conf:2: ", "has no unit"},
-                {"hvd.conf", "[hvd]\npool_total = 0\n", "hvd.conf:2: ", "pool_total: Size '0'"},
-                {"hvd.conf", "[hvd]\n# " X100 X100 "\n", "hvd.conf:2: ", "Line of 202 bytes is too long"},
-                {"hvd.conf.d/50.conf", "[hvd]\n\njobs_kept = x\n", "hvd.conf.d/50.conf:3: ", "'x' is not"},
-                {"partitions.d/web1.conf", "", "web1.conf:1: ", "[partition] has no qmp; add 'qmp = ...'"},
-                {"partitions.d/web1.conf", "\n[partition]\nqmp=/q\n", "web1.conf:2: ", "has no channel"},
-                {"partitions.d/web1.conf", "[partition]\nqmp=run/q\nchannel=/c\n",
-                        "web1.conf:2: ", "is not absolute"},
-                {"partitions.d/web1.conf", "[partition]\nqmp=/" X100 X10 "\nchannel=/c\n",
-                        "web1.conf:2: ", "at most 107"},
-                {"partitions.d/web1.conf", "[partition]\nqmp=/q\001\nchannel=/c\n",
-                        "web1.conf:2: ", "control character"},
-                {"partitions.d/web1.conf", "[partition]\nqmp=/q\nchannel=/q\n",
-                        "web1.conf:1: ", "the same socket, /q"},
-                {"partitions.d/web1.conf", GOOD "min=2G\nmax=1G\n",
-                        "web1.conf:1: ", "min (2G) is above max (1G)"},
-                {"partitions.d/web1.conf", GOOD "desired=2G\nmax=1G\n",
-                        "web1.conf:1: ", "make desired at most 1G"},
-                {"partitions.d/web1.conf", GOOD "weight=256\n", "web1.conf:4: ", "from 1 to 255"},
-                {"partitions.d/web1.conf", GOOD "base=1G\n", "web1.conf:4: ", "known are qmp, channel, min"},
-                {"partitions.d/web2.conf", "[partition]\nqmp=/q2\nchannel=/good.q\n",
-                        "web2.conf:1: ", "belongs to partition good already"},
-                {"partitions.d/a b.conf", GOOD, "a b.conf:1: ", "no partition name"},
-                {"partitions.d/-a.conf", GOOD, "-a.conf:1: ", "no partition name"},
-                {"partitions.d/" X10 X10 X10 X10 X10 X10 "xxxx.conf", GOOD, "xxxx.conf:1: ", "use 1 to 63"},
+                { "hvd.conf", "[hvd]\njobs_kept = 1\n   2\n", "hvd.conf:3: ", "'key = value'" },
+                { "hvd.conf", "[hvd]\njobs_kept = 0\n", "hvd.conf:2: ", "whole number from 1 to 1000000" },
+                { "hvd.conf", "[hvd]\njobs_kept = 1000001\n", "hvd.conf:2: ", "from 1 to 1000000" },
+                { "hvd.conf", "[hvd]\njobs_kept = 99999999999999999999\n",
+                        "hvd.conf:2: ", "from 1 to 1000000" },
+                { "hvd.conf", "[hvd]\njobs_kept = -1\n", "hvd.conf:2: ", "from 1 to 1000000" },
+                { "hvd.conf", "[hvd]\njobs_kept =\n", "hvd.conf:2: ", "from 1 to 1000000" },
+                { "hvd.conf", "[hvd]\njobs_kept = 1 # one\n", "hvd.conf:2: ", "'1 # one' is not" },
+                { "hvd.conf", "[hvd]\nlog_level = loud\n",
+                        "hvd.conf:2: ", "error, warning, notice, info or debug" },
+                { "hvd.conf", "[hvd]\njob_wait = 8d\n", "hvd.conf:2: ", "at most 7 days" },
+                { "hvd.conf", "[hvd]\npool_total = 48\n", "hvd.conf:2: ", "has no unit" },
+                { "hvd.conf", "[hvd]\npool_total = 0\n", "hvd.conf:2: ", "pool_total: Size '0'" },
+                { "hvd.conf", "[hvd]\n# " X100 X100 "\n", "hvd.conf:2: ", "Line of 202 bytes is too long" },
+                { "hvd.conf.d/50.conf", "[hvd]\n\njobs_kept = x\n", "hvd.conf.d/50.conf:3: ", "'x' is not" },
+                { "partitions.d/web1.conf", "", "web1.conf:1: ", "[partition] has no qmp; add 'qmp = ...'" },
+                { "partitions.d/web1.conf", "\n[partition]\nqmp=/q\n", "web1.conf:2: ", "has no channel" },
+                { "partitions.d/web1.conf", "[partition]\nqmp=run/q\nchannel=/c\n",
+                        "web1.conf:2: ", "is not absolute" },
+                { "partitions.d/web1.conf", "[partition]\nqmp=/" X100 X10 "\nchannel=/c\n",
+                        "web1.conf:2: ", "at most 107" },
+                { "partitions.d/web1.conf", "[partition]\nqmp=/q\001\nchannel=/c\n",
+                        "web1.conf:2: ", "control character" },
+                { "partitions.d/web1.conf", "[partition]\nqmp=/q\nchannel=/q\n",
+                        "web1.conf:1: ", "the same socket, /q" },
+                { "partitions.d/web1.conf", GOOD "min=2G\nmax=1G\n",
+                        "web1.conf:1: ", "min (2G) is above max (1G)" },
+                { "partitions.d/web1.conf", GOOD "desired=2G\nmax=1G\n",
+                        "web1.conf:1: ", "make desired at most 1G" },
+                { "partitions.d/web1.conf", GOOD "weight=256\n", "web1.conf:4: ", "from 1 to 255" },
+                { "partitions.d/web1.conf", GOOD "base=1G\n",
+                        "web1.conf:4: ", "known are qmp, channel, min" },
+                { "partitions.d/web2.conf", "[partition]\nqmp=/q2\nchannel=/good.q\n",
+                        "web2.conf:1: ", "belongs to partition good already" },
+                { "partitions.d/a b.conf", GOOD, "a b.conf:1: ", "no partition name" },
+                { "partitions.d/-a.conf", GOOD, "-a.conf:1: ", "no partition name" },
+                { "partitions.d/" X10 X10 X10 X10 X10 X10 "xxxx.conf", GOOD, "xxxx.conf:1: ", "use 1 to 63" },
         };
         struct config *last = NULL;
         struct error error;
@@ -295,19 +296,19 @@ static void test_names(void **state)
                 const char *name;
                 bool valid;
         } rows[] = {
-                {"web1", true},
-                {"A.b_c-9", true},
-                {"_", true},
-                {X10 X10 X10 X10 X10 X10 "xxx", true},
-                {X10 X10 X10 X10 X10 X10 "xxxx", false},
-                {"", false},
-                {NULL, false},
-                {".a", false},
-                {"-a", false},
-                {"a/b", false},
-                {"a b", false},
-                {"\xc3\xa9", false},
-                {"a\n", false},
+                { "web1", true },
+                { "A.b_c-9", true },
+                { "_", true },
+                { X10 X10 X10 X10 X10 X10 "xxx", true },
+                { X10 X10 X10 X10 X10 X10 "xxxx", false },
+                { "", false },
+                { NULL, false },
+                { ".a", false },
+                { "-a", false },
+                { "a/b", false },
+                { "a b", false },
+                { "\xc3\xa9", false },
+                { "a\n", false },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
@@ -318,7 +319,7 @@ static void test_names(void **state)
 /* The shipped example is all comments, and stays valid when its keys are taken out of them. */
 static void test_example(void **state)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         struct config *c = NULL;
         char line[256], text[8192] = "", path[] = TEST_DATA_DIR "/../systemd/hvd.conf";
         size_t n_keys = 0;

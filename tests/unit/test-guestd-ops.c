@@ -5,9 +5,12 @@
 
 #include "test-guestd-tree.h"
 
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "common/log.h"
+#include "guestd/children.h"
 #include "guestd/ops.h"
 
 #define BLOCK     (128 * MIB)
@@ -70,6 +73,50 @@ static int fake_write(int memory_fd, uint32_t block, const char *word)
                 : strcmp(word, "online_kernel") == 0 ? "Normal\n"
                                                      : "Movable\n");
         return 0;
+}
+
+/* In place of the monitor: what a test reports while it is paused waits here. */
+struct monitor {
+        struct env *env;
+        bool paused;
+        struct {
+                uint32_t number;
+                enum block_state state;
+        } held[16];
+        size_t n_held;
+};
+
+void monitor_pause(struct monitor *m)
+{
+        if (m)
+                m->paused = true;
+}
+
+void monitor_drain(struct monitor *m)
+{
+        if (!m)
+                return;
+        for (size_t i = 0; i < m->n_held; i++)
+                ops_on_block(m->env->ops, m->held[i].number, m->held[i].state);
+        m->n_held = 0;
+}
+
+void monitor_resume(struct monitor *m)
+{
+        if (m)
+                m->paused = false;
+        monitor_drain(m);
+}
+
+static void uevent(struct monitor *m, uint32_t number, enum block_state state)
+{
+        if (!m->paused) {
+                ops_on_block(m->env->ops, number, state);
+                return;
+        }
+        assert_true(m->n_held < ARRAY_SIZE(m->held));
+        m->held[m->n_held].number = number;
+        m->held[m->n_held++].state = state;
 }
 
 static int on_reply(uint64_t id, const struct message_reply *reply, void *userdata)
@@ -322,7 +369,7 @@ static void test_offline(void **state)
         RUN_UNTIL(e, e->n_replies == 2);
         assert_int_equal(e->reply_id, 7);
         assert_true(e->reply.complete);
-        assert_true(e->reply.has_memory);
+        assert_false(e->reply.has_memory); /* the device's removal is to follow */
         assert_int_equal(e->reply.n_ranges, 1);
         assert_int_equal(e->ranges[0].state, BLOCK_OFFLINE);
         assert_int_equal(e->ranges[0].length, N_BLOCKS * BLOCK);
@@ -767,6 +814,223 @@ static void test_real_write(void **state)
         assert_int_equal(block_write_state(e->tree.memory_fd, 77, "offline"), -ENOENT);
 }
 
+/* With a monitor, and with the real write. */
+static void with_monitor(struct env *e, struct monitor *m, uint64_t debounce_usec)
+{
+        static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
+        struct ops_config config = {
+                .proc_fd = e->tree.proc_fd, .settle_usec = 20 * USEC_PER_MSEC, .debounce_usec = debounce_usec
+        };
+
+        ops_free(e->ops);
+        *m = (struct monitor) { .env = e };
+        assert_int_equal(ops_new(&e->loop, &e->blocks, m, &config, &link, e, &e->ops), 0);
+        ops_set_session(e->ops, true);
+}
+
+static void test_quiet(void **state)
+{
+        enum { ONLINE, RELEASE, GET_BLOCKS, GET_STATE, OFFLINE, SESSION_END, FREE, N_ENDS };
+        struct env *e = *state;
+        struct monitor m;
+
+        for (unsigned end = 0; end < N_ENDS; end++) {
+                with_monitor(e, &m, USEC_PER_MSEC);
+                e->n_replies = e->n_events = 0;
+                prepare(e, 1, ZONE_MOVABLE, 2 * BLOCK);
+                assert_true(m.paused);
+                for (unsigned b = 50; b < 52; b++) {
+                        tree_block(&e->tree, b, "online\n", "Movable\n", 0);
+                        uevent(&m, b, BLOCK_OFFLINE);
+                        uevent(&m, b, BLOCK_ONLINE);
+                }
+                /* It has left again meanwhile: what the events say of it is past. */
+                tree_block(&e->tree, 53, "offline\n", "Movable\n", 0);
+                uevent(&m, 53, BLOCK_OFFLINE);
+                tree_remove_block(&e->tree, 53);
+                cancel(e, 2, 99);
+                run_for(e, 5);
+                assert_true(m.paused);
+                assert_int_equal(m.n_held, 5);
+                assert_int_equal(e->n_events, 0);
+                assert_int_equal(blocks_state(&e->blocks, 50), BLOCK_ABSENT);
+
+                if (end == ONLINE) {
+                        request(e, 3, OP_ONLINE, 50, 2, 5000, 0);
+                        assert_int_equal(e->reply_id, 3);
+                        assert_true(e->reply.complete);
+                        assert_int_equal(e->reply.n_ranges, 1);
+                        assert_int_equal(e->ranges[0].zone, ZONE_MOVABLE);
+                        /* A block that is still to come ends the quiet. */
+                        request(e, 4, OP_ONLINE, 50, 3, 5000, 0);
+                        assert_false(m.paused);
+                        tree_block(&e->tree, 52, "online\n", "Movable\n", 0);
+                        uevent(&m, 52, BLOCK_OFFLINE);
+                        uevent(&m, 52, BLOCK_ONLINE);
+                        assert_int_equal(e->reply_id, 4);
+                        assert_true(e->reply.complete);
+                        tree_remove_block(&e->tree, 52);
+                        uevent(&m, 52, BLOCK_ABSENT);
+                } else if (end == SESSION_END)
+                        ops_set_session(e->ops, false);
+                else if (end == FREE)
+                        e->ops = ops_free(e->ops);
+                else {
+                        request(e, 3,
+                                end == RELEASE      ? OP_RELEASE
+                                : end == GET_BLOCKS ? OP_GET_BLOCKS
+                                : end == GET_STATE  ? OP_GET_STATE
+                                                    : OP_OFFLINE,
+                                50, 1, 5000, 1000);
+                        RUN_UNTIL(e, e->reply_id == 3);
+                }
+                if (end != FREE) {
+                        assert_false(m.paused);
+                        assert_int_equal(m.n_held, 0);
+                }
+                if (end == GET_BLOCKS) {
+                        assert_int_equal(e->reply.n_ranges, 4);
+                        assert_int_equal(e->ranges[3].start, 50 * BLOCK);
+                        assert_int_equal(e->ranges[3].length, 2 * BLOCK);
+                        assert_int_equal(e->ranges[3].state, BLOCK_ONLINE);
+                }
+                assert_block(e, 50, end == OFFLINE ? BLOCK_OFFLINE : BLOCK_ONLINE, ZONE_MOVABLE);
+                assert_block(e, 51, BLOCK_ONLINE, ZONE_MOVABLE);
+                assert_int_equal(blocks_state(&e->blocks, 53), BLOCK_ABSENT);
+
+                for (unsigned b = 50; b < 52; b++) {
+                        tree_remove_block(&e->tree, b);
+                        blocks_note(&e->blocks, b, BLOCK_ABSENT);
+                }
+        }
+}
+
+/* Zombies count as children. */
+static bool has_children(void)
+{
+        siginfo_t info;
+
+        return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+static bool is_gone(pid_t pid)
+{
+        return kill(pid, 0) < 0 && errno == ESRCH;
+}
+
+static void walk(struct env *e, uint64_t id, enum op op, unsigned first, unsigned n)
+{
+        request(e, id, op, first, n, 5000, 1000);
+        RUN_UNTIL(e, e->reply_id == id);
+}
+
+static void test_spare(void **state)
+{
+        struct env *e = *state;
+        struct monitor m;
+
+        assert_false(has_children());
+        assert_int_equal(children_spare(ops_children(e->ops)), 0); /* not with a write of ours */
+        with_monitor(e, &m, USEC_PER_MSEC);
+        pid_t pid = children_spare(ops_children(e->ops));
+        assert_true(pid > 0);
+        /* One walk after the other. */
+        for (unsigned i = 0; i < 4; i++) {
+                walk(e, 10 + i, OP_OFFLINE, FIRST + 4, 3);
+                assert_true(e->reply.complete);
+                assert_int_equal(children_spare(ops_children(e->ops)), pid);
+                for (unsigned b = FIRST + 4; b < FIRST + 7; b++) {
+                        assert_block(e, b, BLOCK_OFFLINE, ZONE_UNKNOWN);
+                        tree_block(&e->tree, b, "online\n", "Movable\n", 0);
+                        uevent(&m, b, BLOCK_ONLINE);
+                }
+        }
+        ops_free(steal_pointer(e->ops));
+        assert_true(is_gone(pid));
+        assert_false(has_children());
+}
+
+static void test_spare_killed(void **state)
+{
+        struct env *e = *state;
+        struct monitor m;
+
+        with_monitor(e, &m, USEC_PER_MSEC);
+        pid_t pid = children_spare(ops_children(e->ops));
+        /* Noticed, and reaped, while it waits. */
+        kill(pid, SIGKILL);
+        RUN_UNTIL(e, children_spare(ops_children(e->ops)) == 0);
+        assert_true(is_gone(pid));
+        assert_false(has_children());
+        /* The next walk has a child of its own, and keeps it. */
+        walk(e, 1, OP_OFFLINE, FIRST + 4, 2);
+        assert_true(e->reply.complete);
+        pid = children_spare(ops_children(e->ops));
+        assert_true(pid > 0);
+        /* Dead, and nobody has noticed yet. */
+        siginfo_t info;
+        kill(pid, SIGKILL);
+        assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+        walk(e, 2, OP_OFFLINE, FIRST + 6, 2);
+        assert_true(e->reply.complete);
+        assert_true(is_gone(pid));
+        assert_true(children_spare(ops_children(e->ops)) > 0);
+        ops_free(steal_pointer(e->ops));
+        assert_false(has_children());
+}
+
+/* Its walk is killed: another waits for the next one. */
+static void test_spare_replaced(void **state)
+{
+        struct env *e = *state;
+        struct monitor m;
+
+        with_monitor(e, &m, USEC_PER_MSEC);
+        pid_t pid = children_spare(ops_children(e->ops));
+        kill(pid, SIGSTOP);
+        request(e, 1, OP_OFFLINE, FIRST + 4, 2, 5000, 1000);
+        assert_int_equal(children_spare(ops_children(e->ops)), 0);
+        cancel(e, 2, 1);
+        RUN_UNTIL(e, e->reply_id == 1);
+        assert_false(e->reply.complete);
+        assert_failure(e, 0, FIRST + 5, 1, ERROR_CANCELLED);
+        assert_true(is_gone(pid));
+        pid_t next = children_spare(ops_children(e->ops));
+        assert_true(next > 0 && next != pid);
+        ops_free(steal_pointer(e->ops));
+        assert_false(has_children());
+}
+
+/* Freed while its child walks: the child is reaped later, by its pid. */
+static void test_abandoned(void **state)
+{
+        struct env *e = *state;
+        struct children *c;
+        struct child *child;
+        struct worker_config config = { .memory_fd = e->tree.memory_fd,
+                .proc_fd = e->tree.proc_fd,
+                .block_bytes = BLOCK,
+                .write = fake_write };
+        struct work_item item = { FIRST + 4, ZONE_MOVABLE };
+
+        assert_int_equal(children_new(&e->loop, &config, &c), 0);
+        children_keep_spare(c);
+        assert_int_equal(children_spare(c), 0);
+        script->block[FIRST + 4].offline_errnum = HANG;
+        script->block[FIRST + 4].offline_times = 1;
+        assert_int_equal(children_start(c, WORK_OFFLINE, &item, 1, &child), 0);
+        pid_t pid = child->pid;
+        RUN_UNTIL(e, script->n_writes == 1);
+        assert_null(children_end(c, child, false));
+        siginfo_t info;
+        assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+        assert_false(is_gone(pid));
+        children_keep_spare(c);
+        assert_true(is_gone(pid));
+        children_free(c);
+        assert_false(has_children());
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -795,6 +1059,11 @@ int main(void)
                 TEST(test_await_removed),
                 TEST(test_events),
                 TEST(test_real_write),
+                TEST(test_quiet),
+                TEST(test_spare),
+                TEST(test_spare_killed),
+                TEST(test_spare_replaced),
+                TEST(test_abandoned),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -331,8 +331,9 @@ static void test_undefine(void **state)
                 script(fx->guest,
                         states[i] == JOB_WITHDRAWING
                                 ? "on online reply {'complete':false,'ranges':[" OFFLINE("4G") "]}\n"
-                        : states[i] == JOB_ONLINING ? "on online nothing\n"
-                                                    : "on online reply {'ranges':[" ONLINE("4G") "]}\n");
+                        : states[i] == JOB_ONLINING  ? "on online nothing\n"
+                        : states[i] == JOB_VERIFYING ? "on online failure internal Not today\n"
+                                                     : "on online reply {'ranges':[" ONLINE("4G") "]}\n");
                 RUN_UNTIL(fx, fake_finished(fx->guest));
                 struct job *j = submit(fx, ADD(GIB)), *queued = submit(fx, ADD(GIB));
                 RUN_UNTIL(fx, fake_finished(fx->qmp) && j->state == states[i]);

@@ -362,7 +362,7 @@ static void test_device_vanishes_before_the_end(void **state)
         plug_one(fx, "");
         struct job *j = submit(fx, ADD(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest));
-        script(fx->qmp, DEVICES("<1 9G 1G>", "1G"));
+        script(fx->qmp, DEVICES("<1 9G 1G>", "1G") LEAVE(0) "reply\n");
         RUN_UNTIL(fx, fake_finished(fx->qmp));
         script(fx->guest, "reply {'ranges':[" ONLINE("4G") "]}\n");
         RUN_UNTIL_END(fx, j);

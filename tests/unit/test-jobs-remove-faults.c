@@ -34,12 +34,22 @@ static struct job *begin(struct fixture *fx, const struct job_request *request)
 
 /* --- stopped --- */
 
+/* Something has changed, and neither end has been asked since: a removal must. */
+static void unsettle(struct fixture *fx)
+{
+        assert_true(partition_is_settled(fx->p));
+        script(fx->guest, "event blocks-changed\n");
+        RUN_UNTIL(fx, !partition_is_settled(fx->p));
+}
+
 static void test_cancel_surveying(void **state)
 {
         struct fixture *fx = *state;
 
         start_two(fx);
+        unsettle(fx);
         struct job *j = submit(fx, REMOVE(GIB));
+        assert_int_equal(j->state, JOB_SURVEYING);
         job_stop(j, JOB_STOP_CANCEL);
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_CANCELLED, 0, 1);
@@ -347,6 +357,8 @@ static void test_undefine(void **state)
                 if (states[i] == JOB_VERIFYING)
                         script(fx->qmp, LEAVE(1) "reply\n");
                 RUN_UNTIL(fx, fake_finished(fx->guest));
+                if (states[i] == JOB_SURVEYING)
+                        unsettle(fx);
                 struct job *j = submit(fx, REMOVE(GIB));
                 RUN_UNTIL(fx, j->state == states[i] && fake_finished(fx->qmp));
                 assert_int_equal(manager_undefine(fx->manager, "web1", &error), 0);

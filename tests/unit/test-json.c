@@ -29,12 +29,12 @@ static struct json_object *parse_good(const char *text)
 
 static void test_good(void **state)
 {
-        static const char *const table[] = {"{}", "[]", "1", "0", "-1", "-0", "1.5", "-1.5e-10", "0.0",
+        static const char *const table[] = { "{}", "[]", "1", "0", "-1", "-0", "1.5", "-1.5e-10", "0.0",
                 "1E+3", "true", "false", "\"\"", " {} ", "\t{\r\n}\n", "{\"a\":{\"a\":{\"a\":1}}}",
                 "[{\"a\":1},{\"a\":1}]", "{\"a\":null}", "{\"\":1}",
                 "\"a:b,c'd NaN Infinity /* */ \\\" \\\\ : \"", "\"\\u00e9\\ud83d\\ude00\\b\\f\\n\\r\\t\\/\"",
                 "\"\\\\u0000\"", "{\"a\":\"\\\"}\"}", "\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\x7F\"",
-                "[1,2 , 3]", "{\"a\" : 1 , \"b\" : [ ] }"};
+                "[1,2 , 3]", "{\"a\" : 1 , \"b\" : [ ] }" };
 
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
                 _cleanup_json_ struct json_object *o = parse_good(table[i]);
@@ -44,7 +44,7 @@ static void test_good(void **state)
 
 static void test_bad(void **state)
 {
-        static const char *const table[] = {"", " ", "null", "{", "}", "[", "]", "{\"a\"}", "{\"a\":}",
+        static const char *const table[] = { "", " ", "null", "{", "}", "[", "]", "{\"a\"}", "{\"a\":}",
                 "{\"a\":1", "{\"a\":1]", "[1}", "{a:1}", "{'a':1}", "{\"a\":'b'}", "['a']", "{\"a\":1,}",
                 "[1,]", "[,1]", "[1,,2]", "[1 2]", "{\"a\" 1}", "{\"a\":1;\"b\":2}", "{\"a\":1 \"b\":2}",
                 "NaN", "[NaN]", "[nan]", "[-NaN]", "Infinity", "[Infinity]", "[-Infinity]", "[infinity]",
@@ -57,7 +57,7 @@ static void test_bad(void **state)
                 "\"\xF4\x90\x80\x80\"", "\"\xC3\"", "\xEF\xBB\xBF{}", "\v{}", "\f{}", "{}\xC2\xA0",
                 "{\"a\":1,\"a\":1}", "{\"a\":1,\"\\u0061\":2}", "{\"a\":{\"b\":1,\"b\":2}}",
                 "[[{\"b\":1,\"b\":2}]]", "{\"a\":{\"c\":1},\"a\":{}}", "{\"a\":null,\"a\":null}",
-                "{\"\":1,\"\":1}", "[1E400x]"};
+                "{\"\":1,\"\":1}", "[1E400x]" };
 
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
                 struct json_object *o = NULL;
@@ -109,29 +109,29 @@ static void test_u64(void **state)
                 uint64_t max, expected;
                 int r;
         } table[] = {
-                {"{\"a\":0}", 0, 0, 0},
-                {"{\"a\":-0}", 0, 0, 0},
-                {"{\"a\":1}", 0, 0, -EINVAL},
-                {"{\"a\":-1}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":-9223372036854775808}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":-9223372036854775809}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":9007199254740993}", UINT64_MAX, 9007199254740993U, 0},
-                {"{\"a\":9223372036854775807}", UINT64_MAX, INT64_MAX, 0},
-                {"{\"a\":9223372036854775808}", UINT64_MAX, 9223372036854775808U, 0},
-                {"{\"a\":9223372036854775808}", INT64_MAX, 0, -EINVAL},
-                {"{\"a\":18446744073709551614}", UINT64_MAX, UINT64_MAX - 1, 0},
-                {"{\"a\":18446744073709551615}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":18446744073709551616}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":99999999999999999999999}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":1.0}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":1e3}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":1e400}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":\"1\"}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":true}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":[1]}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":{}}", UINT64_MAX, 0, -EINVAL},
-                {"{\"a\":null}", UINT64_MAX, 0, -ENOENT},
-                {"{\"b\":1}", UINT64_MAX, 0, -ENOENT},
+                { "{\"a\":0}", 0, 0, 0 },
+                { "{\"a\":-0}", 0, 0, 0 },
+                { "{\"a\":1}", 0, 0, -EINVAL },
+                { "{\"a\":-1}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":-9223372036854775808}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":-9223372036854775809}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":9007199254740993}", UINT64_MAX, 9007199254740993U, 0 },
+                { "{\"a\":9223372036854775807}", UINT64_MAX, INT64_MAX, 0 },
+                { "{\"a\":9223372036854775808}", UINT64_MAX, 9223372036854775808U, 0 },
+                { "{\"a\":9223372036854775808}", INT64_MAX, 0, -EINVAL },
+                { "{\"a\":18446744073709551614}", UINT64_MAX, UINT64_MAX - 1, 0 },
+                { "{\"a\":18446744073709551615}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":18446744073709551616}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":99999999999999999999999}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":1.0}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":1e3}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":1e400}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":\"1\"}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":true}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":[1]}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":{}}", UINT64_MAX, 0, -EINVAL },
+                { "{\"a\":null}", UINT64_MAX, 0, -ENOENT },
+                { "{\"b\":1}", UINT64_MAX, 0, -ENOENT },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
                 _cleanup_json_ struct json_object *o = parse_good(table[i].text);

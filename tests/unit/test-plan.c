@@ -74,7 +74,7 @@ static struct plan_device *model_plug(struct model *m, uint64_t size_bytes, enum
 {
         struct plan_device *d = &m->devices[m->s.n_devices++];
 
-        *d = (struct plan_device){
+        *d = (struct plan_device) {
                 .address = m->next_address,
                 .size_bytes = size_bytes,
                 .is_dimm = true,
@@ -148,25 +148,25 @@ static void test_addition_pieces(void **state)
                 const char *pieces;
         } rows[] = {
                 /* the lab's guest: a share of 960M, so 2G are two DIMMs */
-                {GIB, 16 * GIB, 16, 2 * GIB, ZONE_POLICY_AUTO, "1Gm 1Gm"},
-                {GIB, 16 * GIB, 16, 256 * MIB, ZONE_POLICY_AUTO, "256Mm"},
-                {GIB, 16 * GIB, 16, 2176 * MIB, ZONE_POLICY_MOVABLE, "1152Mm 1Gm"},
-                {GIB, 16 * GIB, 16, 2 * GIB, ZONE_POLICY_KERNEL, "1Gk 1Gk"},
+                { GIB, 16 * GIB, 16, 2 * GIB, ZONE_POLICY_AUTO, "1Gm 1Gm" },
+                { GIB, 16 * GIB, 16, 256 * MIB, ZONE_POLICY_AUTO, "256Mm" },
+                { GIB, 16 * GIB, 16, 2176 * MIB, ZONE_POLICY_MOVABLE, "1152Mm 1Gm" },
+                { GIB, 16 * GIB, 16, 2 * GIB, ZONE_POLICY_KERNEL, "1Gk 1Gk" },
                 /* 3:1 (301 %): 4G need 256M of kernel memory, and no whole DIMM of the even size */
-                {GIB, 16 * GIB, 16, 4 * GIB, ZONE_POLICY_AUTO, "256Mk 1280Mm 1280Mm 1280Mm"},
-                {512 * MIB, 64 * GIB, 4, 2 * GIB, ZONE_POLICY_AUTO, "128Mk 1920Mm"},
+                { GIB, 16 * GIB, 16, 4 * GIB, ZONE_POLICY_AUTO, "256Mk 1280Mm 1280Mm 1280Mm" },
+                { 512 * MIB, 64 * GIB, 4, 2 * GIB, ZONE_POLICY_AUTO, "128Mk 1920Mm" },
                 /* all of it, with every slot */
-                {GIB, 3 * GIB, 4, 2 * GIB, ZONE_POLICY_MOVABLE, "512Mm 512Mm 512Mm 512Mm"},
-                {GIB, 2 * GIB, 1, GIB, ZONE_POLICY_MOVABLE, "1Gm"},
+                { GIB, 3 * GIB, 4, 2 * GIB, ZONE_POLICY_MOVABLE, "512Mm 512Mm 512Mm 512Mm" },
+                { GIB, 2 * GIB, 1, GIB, ZONE_POLICY_MOVABLE, "1Gm" },
                 /* one slot cannot serve two zones: the kernel part takes it all */
-                {256 * MIB, 2304 * MIB, 1, 2 * GIB, ZONE_POLICY_AUTO, "2Gk"},
+                { 256 * MIB, 2304 * MIB, 1, 2 * GIB, ZONE_POLICY_AUTO, "2Gk" },
                 /* fewer blocks than slots */
-                {GIB, 1280 * MIB, 16, 256 * MIB, ZONE_POLICY_MOVABLE, "128Mm 128Mm"},
+                { GIB, 1280 * MIB, 16, 256 * MIB, ZONE_POLICY_MOVABLE, "128Mm 128Mm" },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
                 struct plan_add add;
-                struct error error = {0};
+                struct error error = { 0 };
                 struct model m;
                 char text[512] = "";
 
@@ -194,32 +194,32 @@ static void test_addition_errors(void **state)
                 enum error_code code;
                 const char *says;
         } rows[] = {
-                {0, GIB, 16 * GIB, 16, {0}, GIB, ZONE_POLICY_AUTO, ERROR_AGENT_ABSENT, "start guestd"},
-                {128 * MIB, GIB, 16 * GIB, 16, {0}, 0, ZONE_POLICY_AUTO, ERROR_INVALID_SIZE, "128M"},
-                {128 * MIB, GIB, 0, 0, {0}, GIB, ZONE_POLICY_AUTO, ERROR_NO_HOTPLUG, "maxmem"},
-                {128 * MIB, GIB, GIB, 4, {0}, GIB, ZONE_POLICY_AUTO, ERROR_NO_HOTPLUG, "maxmem"},
-                {128 * MIB, GIB, 2 * GIB, 0, {0}, GIB, ZONE_POLICY_AUTO, ERROR_NO_HOTPLUG, "0 slots"},
-                {128 * MIB, GIB, 16 * GIB, 16, {0}, 300 * MIB, ZONE_POLICY_AUTO, ERROR_UNALIGNED_SIZE,
-                        "ask for 256M or 384M"},
-                {128 * MIB, GIB, 16 * GIB, 16, {0}, 64 * MIB, ZONE_POLICY_AUTO, ERROR_UNALIGNED_SIZE,
-                        "ask for 128M"},
-                {128 * MIB, GIB, 16 * GIB, 16, {GIB, GIB}, 14 * GIB, ZONE_POLICY_AUTO, ERROR_BEYOND_MAX,
-                        "13G left below maxmem 16G (1G at boot, 2G plugged); ask for 13G"},
-                {128 * MIB, GIB, 2 * GIB, 2, {GIB}, GIB, ZONE_POLICY_AUTO, ERROR_BEYOND_MAX,
-                        "remove memory first"},
-                {128 * MIB, GIB, 4 * GIB, 2, {GIB, GIB}, GIB, ZONE_POLICY_AUTO, ERROR_NO_SLOTS,
-                        "All 2 memory slots"},
+                { 0, GIB, 16 * GIB, 16, { 0 }, GIB, ZONE_POLICY_AUTO, ERROR_AGENT_ABSENT, "start guestd" },
+                { 128 * MIB, GIB, 16 * GIB, 16, { 0 }, 0, ZONE_POLICY_AUTO, ERROR_INVALID_SIZE, "128M" },
+                { 128 * MIB, GIB, 0, 0, { 0 }, GIB, ZONE_POLICY_AUTO, ERROR_NO_HOTPLUG, "maxmem" },
+                { 128 * MIB, GIB, GIB, 4, { 0 }, GIB, ZONE_POLICY_AUTO, ERROR_NO_HOTPLUG, "maxmem" },
+                { 128 * MIB, GIB, 2 * GIB, 0, { 0 }, GIB, ZONE_POLICY_AUTO, ERROR_NO_HOTPLUG, "0 slots" },
+                { 128 * MIB, GIB, 16 * GIB, 16, { 0 }, 300 * MIB, ZONE_POLICY_AUTO, ERROR_UNALIGNED_SIZE,
+                        "ask for 256M or 384M" },
+                { 128 * MIB, GIB, 16 * GIB, 16, { 0 }, 64 * MIB, ZONE_POLICY_AUTO, ERROR_UNALIGNED_SIZE,
+                        "ask for 128M" },
+                { 128 * MIB, GIB, 16 * GIB, 16, { GIB, GIB }, 14 * GIB, ZONE_POLICY_AUTO, ERROR_BEYOND_MAX,
+                        "13G left below maxmem 16G (1G at boot, 2G plugged); ask for 13G" },
+                { 128 * MIB, GIB, 2 * GIB, 2, { GIB }, GIB, ZONE_POLICY_AUTO, ERROR_BEYOND_MAX,
+                        "remove memory first" },
+                { 128 * MIB, GIB, 4 * GIB, 2, { GIB, GIB }, GIB, ZONE_POLICY_AUTO, ERROR_NO_SLOTS,
+                        "All 2 memory slots" },
                 /* one slot takes all or nothing; of two slots of at most 4G, one must not be wasted */
-                {128 * MIB, GIB, 4 * GIB, 1, {0}, GIB, ZONE_POLICY_AUTO, ERROR_SLOT_RULE, "ask for 3G"},
-                {128 * MIB, GIB, 9 * GIB, 4, {GIB, GIB}, 4224 * MIB, ZONE_POLICY_AUTO, ERROR_SLOT_RULE,
-                        "ask for 4G or 6G"},
-                {128 * MIB, GIB, 16 * GIB, 16, {0}, 4 * GIB, ZONE_POLICY_MOVABLE, ERROR_ZONE_RATIO,
-                        "beside 1G of kernel memory, and 3:1 is the limit), not by 4G; ask for 3G"},
+                { 128 * MIB, GIB, 4 * GIB, 1, { 0 }, GIB, ZONE_POLICY_AUTO, ERROR_SLOT_RULE, "ask for 3G" },
+                { 128 * MIB, GIB, 9 * GIB, 4, { GIB, GIB }, 4224 * MIB, ZONE_POLICY_AUTO, ERROR_SLOT_RULE,
+                        "ask for 4G or 6G" },
+                { 128 * MIB, GIB, 16 * GIB, 16, { 0 }, 4 * GIB, ZONE_POLICY_MOVABLE, ERROR_ZONE_RATIO,
+                        "beside 1G of kernel memory, and 3:1 is the limit), not by 4G; ask for 3G" },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
                 struct plan_add add, untouched;
-                struct error error = {0};
+                struct error error = { 0 };
                 struct model m;
                 uint64_t offers[2];
 
@@ -263,7 +263,7 @@ static void test_addition_foreign_devices(void **state)
 /* What an operator meets who adds 256M again and again to a guest of 16G and 16 slots. */
 static void test_addition_small_steps(void **state)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         struct plan_add add;
         struct model m;
         uint64_t offers[2];
@@ -285,7 +285,7 @@ static void check_addition(
         const struct model *m, uint64_t size, enum zone_policy policy, const struct plan_add *add)
 {
         uint64_t sum = 0, kernel = m->s.kernel_bytes, movable = m->s.movable_bytes;
-        uint64_t cap = model_cap(m), rest = model_rest(m), low[ZONE_MAX], high[ZONE_MAX] = {0};
+        uint64_t cap = model_cap(m), rest = model_rest(m), low[ZONE_MAX], high[ZONE_MAX] = { 0 };
         size_t slots = m->s.slots - m->s.n_devices;
 
         memset(low, 0xff, sizeof(low));
@@ -332,7 +332,7 @@ static void check_addition(
 static void check_refusal(
         const struct model *m, uint64_t size, enum zone_policy policy, const struct error *error)
 {
-        uint64_t offers[2] = {0}, g = m->s.granule_bytes, rest = model_rest(m);
+        uint64_t offers[2] = { 0 }, g = m->s.granule_bytes, rest = model_rest(m);
         size_t n = offered(error->message, offers);
 
         check(error->code == ERROR_SLOT_RULE || (error->code == ERROR_BEYOND_MAX && size > rest) ||
@@ -377,7 +377,7 @@ static int device_class(const struct plan_device *d)
 static void check_best(const struct model *m, uint64_t size, const struct plan_remove *remove)
 {
         const struct plan_device *list[12];
-        struct best best = {0};
+        struct best best = { 0 };
         uint32_t mask = 0;
         size_t n = 0;
 
@@ -395,12 +395,12 @@ static void check_best(const struct model *m, uint64_t size, const struct plan_r
                 n++;
         }
         for (uint32_t set = 0; set < UINT32_C(1) << n; set++) {
-                struct best b = {.mask = set};
+                struct best b = { .mask = set };
 
                 for (size_t i = 0; i < n; i++) {
                         if (!(set & UINT32_C(1) << i))
                                 continue;
-                        uint64_t *classes[] = {NULL, &b.movable, &b.kernel, &b.stuck};
+                        uint64_t *classes[] = { NULL, &b.movable, &b.kernel, &b.stuck };
                         int class = device_class(list[i]);
                         b.total += list[i]->size_bytes;
                         if (class > 0)
@@ -441,7 +441,7 @@ static void random_addition(struct model *m)
         enum zone_policy policy = random_between(0, ZONE_POLICY_MAX - 1);
         uint64_t most = random_between(0, 3) ? MAX(rest / 4, UINT64_C(1)) : rest + 2;
         uint64_t size = random_between(1, most) * g;
-        struct error error = {0};
+        struct error error = { 0 };
         struct plan_add add;
 
         if (rest == 0)
@@ -460,7 +460,7 @@ static void random_removal(struct model *m)
         uint64_t g = m->s.granule_bytes, plugged = m->s.max_bytes - m->s.base_bytes - model_rest(m), below,
                  above;
         struct plan_remove remove;
-        struct error error = {0};
+        struct error error = { 0 };
 
         for (size_t i = 0; i < m->s.n_devices; i++) {
                 struct plan_device *d = &m->devices[i];
@@ -507,7 +507,7 @@ static void check_max_reachable(const struct model *m)
 
         check(rest <= slots * model_cap(m));
         for (enum zone_policy policy = ZONE_POLICY_AUTO; rest > 0 && policy < ZONE_POLICY_MAX; policy++) {
-                struct error error = {0};
+                struct error error = { 0 };
 
                 if (plan_addition(&m->s, rest, policy, &add, &error) == 0)
                         check_addition(m, rest, policy, &add);
@@ -551,15 +551,15 @@ static void test_removal_errors(void **state)
                 enum error_code code;
                 const char *says;
         } rows[] = {
-                {0, NULL, ERROR_INVALID_SIZE, "128M"},
-                {5 * GIB, NULL, ERROR_NOT_PLUGGED,
-                        "4G plugged in DIMMs, and the 1G at boot cannot leave; ask for 3G"},
-                {1100 * MIB, NULL, ERROR_UNALIGNED_SIZE, "ask for 1G or 2G"},
-                {512 * MIB, NULL, ERROR_NO_EXACT_FIT, "ask for 1G"},
-                {GIB, "dimm9", ERROR_UNKNOWN_DEVICE, "of 3 plugged there are: dimm0, dimm1, dimm2"},
-                {GIB, "vm0", ERROR_UNKNOWN_DEVICE, "not a DIMM"},
-                {GIB, "dimm2", ERROR_UNPLUG_PENDING, "dimm2 cannot be removed now"},
-                {GIB, "dimm1", ERROR_NO_EXACT_FIT, "ask for 2G"},
+                { 0, NULL, ERROR_INVALID_SIZE, "128M" },
+                { 5 * GIB, NULL, ERROR_NOT_PLUGGED,
+                        "4G plugged in DIMMs, and the 1G at boot cannot leave; ask for 3G" },
+                { 1100 * MIB, NULL, ERROR_UNALIGNED_SIZE, "ask for 1G or 2G" },
+                { 512 * MIB, NULL, ERROR_NO_EXACT_FIT, "ask for 1G" },
+                { GIB, "dimm9", ERROR_UNKNOWN_DEVICE, "of 3 plugged there are: dimm0, dimm1, dimm2" },
+                { GIB, "vm0", ERROR_UNKNOWN_DEVICE, "not a DIMM" },
+                { GIB, "dimm2", ERROR_UNPLUG_PENDING, "dimm2 cannot be removed now" },
+                { GIB, "dimm1", ERROR_NO_EXACT_FIT, "ask for 2G" },
         };
         struct plan_remove remove;
         struct error error;
@@ -619,25 +619,25 @@ static void test_reconcile(void **state)
 {
         const uint64_t g = 128 * MIB;
         const struct plan_attached devices[] = {
-                {"dimm1", PLAN_BACKEND_PREFIX "1", 5 * GIB, GIB},
-                {"dimm0", PLAN_BACKEND_PREFIX "0", 4 * GIB, GIB},
-                {"odd", "theirs", 8 * GIB + 64 * MIB, 256 * MIB},
+                { "dimm1", PLAN_BACKEND_PREFIX "1", 5 * GIB, GIB },
+                { "dimm0", PLAN_BACKEND_PREFIX "0", 4 * GIB, GIB },
+                { "odd", "theirs", 8 * GIB + 64 * MIB, 256 * MIB },
         };
-        const char *const backends[] = {"theirs", PLAN_BACKEND_PREFIX "0", PLAN_BACKEND_PREFIX "2", "pc.ram",
-                PLAN_BACKEND_PREFIX "1", PLAN_BACKEND_PREFIX "10"};
+        const char *const backends[] = { "theirs", PLAN_BACKEND_PREFIX "0", PLAN_BACKEND_PREFIX "2", "pc.ram",
+                PLAN_BACKEND_PREFIX "1", PLAN_BACKEND_PREFIX "10" };
         const struct block_range blocks[] = {
-                {0, 4 * GIB, BLOCK_ONLINE, ZONE_KERNEL},
-                {4 * GIB, g, BLOCK_ONLINE, ZONE_MOVABLE},
-                {4 * GIB + g, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN}, /* over the border of two devices */
-                {5 * GIB + g, g, BLOCK_CHANGING, ZONE_UNKNOWN},
-                {5 * GIB + 2 * g, 2 * g, BLOCK_OFFLINE, ZONE_UNKNOWN},
-                {7 * GIB, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN}, /* of no device */
-                {8 * GIB, 4 * g, BLOCK_OFFLINE, ZONE_UNKNOWN},
+                { 0, 4 * GIB, BLOCK_ONLINE, ZONE_KERNEL },
+                { 4 * GIB, g, BLOCK_ONLINE, ZONE_MOVABLE },
+                { 4 * GIB + g, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN }, /* over the border of two devices */
+                { 5 * GIB + g, g, BLOCK_CHANGING, ZONE_UNKNOWN },
+                { 5 * GIB + 2 * g, 2 * g, BLOCK_OFFLINE, ZONE_UNKNOWN },
+                { 7 * GIB, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN }, /* of no device */
+                { 8 * GIB, 4 * g, BLOCK_OFFLINE, ZONE_UNKNOWN },
         };
         static const struct mem_range expected[] = {
-                {4 * GIB + 128 * MIB, GIB},
-                {5 * GIB + 256 * MIB, 256 * MIB},
-                {8 * GIB + 128 * MIB, 128 * MIB},
+                { 4 * GIB + 128 * MIB, GIB },
+                { 5 * GIB + 256 * MIB, 256 * MIB },
+                { 8 * GIB + 128 * MIB, 128 * MIB },
         };
         struct plan_reconcile r = {
                 .granule_bytes = g,

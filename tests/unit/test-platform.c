@@ -264,11 +264,49 @@ static void test_query_fails_as_a_whole(void **state)
                 r.n = 0;
                 query(c, &r);
                 assert_record(&r, ERROR_NONE, "");
+                /* What cannot change is asked for once for each connection. */
+                script(c->fx->qmp, "close\nnegotiate\n");
+                RUN(c, c->n_up == i + 2);
         }
         script(c->fx->qmp, "on query-balloon reply {'actual':'much'}\n");
         r.n = 0;
         query(c, &r);
         assert_record(&r, ERROR_HYPERVISOR_MISBEHAVED, "query-balloon");
+        RUN_SCRIPT(c);
+        platform_snapshot_done(&r.snapshot);
+}
+
+/* Asked for once: the machine, and a balloon that is not there, until one shows. */
+static void test_query_constants(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+        const struct platform_snapshot *s = &r.snapshot;
+
+        start_up(c, "on query-balloon error DeviceNotActive No balloon\n", "");
+        query(c, &r);
+        assert_int_equal(s->balloon_bytes, 0);
+        script(c->fx->qmp,
+                "on qom-get error GenericError Again\non query-uuid error GenericError Again\n"
+                "on query-target error GenericError Again\non query-balloon reply {'actual':1536M}\n");
+        for (unsigned i = 0; i < 2; i++) {
+                r.n = 0;
+                query(c, &r);
+                assert_record(&r, ERROR_NONE, "");
+                assert_string_equal(s->uuid, "00000000-0000-0000-0000-000000000000");
+                assert_string_equal(s->arch, "x86_64");
+                assert_int_equal(s->max_bytes, 16 * GIB);
+                assert_int_equal(s->slots, 16);
+                assert_int_equal(s->plugged_bytes, GIB);
+                assert_int_equal(s->balloon_bytes, i == 0 ? 0 : 512 * MIB);
+                script(c->fx->qmp, "event BALLOON_CHANGE {'actual':1536M}\n");
+                RUN(c, c->n_changed == i + 1);
+        }
+        script(c->fx->qmp, "close\nnegotiate\n");
+        RUN(c, c->n_up == 2);
+        r.n = 0;
+        query(c, &r);
+        assert_record(&r, ERROR_HYPERVISOR_REFUSED, "Again");
         RUN_SCRIPT(c);
         platform_snapshot_done(&r.snapshot);
 }
@@ -379,6 +417,100 @@ static void test_attach_connection_lost(void **state)
                 RUN(c, c->n_up == i + 2);
         }
         assert_int_equal(c->n_down, ARRAY_SIZE(scripts));
+}
+
+#define PLUG_ONLY                                                                                            \
+        "expect object-add\nreply\n"                                                                         \
+        "expect device_add {'id':'opendlpar-dimm-1'}\n"
+#define OST(device, source)                                                                                  \
+        "event ACPI_DEVICE_OST {'info':{'device':'" device "','source':" source                              \
+        ",'status':0,'slot':'1','slot-type':'DIMM'}}\n"
+
+static void test_attach_taken(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "");
+        drain(c);
+        script(c->fx->qmp, PLUG_ONLY "reply\n" OST("opendlpar-dimm-0", "1") OST("opendlpar-dimm-1", "3"));
+        uint64_t began = now_monotonic_usec();
+        attach(c, -1, &r);
+        RUN_SCRIPT(c);
+        drain(c);
+        assert_int_equal(r.n, 0); /* another's, or another word: it still waits */
+        script(c->fx->qmp, OST("opendlpar-dimm-1", "1"));
+        RUN(c, r.n == 1);
+        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
+        assert_record(&r, ERROR_NONE, "");
+        /* Said again, it concerns nobody. */
+        script(c->fx->qmp, OST("opendlpar-dimm-1", "1"));
+        RUN_SCRIPT(c);
+        drain(c);
+        assert_int_equal(r.n, 1);
+}
+
+static void test_attach_taken_before_the_reply(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "");
+        drain(c);
+        script(c->fx->qmp, PLUG_ONLY OST("opendlpar-dimm-1", "1"));
+        uint64_t began = now_monotonic_usec();
+        attach(c, -1, &r);
+        RUN_SCRIPT(c);
+        assert_int_equal(r.n, 0);
+        script(c->fx->qmp, "reply\n");
+        RUN(c, r.n == 1);
+        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
+        assert_record(&r, ERROR_NONE, "");
+}
+
+static void test_attach_never_taken(void **state)
+{
+        static const char *const archs[] = { "x86_64", "ppc64" };
+        struct context *c = *state;
+        char text[64];
+
+        start_up(c, "", "");
+        for (unsigned i = 0; i < ARRAY_SIZE(archs); i++) {
+                struct record r = { 0 };
+
+                snprintf(text, sizeof(text), "on query-target reply {'arch':'%s'}\n", archs[i]);
+                script(c->fx->qmp, text);
+                drain(c);
+                script(c->fx->qmp, PLUG_ONLY "reply\n");
+                uint64_t began = now_monotonic_usec();
+                attach(c, -1, &r);
+                RUN(c, r.n == 1);
+                assert_record(&r, ERROR_NONE, "");
+                if (i == 0)
+                        assert_true(now_monotonic_usec() - began >= 500 * USEC_PER_MSEC);
+                else
+                        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
+                script(c->fx->qmp, "close\nnegotiate\n");
+                RUN(c, c->n_up == i + 2);
+        }
+}
+
+/* The device is there: whether QEMU is, the next command tells. */
+static void test_attach_lost_while_waiting(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "");
+        drain(c);
+        script(c->fx->qmp, PLUG_ONLY "reply\nquiet 20\nclose\nnegotiate\n");
+        uint64_t began = now_monotonic_usec();
+        attach(c, -1, &r);
+        RUN(c, r.n == 1);
+        assert_int_equal(c->n_down, 1);
+        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
+        assert_record(&r, ERROR_NONE, "");
+        RUN(c, c->n_up == 2);
 }
 
 /* The owner went away: what is under way is still made whole. */
@@ -703,12 +835,17 @@ int main(void)
                 TEST(test_not_up),
                 TEST(test_query),
                 TEST(test_query_fails_as_a_whole),
+                TEST(test_query_constants),
                 TEST(test_query_lost_and_freed),
                 TEST(test_attach),
                 TEST(test_attach_object_refused),
                 TEST(test_attach_device_refused),
                 TEST(test_attach_rollback_refused),
                 TEST(test_attach_connection_lost),
+                TEST(test_attach_taken),
+                TEST(test_attach_taken_before_the_reply),
+                TEST(test_attach_never_taken),
+                TEST(test_attach_lost_while_waiting),
                 TEST(test_attach_freed),
                 TEST(test_detach),
                 TEST(test_detach_event_first),

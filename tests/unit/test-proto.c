@@ -112,9 +112,9 @@ static bool messages_equal(const struct message *a, const struct message *b)
 /* Encodes, decodes and compares; says how long the line was, without its newline. */
 static size_t assert_round_trip(const char *name, const struct message *m)
 {
-        _cleanup_(message_done) struct message again = {0};
+        _cleanup_(message_done) struct message again = { 0 };
         _cleanup_free_ char *line = NULL;
-        struct error error = {0};
+        struct error error = { 0 };
         size_t length = 0;
 
         int r = message_encode(m, &line, &length);
@@ -153,9 +153,9 @@ static size_t read_file(const char *name, char **ret)
 
 static void check_vector(const char *name, bool good)
 {
-        _cleanup_(message_done) struct message m = {.type = MESSAGE_EVENT, .id = 42};
+        _cleanup_(message_done) struct message m = { .type = MESSAGE_EVENT, .id = 42 };
         _cleanup_free_ char *data = NULL;
-        struct error error = {0};
+        struct error error = { 0 };
         size_t n = read_file(name, &data);
         int r = message_decode(data, n, &m, &error);
 
@@ -198,46 +198,49 @@ static void test_vectors(void **state)
 
 static struct message request(enum op op)
 {
-        return (struct message){.type = MESSAGE_REQUEST, .session = SESSION, .id = 7, .request = {.op = op}};
+        return (struct message) {
+                .type = MESSAGE_REQUEST, .session = SESSION, .id = 7, .request = { .op = op }
+        };
 }
 
 static struct message reply(enum op op)
 {
-        return (struct message){.type = MESSAGE_REPLY, .session = SESSION, .id = 7, .reply = {.op = op}};
+        return (struct message) { .type = MESSAGE_REPLY, .session = SESSION, .id = 7, .reply = { .op = op } };
 }
 
 static void test_types(void **state)
 {
-        char *caps[] = {(char *)"pressure", (char *)"hooks", NULL};
-        struct mem_range targets[] = {{4 * GIB, GIB}, {8 * GIB, 128 * MIB}};
+        char *caps[] = { (char *)"pressure", (char *)"hooks", NULL };
+        struct mem_range targets[] = { { 4 * GIB, GIB }, { 8 * GIB, 128 * MIB } };
         struct block_range ranges[] = {
-                {4 * GIB, GIB, BLOCK_ONLINE, ZONE_MOVABLE, 1},
-                {5 * GIB, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN, 0},
+                { 4 * GIB, GIB, BLOCK_ONLINE, ZONE_MOVABLE, 1 },
+                { 5 * GIB, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN, 0 },
         };
         struct block_failure failures[] = {
-                {5 * GIB, 128 * MIB, {ERROR_BLOCK_BUSY, "Pages are \"pinned\" \\ \xC3\xA9"}},
-                {6 * GIB, 128 * MIB, {ERROR_CANCELLED, ""}},
+                { 5 * GIB, 128 * MIB, { ERROR_BLOCK_BUSY, "Pages are \"pinned\" \\ \xC3\xA9" } },
+                { 6 * GIB, 128 * MIB, { ERROR_CANCELLED, "" } },
         };
-        struct guest_memory memory = {GIB, GIB / 2, GIB / 3, 0, 0, GIB, 0, 8, 1, true, 123, 10000};
+        struct guest_memory memory = { GIB, GIB / 2, GIB / 3, 0, 0, GIB, 0, 8, 1, true, 123, 10000 };
 
-        struct message hello = {.type = MESSAGE_HELLO,
-                .hello = {1, 1, NONCE, BOOT_ID, "guestd 0.1.0", "ppc64le", 256 * MIB, caps}};
+        struct message hello = { .type = MESSAGE_HELLO,
+                .hello = { 1, 1, NONCE, BOOT_ID, "guestd 0.1.0", "ppc64le", 256 * MIB, caps } };
         assert_round_trip("hello", &hello);
         hello.hello.capabilities = NULL;
         assert_round_trip("hello without capabilities", &hello);
 
-        struct message m = {.type = MESSAGE_WELCOME, .session = SESSION, .welcome = {1, NONCE}};
+        struct message m = { .type = MESSAGE_WELCOME, .session = SESSION, .welcome = { 1, NONCE } };
         assert_round_trip("welcome", &m);
-        m = (struct message){.type = MESSAGE_REFUSE, .refuse = {NONCE, {ERROR_AGENT_TOO_OLD, "Too old"}}};
+        m = (struct message) { .type = MESSAGE_REFUSE,
+                .refuse = { NONCE, { ERROR_AGENT_TOO_OLD, "Too old" } } };
         assert_round_trip("refuse", &m);
-        m = (struct message){.type = MESSAGE_FAILURE,
+        m = (struct message) { .type = MESSAGE_FAILURE,
                 .session = SESSION,
                 .id = PROTO_ID_MAX,
-                .failure = {ERROR_BUSY, "Busy"}};
+                .failure = { ERROR_BUSY, "Busy" } };
         assert_round_trip("failure", &m);
-        m = (struct message){.type = MESSAGE_PROGRESS, .session = SESSION, .id = 1, .progress = {1, 2}};
+        m = (struct message) { .type = MESSAGE_PROGRESS, .session = SESSION, .id = 1, .progress = { 1, 2 } };
         assert_round_trip("progress", &m);
-        m = (struct message){.type = MESSAGE_EVENT, .session = SESSION, .event = EVENT_BLOCKS_CHANGED};
+        m = (struct message) { .type = MESSAGE_EVENT, .session = SESSION, .event = EVENT_BLOCKS_CHANGED };
         assert_round_trip("event", &m);
 
         m = request(OP_GET_STATE);
@@ -316,15 +319,15 @@ static void test_encode_refuses(void **state)
         assert_refused("no zone", &m);
         m = reply(OP_GET_STATE);
         assert_refused("no memory", &m);
-        m = (struct message){.type = MESSAGE_TYPE_INVALID};
+        m = (struct message) { .type = MESSAGE_TYPE_INVALID };
         assert_refused("type", &m);
-        m = (struct message){.type = MESSAGE_TYPE_MAX};
+        m = (struct message) { .type = MESSAGE_TYPE_MAX };
         assert_refused("type", &m);
-        m = (struct message){.type = MESSAGE_FAILURE, .session = SESSION, .id = 1};
+        m = (struct message) { .type = MESSAGE_FAILURE, .session = SESSION, .id = 1 };
         assert_refused("failure without an error", &m);
-        m = (struct message){.type = MESSAGE_EVENT, .session = SESSION, .event = EVENT_TYPE_MAX};
+        m = (struct message) { .type = MESSAGE_EVENT, .session = SESSION, .event = EVENT_TYPE_MAX };
         assert_refused("event", &m);
-        m = (struct message){.type = MESSAGE_HELLO};
+        m = (struct message) { .type = MESSAGE_HELLO };
         assert_refused("empty hello", &m);
 }
 
@@ -339,14 +342,14 @@ static void test_largest(void **state)
 
         for (size_t i = 0; i < PROTO_RANGES_MAX; i++) {
                 uint64_t start = PROTO_ADDRESS_MAX - (PROTO_RANGES_MAX - i) * 2048 * GIB;
-                targets[i] = (struct mem_range){start, 2048 * GIB};
-                ranges[i] = (struct block_range){
-                        start, 2048 * GIB, BLOCK_CHANGING, ZONE_MOVABLE, PROTO_NODES_MAX - 1};
+                targets[i] = (struct mem_range) { start, 2048 * GIB };
+                ranges[i] = (struct block_range) { start, 2048 * GIB, BLOCK_CHANGING, ZONE_MOVABLE,
+                        PROTO_NODES_MAX - 1 };
         }
         assert_true(targets[0].start > 1000000000000000ULL);
         for (size_t i = 0; i < PROTO_FAILURES_MAX; i++) {
-                failures[i] = (struct block_failure){
-                        PROTO_ADDRESS_MAX / 2, PROTO_ADDRESS_MAX / 2, {ERROR_BLOCK_UNREMOVABLE, ""}};
+                failures[i] = (struct block_failure) { PROTO_ADDRESS_MAX / 2, PROTO_ADDRESS_MAX / 2,
+                        { ERROR_BLOCK_UNREMOVABLE, "" } };
                 memset(failures[i].error.message, '"', PROTO_REASON_MAX);
         }
         memset(cap, '\\', PROTO_STRING_MAX);
@@ -357,8 +360,8 @@ static void test_largest(void **state)
         const uint64_t most = PROTO_ADDRESS_MAX - 1;
         m.id = PROTO_ID_MAX;
         m.reply.has_memory = true;
-        m.reply.memory = (struct guest_memory){
-                most, most, most, most, most, most, most, most, most, true, 10000, 10000};
+        m.reply.memory = (struct guest_memory) { most, most, most, most, most, most, most, most, most, true,
+                10000, 10000 };
         m.reply.ranges = ranges;
         m.reply.n_ranges = PROTO_RANGES_MAX;
         m.reply.failures = failures;
@@ -378,8 +381,8 @@ static void test_largest(void **state)
         n = assert_round_trip("largest request", &m);
         assert_true(n + PROTO_RANGES_MAX <= PROTO_LINE_MAX);
 
-        m = (struct message){.type = MESSAGE_HELLO,
-                .hello = {65535, 65535, NONCE, BOOT_ID, "", "", PROTO_BLOCK_MAX, caps}};
+        m = (struct message) { .type = MESSAGE_HELLO,
+                .hello = { 65535, 65535, NONCE, BOOT_ID, "", "", PROTO_BLOCK_MAX, caps } };
         memset(m.hello.agent, '"', sizeof(m.hello.agent) - 1);
         memset(m.hello.arch, '"', sizeof(m.hello.arch) - 1);
         assert_true(assert_round_trip("largest hello", &m) <= PROTO_LINE_MAX);
@@ -391,19 +394,19 @@ static void test_errors(void **state)
         static const struct {
                 enum error_code code, expected;
         } table[] = {
-                {ERROR_BUSY, ERROR_BUSY},
-                {ERROR_DEADLINE, ERROR_DEADLINE},
-                {ERROR_POOL_EXHAUSTED, ERROR_INTERNAL},
-                {ERROR_HYPERVISOR_REFUSED, ERROR_INTERNAL},
+                { ERROR_BUSY, ERROR_BUSY },
+                { ERROR_DEADLINE, ERROR_DEADLINE },
+                { ERROR_POOL_EXHAUSTED, ERROR_INTERNAL },
+                { ERROR_HYPERVISOR_REFUSED, ERROR_INTERNAL },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-                _cleanup_(message_done) struct message again = {0};
+                _cleanup_(message_done) struct message again = { 0 };
                 _cleanup_free_ char *line = NULL;
                 size_t length;
-                struct message m = {.type = MESSAGE_FAILURE,
+                struct message m = { .type = MESSAGE_FAILURE,
                         .session = SESSION,
                         .id = 1,
-                        .failure = {table[i].code, "a\nb\033[2Jc\xC3"}};
+                        .failure = { table[i].code, "a\nb\033[2Jc\xC3" } };
                 assert_int_equal(message_encode(&m, &line, &length), 0);
                 assert_int_equal(message_decode(line, length - 1, &again, NULL), 0);
                 assert_int_equal(again.failure.code, table[i].expected);
@@ -411,10 +414,10 @@ static void test_errors(void **state)
         }
 
         /* A reason is cut between characters: 192 bytes are 96 of these. */
-        _cleanup_(message_done) struct message again = {0};
+        _cleanup_(message_done) struct message again = { 0 };
         _cleanup_free_ char *line = NULL;
         size_t length;
-        struct block_failure failure = {0, MIB, {ERROR_SLOT_RULE, "x"}};
+        struct block_failure failure = { 0, MIB, { ERROR_SLOT_RULE, "x" } };
         for (size_t i = 0; i < 200; i++)
                 memcpy(failure.error.message + 1 + 2 * i, "\xC3\xA9", 3);
         struct message m = reply(OP_OFFLINE);
@@ -446,7 +449,7 @@ static void test_names(void **state)
 
 static void test_done(void **state)
 {
-        struct message zero = {0}, m = {0};
+        struct message zero = { 0 }, m = { 0 };
 
         message_done(&m);
         message_done(&m);
@@ -458,19 +461,19 @@ static void test_zone_ratio(void **state)
         static const struct {
                 uint64_t kernel, movable, budget;
         } table[] = {
-                {0, 0, 0},
-                {0, GIB, 0},
-                {1, 0, 3},
-                {99, 0, 297},
-                {100, 0, 301},
-                {199, 0, 598},
-                {GIB, 0, GIB / 100 * 301 + GIB % 100 * 301 / 100},
-                {GIB, 3 * GIB, GIB / 100 + GIB % 100 / 100},
-                {GIB, 4 * GIB, 0},
-                {512 * MIB, GIB, (512 * MIB / 100 * 301 + 512 * MIB % 100 * 301 / 100) - GIB},
-                {UINT64_MAX, 0, UINT64_MAX},
-                {UINT64_MAX, UINT64_MAX, 0},
-                {UINT64_MAX / 4, 0, UINT64_MAX / 400 * 301 + (UINT64_MAX / 4 % 100) * 301 / 100},
+                { 0, 0, 0 },
+                { 0, GIB, 0 },
+                { 1, 0, 3 },
+                { 99, 0, 297 },
+                { 100, 0, 301 },
+                { 199, 0, 598 },
+                { GIB, 0, GIB / 100 * 301 + GIB % 100 * 301 / 100 },
+                { GIB, 3 * GIB, GIB / 100 + GIB % 100 / 100 },
+                { GIB, 4 * GIB, 0 },
+                { 512 * MIB, GIB, (512 * MIB / 100 * 301 + 512 * MIB % 100 * 301 / 100) - GIB },
+                { UINT64_MAX, 0, UINT64_MAX },
+                { UINT64_MAX, UINT64_MAX, 0 },
+                { UINT64_MAX / 4, 0, UINT64_MAX / 400 * 301 + (UINT64_MAX / 4 % 100) * 301 / 100 },
         };
         for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
                 uint64_t kernel = table[i].kernel, movable = table[i].movable, budget = table[i].budget;

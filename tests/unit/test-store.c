@@ -32,7 +32,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-        static const char *const suffixes[] = {"", "-wal", "-shm", "-journal"};
+        static const char *const suffixes[] = { "", "-wal", "-shm", "-journal" };
         char file[96];
 
         for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
@@ -44,7 +44,7 @@ static int teardown(void **state)
 
 static struct store *open_store(void)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         struct store *s = NULL;
 
         if (store_open(path, &s, &error) < 0)
@@ -81,14 +81,15 @@ static void test_partitions(void **state)
                 .name = "web1",
                 .qmp_path = "/run/web1.qmp",
                 .channel_path = "/run/web1.guestd",
-                .profile = {.min_bytes = GIB,
+                .profile = { .min_bytes = GIB,
                         .desired_bytes = 2 * GIB,
                         .max_bytes = INT64_MAX - 1,
-                        .weight = 7},
+                        .weight = 7 },
         };
         struct partition_definition db = {
-                .name = "db", .qmp_path = "/q", .channel_path = "/c", .profile.weight = 1};
-        struct seen_partitions seen = {0};
+                .name = "db", .qmp_path = "/q", .channel_path = "/c", .profile.weight = 1
+        };
+        struct seen_partitions seen = { 0 };
         struct store *s = open_store();
 
         assert_int_equal(store_partition_put(s, &web, NULL), 0);
@@ -103,13 +104,13 @@ static void test_partitions(void **state)
         assert_memory_equal(&seen.list[0], &db, sizeof(db));
         assert_memory_equal(&seen.list[1], &web, sizeof(web));
 
-        seen = (struct seen_partitions){.stop_at = 1};
+        seen = (struct seen_partitions) { .stop_at = 1 };
         assert_int_equal(store_partition_foreach(s, on_partition, &seen, NULL), 42);
         assert_int_equal(seen.n, 1);
 
         assert_int_equal(store_partition_delete(s, "db", NULL), 1);
         assert_int_equal(store_partition_delete(s, "db", NULL), 0);
-        seen = (struct seen_partitions){0};
+        seen = (struct seen_partitions) { 0 };
         assert_int_equal(store_partition_foreach(s, on_partition, &seen, NULL), 0);
         assert_int_equal(seen.n, 1);
         store_free(s);
@@ -154,7 +155,7 @@ static uint32_t put_job(struct store *s, const char *job_state, uint64_t ended_u
 
 static void test_jobs(void **state)
 {
-        struct seen_jobs seen = {0};
+        struct seen_jobs seen = { 0 };
         struct store *s = open_store();
 
         for (uint32_t i = 1; i <= 5; i++)
@@ -174,7 +175,7 @@ static void test_jobs(void **state)
 
         /* a job that is not over is never forgotten */
         assert_int_equal(store_jobs_trim(s, 2, NULL), 0);
-        seen = (struct seen_jobs){0};
+        seen = (struct seen_jobs) { 0 };
         assert_int_equal(store_job_foreach(s, 100, on_job, &seen, NULL), 0);
         assert_int_equal(seen.n, 3);
         assert_int_equal(seen.list[1].id, 4);
@@ -186,15 +187,15 @@ static void test_jobs(void **state)
         s = open_store();
         assert_int_equal(put_job(s, "done", 1, NULL), 6);
 
-        struct store_job j = {.id = 6, .partition = "p", .kind = "k", .state = "partial", .ended_usec = 9};
+        struct store_job j = { .id = 6, .partition = "p", .kind = "k", .state = "partial", .ended_usec = 9 };
         assert_int_equal(store_job_put(s, &j, NULL), 0);
-        seen = (struct seen_jobs){0};
+        seen = (struct seen_jobs) { 0 };
         assert_int_equal(store_job_foreach(s, 1, on_job, &seen, NULL), 0);
         assert_int_equal(seen.list[0].id, 6);
         assert_string_equal(seen.states[0], "partial");
         store_free(s);
 
-        struct error error = {0};
+        struct error error = { 0 };
         uint32_t id = 77;
         run_sql("UPDATE counters SET value = 4294967295");
         s = open_store();
@@ -217,7 +218,7 @@ static void check_reasons(const char *text, size_t n)
 
 static void test_interrupted(void **state)
 {
-        struct seen_jobs seen = {0};
+        struct seen_jobs seen = { 0 };
         struct store *s = open_store();
         unsigned n = 0;
 
@@ -248,7 +249,7 @@ static void test_interrupted(void **state)
 
 static void check_refused(int expected, const char *says)
 {
-        struct error error = {0};
+        struct error error = { 0 };
         struct store *s = NULL;
 
         int e = store_open(path, &s, &error);
@@ -306,7 +307,7 @@ static void test_refused(void **state)
 static void test_busy(void **state)
 {
         struct store *s = open_store();
-        struct error error = {0};
+        struct error error = { 0 };
         uint32_t id;
         sqlite3 *db;
 

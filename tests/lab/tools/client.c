@@ -49,7 +49,7 @@ static void on_alarm(int signo)
 
 int client_lock(const char *path, int64_t deadline_msec)
 {
-        struct sigaction action = {.sa_handler = on_alarm}; /* no SA_RESTART: it shall interrupt flock() */
+        struct sigaction action = { .sa_handler = on_alarm }; /* no SA_RESTART: it shall interrupt flock() */
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
         if (fd < 0)
@@ -63,12 +63,12 @@ int client_lock(const char *path, int64_t deadline_msec)
                         return -ETIME;
                 /* A repeating timer: an alarm that fires just before flock() sleeps is not the last one. */
                 struct itimerval timer = {
-                        .it_value = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000},
-                        .it_interval = {.tv_usec = 100000},
+                        .it_value = { .tv_sec = left / 1000, .tv_usec = left % 1000 * 1000 },
+                        .it_interval = { .tv_usec = 100000 },
                 };
                 setitimer(ITIMER_REAL, &timer, NULL);
                 int r = flock(fd, LOCK_EX) < 0 ? errno : 0;
-                setitimer(ITIMER_REAL, &(struct itimerval){}, NULL);
+                setitimer(ITIMER_REAL, &(struct itimerval) {}, NULL);
                 if (r == 0)
                         break;
                 if (r != EINTR)
@@ -79,7 +79,7 @@ int client_lock(const char *path, int64_t deadline_msec)
 
 int client_connect(const char *path)
 {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
 
         if (strlen(path) >= sizeof(address.sun_path))
                 return -ENAMETOOLONG;

@@ -92,7 +92,7 @@ static inline size_t frame_encode(
         size_t n = 0;
 
         wire[n++] = FRAME_START;
-        n = frame_stuff(wire, n, (const uint8_t[]){(uint8_t)type}, 1);
+        n = frame_stuff(wire, n, (const uint8_t[]) { (uint8_t)type }, 1);
         n = frame_stuff(wire, n, id, FRAME_ID_SIZE);
         if (n_data > 0)
                 n = frame_stuff(wire, n, data, n_data);

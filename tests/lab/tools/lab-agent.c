@@ -53,7 +53,7 @@ struct agent {
         size_t out_start, out_end;
 };
 
-static struct agent agent = {.port = -1, .command.pipes = {-1, -1}};
+static struct agent agent = { .port = -1, .command.pipes = { -1, -1 } };
 
 static void die(const char *what)
 {
@@ -169,7 +169,7 @@ static void command_start(struct agent *a, const uint8_t *id, char *args, size_t
         struct command *c = &a->command;
         char *argv[4096];
         size_t argc = 0;
-        int out[2] = {-1, -1}, err[2] = {-1, -1};
+        int out[2] = { -1, -1 }, err[2] = { -1, -1 };
 
         command_abandon(c);
         memcpy(c->id, id, FRAME_ID_SIZE);
@@ -199,7 +199,7 @@ static void command_start(struct agent *a, const uint8_t *id, char *args, size_t
                 return;
         }
         for (int i = 0; i < 2; i++) {
-                struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.fd = c->pipes[i]};
+                struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.fd = c->pipes[i] };
 
                 fcntl(c->pipes[i], F_SETFL, O_NONBLOCK);
                 epoll_ctl(a->epoll, EPOLL_CTL_ADD, c->pipes[i], &event);
@@ -244,7 +244,7 @@ static void agent_pump(struct agent *a)
         bool empty = command_pump(a, 0);
         empty = command_pump(a, 1) && empty;
         if (c->exited && empty && a->out_end == 0) {
-                agent_send(a, FRAME_EXIT, c->id, &(uint8_t){(uint8_t)c->code}, 1);
+                agent_send(a, FRAME_EXIT, c->id, &(uint8_t) { (uint8_t)c->code }, 1);
                 command_forget(c);
         }
 }
@@ -305,7 +305,7 @@ static void agent_read_port(struct agent *a)
 
 static void agent_watch(struct agent *a, int fd, uint32_t events)
 {
-        struct epoll_event event = {.events = events | EPOLLET, .data.fd = fd};
+        struct epoll_event event = { .events = events | EPOLLET, .data.fd = fd };
 
         if (fd < 0 || epoll_ctl(a->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
                 die("watching");

@@ -155,7 +155,7 @@ static int session_run(struct session *s)
                         return EXIT_BROKEN;
                 }
 
-                struct pollfd pfd = {.fd = s->fd, .events = POLLIN | (s->n_out > 0 ? POLLOUT : 0)};
+                struct pollfd pfd = { .fd = s->fd, .events = POLLIN | (s->n_out > 0 ? POLLOUT : 0) };
                 int wait = client_left_msec(s->ping_msec), left = client_left_msec(s->deadline_msec);
                 if (poll(&pfd, 1, left >= 0 && left < wait ? left : wait) > 0 && pfd.revents & ~POLLOUT) {
                         int code = session_read(s);

@@ -34,7 +34,7 @@ static void die(int code, const char *text)
 
 static void monitor_wait(struct monitor *m, short events)
 {
-        struct pollfd pfd = {.fd = m->fd, .events = events};
+        struct pollfd pfd = { .fd = m->fd, .events = events };
         int r = poll(&pfd, 1, client_left_msec(m->deadline_msec));
 
         if (r == 0)
