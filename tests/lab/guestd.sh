@@ -60,9 +60,13 @@ pid=$(guestd_pid)
 step "guestd is small"
 expect 0 cli add-memory c1 1G
 expect 0 cli remove-memory c1 1G
-pss=$(guest c1 "sed -n 's/^Pss: *\([0-9]*\).*/\1/p' /proc/$pid/smaps_rollup")
+# With the child that waits for work.
+pss=$(guest c1 "for p in $pid \$(cat /proc/$pid/task/$pid/children); do cat /proc/\$p/smaps_rollup; done |
+    awk '/^Pss:/ { n += \$2 } END { print n }'")
+children=$(guest c1 "wc -w </proc/$pid/task/$pid/children")
 locked=$(guest c1 "sed -n 's/^VmLck:[^0-9]*\([0-9]*\).*/\1/p' /proc/$pid/status")
-note "PSS $pss KiB, locked $locked KiB"
+note "PSS $pss KiB with $children child, locked $locked KiB"
+assert_equal "children of guestd" 1 "$children"
 if ((!sanitized)); then
     assert_at_most "PSS of guestd, KiB" 4096 "$pss"
     assert_at_least "locked memory of guestd, KiB" 1 "$locked"
