@@ -329,6 +329,11 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
 
         p->n_departures++;
         log_info("Partition '%s': %s left by itself", p->definition.name, id);
+        /* A restore may wait for blocks that have left with it: it begins anew. */
+        if (p->active && p->active->request.kind == JOB_RESTORE_MEMORY) {
+                p->settle_restore = true;
+                job_stop(p->active, JOB_STOP_CANCEL);
+        }
         partition_settle(p, false);
 }
 

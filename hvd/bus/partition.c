@@ -268,7 +268,8 @@ static int64_t pending_bytes(const struct partition *p)
  * current was before it plus the whole of its wish, so it is kept from the base of that job. */
 static uint64_t requested_bytes(const struct partition *p)
 {
-        int64_t settled = (int64_t)(p->active ? p->settled_bytes : partition_current_bytes(p));
+        bool moving = p->active && p->active->request.kind != JOB_RESTORE_MEMORY;
+        int64_t settled = (int64_t)(moving ? p->settled_bytes : partition_current_bytes(p));
 
         return (uint64_t)MAX(settled + pending_bytes(p), (int64_t)0);
 }

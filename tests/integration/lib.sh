@@ -4,7 +4,8 @@
 # The real hvd and hmc-cli on a bus of their own, without a guest; fakes play QEMU and guestd. Sourced after
 # `set -euo pipefail`; BUILD is the build folder.
 #
-# Every process is a child of the test's shell, and ended by its id when the test ends.
+# Every process is a child of the test's shell, ended by its id when the test ends, and by the kernel if the shell was
+# killed.
 
 set -E # the ERR trap holds in functions too
 # shellcheck disable=SC2034,SC2119,SC2120  # some variables are for those who source this; functions have defaults
@@ -21,6 +22,7 @@ patience=$((10 * (${OPENDLPAR_SANITIZED:-0} ? 3 : 1)))
 on_exit() {
     local code=$? pid
     trap - EXIT
+    trap '' PIPE # whoever read may be gone
     ((code == 0)) || {
         echo "--- hvd's log, the end:"
         tail -n 40 "$work/hvd.log" 2>/dev/null
@@ -35,7 +37,7 @@ on_exit() {
 }
 trap on_exit EXIT
 trap 'complaint=${complaint:-"${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"}' ERR
-trap 'exit 143' TERM HUP
+trap 'exit 143' TERM HUP PIPE
 trap 'exit 130' INT
 
 fail() {
@@ -93,7 +95,7 @@ bus_start() {
   </policy>
 </busconfig>
 XML
-    dbus-daemon --nofork --nopidfile --nosyslog --config-file="$work/bus.conf" 2>"$work/bus.log" &
+    setpriv --pdeathsig KILL dbus-daemon --nofork --nopidfile --nosyslog --config-file="$work/bus.conf" 2>"$work/bus.log" &
     bus_pid=$!
     await "the bus" test -S "$work/bus"
 }
@@ -116,8 +118,8 @@ hvd_start() {
     mkdir -p "$work/etc" "$work/state"
     [[ -e $work/etc/hvd.conf ]] || printf '[hvd]\nlog_level = debug\n' >"$work/etc/hvd.conf"
     : >"$work/hvd.log"
-    "$build/hvd/hvd" --bus "unix:path=$work/bus" --config "$work/etc/hvd.conf" --state-dir "$work/state" "$@" \
-        >>"$work/hvd.log" 2>&1 &
+    setpriv --pdeathsig KILL "$build/hvd/hvd" --bus "unix:path=$work/bus" --config "$work/etc/hvd.conf" \
+        --state-dir "$work/state" "$@" >>"$work/hvd.log" 2>&1 &
     hvd_pid=$!
     await "hvd on the bus" hvd_answers
 }
@@ -137,7 +139,7 @@ hvd_stop() {
 fake() {
     cat >"$work/$2.script"
     rm -f -- "$work/$2"
-    "$build/tests/fakes/$1" "$work/$2" "$work/$2.script" >"$work/$2.out" 2>"$work/$2.err" &
+    setpriv --pdeathsig KILL "$build/tests/fakes/$1" "$work/$2" "$work/$2.script" >"$work/$2.out" 2>"$work/$2.err" &
     fake_pid=$!
     fake_pids+=("$fake_pid")
     await "$1" grep -q ready "$work/$2.out"

@@ -30,7 +30,7 @@ test_begin() {
     export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
     watchdog_start
     trap on_exit EXIT
-    trap 'exit 143' TERM HUP
+    trap 'exit 143' TERM HUP PIPE
     trap 'exit 130' INT
     mkdir "$LAB_DIR"
     printf '[hvd]\nlog_level = debug\n' >"$LAB_DIR/hvd.conf"
@@ -51,7 +51,7 @@ on_exit() {
     local code=$?
 
     trap - EXIT
-    trap '' TERM HUP INT
+    trap '' TERM HUP INT PIPE
     ((code == 0 || code == 77)) || tell_circumstances
     lab down || code=1
     kill -- -"$watchdog_pid" 2>/dev/null || true
