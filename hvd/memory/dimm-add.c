@@ -85,13 +85,10 @@ static void on_verified(struct partition *p, const struct error *error, void *us
         w->refresh = NULL;
         for (size_t i = 0; i < w->n_pieces; i++) {
                 struct piece *piece = &w->pieces[i];
-                bool found = false;
 
                 if (piece->state != PIECE_ONLINE)
                         continue;
-                for (size_t k = 0; !error && k < p->snapshot.n_devices; k++)
-                        found |= strcmp(p->snapshot.devices[k].id, piece->id) == 0;
-                if (found) {
+                if (!error && platform_snapshot_find(&p->snapshot, piece->id)) {
                         job_add_done(w->job, piece->size_bytes);
                         w->job->movable_bytes += piece->movable_bytes;
                         w->job->kernel_bytes += piece->kernel_bytes;
@@ -367,14 +364,9 @@ static bool all_listed(const struct dimm_add *w)
 {
         const struct platform_snapshot *s = &w->job->partition->snapshot;
 
-        for (size_t i = w->batch; i < w->batch_end; i++) {
-                bool found = w->pieces[i].state != PIECE_PLUGGED;
-
-                for (size_t k = 0; !found && k < s->n_devices; k++)
-                        found = strcmp(s->devices[k].id, w->pieces[i].id) == 0;
-                if (!found)
+        for (size_t i = w->batch; i < w->batch_end; i++)
+                if (w->pieces[i].state == PIECE_PLUGGED && !platform_snapshot_find(s, w->pieces[i].id))
                         return false;
-        }
         return true;
 }
 
@@ -502,9 +494,8 @@ static void next_batch(struct dimm_add *w)
 
 static bool name_taken(const struct platform_snapshot *s, const char *id, const char *backend)
 {
-        for (size_t i = 0; i < s->n_devices; i++)
-                if (strcmp(s->devices[i].id, id) == 0)
-                        return true;
+        if (platform_snapshot_find(s, id))
+                return true;
         for (size_t i = 0; i < s->n_backends; i++)
                 if (strcmp(s->backends[i], backend) == 0)
                         return true;

@@ -156,12 +156,10 @@ static void conclude(struct dimm_remove *w)
 
         for (size_t i = 0; i < w->n_targets; i++) {
                 struct target *t = &w->targets[i];
-                bool listed = false;
 
                 if (t->state != TARGET_GONE)
                         continue;
-                for (size_t k = 0; k < p->snapshot.n_devices; k++)
-                        listed |= strcmp(p->snapshot.devices[k].id, t->id) == 0;
+                bool listed = platform_snapshot_find(&p->snapshot, t->id) != NULL;
                 if (w->guest_confirmed && w->host_confirmed && !listed) {
                         job_add_done(w->job, t->size_bytes);
                         continue;

@@ -4,6 +4,8 @@
 
 #include "hvd/platform/platform.h"
 
+#include <string.h>
+
 const char *run_state_to_string(enum run_state s)
 {
         static const char *const names[RUN_STATE_MAX] = {
@@ -22,4 +24,12 @@ void platform_snapshot_done(struct platform_snapshot *s)
         free(s->devices);
         free(s->backends);
         *s = (struct platform_snapshot) { 0 };
+}
+
+const struct platform_device *platform_snapshot_find(const struct platform_snapshot *s, const char *id)
+{
+        for (size_t i = 0; i < s->n_devices; i++)
+                if (strcmp(s->devices[i].id, id) == 0)
+                        return &s->devices[i];
+        return NULL;
 }

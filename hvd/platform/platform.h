@@ -50,6 +50,8 @@ struct platform_snapshot {
         size_t n_backends;
 };
 void platform_snapshot_done(struct platform_snapshot *s);
+/* The device of that id, borrowed, or NULL. */
+const struct platform_device *platform_snapshot_find(const struct platform_snapshot *s, const char *id);
 
 struct platform;
 struct platform_op;

@@ -56,7 +56,6 @@ struct platform_op {
         bool taken;           /* ATTACH: the guest's firmware driver is through with it */
         bool requested;       /* DETACH: QEMU took a device_del */
         bool deleted;         /* DETACH: DEVICE_DELETED was seen */
-        uint64_t deadline_usec;
         sd_event_source *reissue, *limit;
 };
 
