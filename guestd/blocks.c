@@ -172,7 +172,7 @@ unsigned blocks_node(struct blocks *b, uint32_t number)
                 return 0;
         if (k->node < 0) {
                 int hint = k > b->v && k[-1].node >= 0 ? k[-1].node : 0;
-                k->node = (int16_t)look_up_node(b, number, hint);
+                k->node = b->one_node ? 0 : (int16_t)look_up_node(b, number, hint);
         }
         return (unsigned)k->node;
 }
@@ -215,6 +215,9 @@ int blocks_open(struct blocks *b, int sys_fd)
         if (errno != 0 || end == word || *end != '\0' || bytes < MIB || (bytes & (bytes - 1)) != 0)
                 return -EINVAL;
 
+        /* Set at boot; a kernel without NUMA has no such file. */
+        r = sysfs_read(sys_fd, "devices/system/node/possible", word, sizeof(word));
+        b->one_node = r == -ENOENT || (r >= 0 && strcmp(word, "0") == 0);
         b->memory_fd = steal_fd(&fd);
         b->block_bytes = bytes;
         r = blocks_scan(b);

@@ -19,6 +19,7 @@ struct block {
 struct blocks {
         int memory_fd; /* devices/system/memory */
         uint64_t block_bytes;
+        bool one_node;   /* there never is another than node 0 */
         struct block *v; /* sorted by number */
         size_t n, allocated;
 };

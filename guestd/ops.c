@@ -134,12 +134,12 @@ static void prepare(struct ops *ops, const struct message *m)
                 return;
         }
         ops->prepared = true;
-        hurry(ops);
         /* Quiet until ONLINE asks or RELEASE comes: an addition of 2 GiB sends 32 events, and being woken for
          * each costs an emulated guest of one CPU a quarter of the time that the addition itself takes. */
         monitor_pause(ops->monitor);
         ops->quiet = true;
         reply_done(ops, m);
+        hurry(ops); /* the host is to plug first */
 }
 
 static void stop_run(struct ops *ops, enum error_code why)

@@ -79,11 +79,6 @@ void run_answer(struct ops *ops)
         if (id == 0)
                 return;
         run->id = 0;
-        log_info("%s of %s: %s after %" PRIu64 " ms%s%s", op_to_string(run->op),
-                SIZE(targets_bytes(run->targets, run->n_targets)), run->failed ? "not done" : "done",
-                (now_monotonic_usec() - run->began_usec) / USEC_PER_MSEC, run->n_failures > 0 ? ": " : "",
-                run->n_failures > 0 ? run->failures[0].error.message : "");
-
         int r = blocks_ranges_of(
                 ops->blocks, run->targets, run->n_targets, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges);
         if (r >= 0)
@@ -94,6 +89,11 @@ void run_answer(struct ops *ops)
                         op_to_string(run->op));
                 ops->link.failure(id, &error, ops->userdata);
         }
+        /* Behind the answer, which the host waits for: a log may be slow, as on a serial console. */
+        log_info("%s of %s: %s after %" PRIu64 " ms%s%s", op_to_string(run->op),
+                SIZE(targets_bytes(run->targets, run->n_targets)), run->failed ? "not done" : "done",
+                (now_monotonic_usec() - run->began_usec) / USEC_PER_MSEC, run->n_failures > 0 ? ": " : "",
+                run->n_failures > 0 ? run->failures[0].error.message : "");
 }
 
 void run_reset(struct ops *ops)
