@@ -16,6 +16,8 @@
 /* Only a limit: the kernel charges what is really waiting. An addition of 1 TiB to a guest with blocks of 128
  * MiB sends 16384 events of about 1 KiB. */
 #define RECEIVE_BUFFER (32 * 1024 * 1024)
+#define BATCH          32
+#define MESSAGE_MAX    512 /* the rest of a message is cut off */
 
 struct monitor {
         struct loop *loop;
@@ -59,36 +61,44 @@ static void handle_message(struct monitor *m, const char *text)
                         m->handlers.on_block(number, actions[i].state, m->userdata);
 }
 
-/* 0: nothing waits any more. */
-static int receive(struct monitor *m)
+/* Takes what waits, many messages at a time: a system call is dear in an emulated guest. Returns whether
+ * there may be more. */
+static bool receive(struct monitor *m)
 {
-        char text[512]; /* the rest of a message is cut off */
-        struct sockaddr_nl from = { 0 };
-        struct iovec iov = { .iov_base = text, .iov_len = sizeof(text) - 1 };
-        struct msghdr h = {
-                .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1
-        };
+        static char texts[BATCH][MESSAGE_MAX];
+        struct sockaddr_nl from[BATCH];
+        struct iovec iov[BATCH];
+        struct mmsghdr messages[BATCH];
 
-        ssize_t n = recvmsg(m->io.fd, &h, MSG_DONTWAIT);
+        for (size_t i = 0; i < BATCH; i++) {
+                iov[i] = (struct iovec) { .iov_base = texts[i], .iov_len = MESSAGE_MAX - 1 };
+                messages[i] = (struct mmsghdr) { .msg_hdr = { .msg_name = &from[i],
+                                                         .msg_namelen = sizeof(from[i]),
+                                                         .msg_iov = &iov[i],
+                                                         .msg_iovlen = 1 } };
+        }
+        int n = recvmmsg(m->io.fd, messages, BATCH, MSG_DONTWAIT, NULL);
         if (n < 0) {
                 if (errno == EINTR)
-                        return 1;
+                        return true;
                 if (errno != ENOBUFS)
-                        return 0;
+                        return false;
                 m->handlers.on_overflow(m->userdata);
-                return 1;
+                return true;
         }
-        /* Of the kernel's group, and from the kernel: root could send here too. */
-        if (from.nl_pid != 0 || from.nl_groups == 0)
-                return 1;
-        text[n] = '\0';
-        handle_message(m, text);
-        return 1;
+        for (int i = 0; i < n; i++) {
+                /* Of the kernel's group, and from the kernel: root could send here too. */
+                if (from[i].nl_pid != 0 || from[i].nl_groups == 0)
+                        continue;
+                texts[i][messages[i].msg_len] = '\0';
+                handle_message(m, texts[i]);
+        }
+        return n == BATCH;
 }
 
 void monitor_drain(struct monitor *m)
 {
-        while (m && receive(m) > 0)
+        while (m && receive(m))
                 ;
 }
 

@@ -130,6 +130,7 @@ static void on_worker_done(struct worker *w, void *userdata)
                 }
         if (done && run->id > 0) {
                 pledge_add(ops, run->items, run->n_items);
+                ops_be_quiet(ops); /* while the device is removed */
                 run_finish(ops);
                 return;
         }

@@ -125,18 +125,9 @@ void wait_recount(struct ops *ops)
 
 void wait_begin(struct ops *ops)
 {
-        struct op_run *run = &ops->run;
-        bool all = ops->quiet && run->op == OP_ONLINE;
-
-        run->phase = PHASE_WAITING;
-        if (all)
-                /* Usually all is done by now, and no event needs to be looked at before the answer. */
-                TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number)
-                        all &= blocks_refresh(ops->blocks, number) == BLOCK_ONLINE;
-        if (!all)
-                ops_listen(ops);
-        if (run->phase == PHASE_WAITING)
-                wait_recount(ops);
+        ops->run.phase = PHASE_WAITING;
+        ops_listen(ops);
+        wait_recount(ops);
 }
 
 void wait_on_block(struct ops *ops, uint32_t number, enum block_state before, enum block_state after)

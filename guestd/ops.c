@@ -90,7 +90,12 @@ void ops_rest(struct ops *ops)
                 settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
 }
 
-/* The events that were held back tell of states that are past: what is now stands in sysfs. */
+void ops_be_quiet(struct ops *ops)
+{
+        monitor_pause(ops->monitor);
+        ops->quiet = true;
+}
+
 void ops_listen(struct ops *ops)
 {
         if (!ops->quiet)
@@ -134,10 +139,7 @@ static void prepare(struct ops *ops, const struct message *m)
                 return;
         }
         ops->prepared = true;
-        /* Quiet until ONLINE asks or RELEASE comes: an addition of 2 GiB sends 32 events, and being woken for
-         * each costs an emulated guest of one CPU a quarter of the time that the addition itself takes. */
-        monitor_pause(ops->monitor);
-        ops->quiet = true;
+        ops_be_quiet(ops);
         reply_done(ops, m);
         hurry(ops); /* the host is to plug first */
 }
@@ -210,7 +212,7 @@ void ops_request(struct ops *ops, const struct message *m)
 {
         struct error error;
 
-        /* Whoever asks for more than an addition needs shall hear what is true. */
+        /* ONLINE listens by itself, as soon as its targets are known. */
         if (m->request.op != OP_PREPARE && m->request.op != OP_ONLINE && m->request.op != OP_CANCEL)
                 ops_listen(ops);
         if (!ops->quiet)
@@ -282,13 +284,7 @@ static void announce(struct ops *ops)
 void ops_on_block(struct ops *ops, uint32_t number, enum block_state state)
 {
         struct op_run *run = &ops->run;
-        enum block_state before;
-
-        if (ops->catching_up) {
-                before = blocks_state(ops->blocks, number);
-                state = blocks_refresh(ops->blocks, number);
-        } else
-                before = blocks_note(ops->blocks, number, state);
+        enum block_state before = blocks_note(ops->blocks, number, state);
 
         if (state != BLOCK_OFFLINE)
                 pledge_drop(ops, number);
@@ -297,7 +293,7 @@ void ops_on_block(struct ops *ops, uint32_t number, enum block_state state)
         if (run->phase == PHASE_IDLE ||
                 !targets_contain(run->targets, run->n_targets, number * ops->blocks->block_bytes))
                 announce(ops);
-        else if (run->phase == PHASE_WAITING)
+        else if (run->phase == PHASE_WAITING && !ops->catching_up)
                 wait_on_block(ops, number, before, state);
 }
 

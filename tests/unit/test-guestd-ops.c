@@ -887,14 +887,13 @@ static void test_quiet(void **state)
                         uevent(&m, b, BLOCK_OFFLINE);
                         uevent(&m, b, BLOCK_ONLINE);
                 }
-                /* It has left again meanwhile: what the events say of it is past. */
-                tree_block(&e->tree, 53, "offline\n", "Movable\n", 0);
+                /* One that has left again meanwhile. */
                 uevent(&m, 53, BLOCK_OFFLINE);
-                tree_remove_block(&e->tree, 53);
+                uevent(&m, 53, BLOCK_ABSENT);
                 cancel(e, 2, 99);
                 run_for(e, 5);
                 assert_true(m.paused);
-                assert_int_equal(m.n_held, 5);
+                assert_int_equal(m.n_held, 6);
                 assert_int_equal(e->n_events, 0);
                 assert_int_equal(blocks_state(&e->blocks, 50), BLOCK_ABSENT);
 
@@ -927,6 +926,11 @@ static void test_quiet(void **state)
                                 50, 1, 5000, 1000);
                         RUN_UNTIL(e, e->reply_id == 3);
                 }
+                if (end == OFFLINE) {
+                        /* Again, for the time of the device's removal. */
+                        assert_true(m.paused);
+                        request(e, 4, OP_GET_STATE, 0, 0, 0, 0);
+                }
                 if (end != FREE) {
                         assert_false(m.paused);
                         assert_int_equal(m.n_held, 0);
@@ -946,6 +950,28 @@ static void test_quiet(void **state)
                         blocks_note(&e->blocks, b, BLOCK_ABSENT);
                 }
         }
+}
+
+/* ONLINE comes while the kernel is still at it: what was held back tells of blocks that are not online yet.
+ */
+static void test_online_midway(void **state)
+{
+        struct env *e = *state;
+        struct monitor m;
+
+        with_monitor(e, &m, USEC_PER_MSEC);
+        prepare(e, 1, ZONE_MOVABLE, 2 * BLOCK);
+        tree_block(&e->tree, 50, "offline\n", "Movable\n", 0);
+        uevent(&m, 50, BLOCK_OFFLINE);
+        request(e, 2, OP_ONLINE, 50, 2, 5000, 0);
+        assert_int_equal(e->reply_id, 1);
+        for (unsigned b = 50; b < 52; b++) {
+                tree_block(&e->tree, b, "online\n", "Movable\n", 0);
+                uevent(&m, b, BLOCK_OFFLINE);
+                uevent(&m, b, BLOCK_ONLINE);
+        }
+        assert_int_equal(e->reply_id, 2);
+        assert_true(e->reply.complete);
 }
 
 /* Zombies count as children. */
@@ -988,7 +1014,7 @@ static void test_spare(void **state)
                         uevent(&m, b, BLOCK_ONLINE);
                 }
         }
-        ops_free(steal_pointer(e->ops));
+        e->ops = ops_free(e->ops);
         assert_true(is_gone(pid));
         assert_false(has_children());
 }
@@ -1018,7 +1044,7 @@ static void test_spare_killed(void **state)
         assert_true(e->reply.complete);
         assert_true(is_gone(pid));
         assert_true(children_spare(ops_children(e->ops)) > 0);
-        ops_free(steal_pointer(e->ops));
+        e->ops = ops_free(e->ops);
         assert_false(has_children());
 }
 
@@ -1040,7 +1066,7 @@ static void test_spare_replaced(void **state)
         assert_true(is_gone(pid));
         pid_t next = children_spare(ops_children(e->ops));
         assert_true(next > 0 && next != pid);
-        ops_free(steal_pointer(e->ops));
+        e->ops = ops_free(e->ops);
         assert_false(has_children());
 }
 
@@ -1104,6 +1130,7 @@ int main(void)
                 TEST(test_events),
                 TEST(test_real_write),
                 TEST(test_quiet),
+                TEST(test_online_midway),
                 TEST(test_spare),
                 TEST(test_spare_killed),
                 TEST(test_spare_replaced),
