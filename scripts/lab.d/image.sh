@@ -159,6 +159,7 @@ image_add_foreign() {
     case $arch in
         # The platform's own view of its memory, to compare ours with.
         ppc64le)
+            mkdir -p "$root"/var/{lock,log}
             for program in drmgr lsslot; do
                 image_add_program_of "$root" "$sysroot_dir/usr/sbin/$program"
             done
