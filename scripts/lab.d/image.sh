@@ -154,7 +154,7 @@ image_add_foreign() {
     local root=$1 arch=$2 program
 
     cp "$sysroot_dir/bin/busybox" "$root/bin/busybox"
-    cp "$guest_build_dir"/tests/lab/tools/{lab-agent,lab-await-online} "$root/bin/"
+    cp "$guest_build_dir"/tests/lab/tools/{lab-agent,lab-await-online,lab-pin} "$root/bin/"
     image_add_program_of "$root" "$guest_build_dir/guestd/guestd"
     case $arch in
         # The platform's own view of its memory, to compare ours with.
