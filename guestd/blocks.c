@@ -374,8 +374,3 @@ int blocks_get_auto_online(struct blocks *b, char value[static AUTO_ONLINE_MAX])
 
         return n < 0 ? n : 0;
 }
-
-int blocks_set_auto_online(struct blocks *b, const char *value)
-{
-        return sysfs_write(b->memory_fd, "auto_online_blocks", value);
-}

@@ -46,6 +46,8 @@ void start_manager(struct fixture *fx);
 void run_until_known(struct fixture *fx);
 /* Both scripts must be done, with nothing left over, and the partition at rest. */
 void finish(struct fixture *fx);
+/* Something has changed, and neither end has been asked since: a job must. */
+void unsettle(struct fixture *fx);
 
 struct job *submit(struct fixture *fx, const struct job_request *request);
 enum error_code try_submit(struct fixture *fx, const struct job_request *request);

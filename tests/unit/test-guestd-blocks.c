@@ -224,12 +224,8 @@ static void test_auto_online(void **state)
         assert_int_equal(blocks_open(&b, t->sys_fd), 0);
         assert_int_equal(blocks_get_auto_online(&b, value), 0);
         assert_string_equal(value, "offline");
-        assert_int_equal(blocks_set_auto_online(&b, "online_movable"), 0);
-        assert_int_equal(blocks_get_auto_online(&b, value), 0);
-        assert_string_equal(value, "online_movable");
         unlinkat(t->memory_fd, "auto_online_blocks", 0);
         assert_int_equal(blocks_get_auto_online(&b, value), -ENOENT);
-        assert_int_equal(blocks_set_auto_online(&b, "offline"), -ENOENT);
         blocks_close(&b);
 }
 
