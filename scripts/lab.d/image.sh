@@ -11,9 +11,9 @@ declare -A image_modules=(
     [ppc64le]="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
         virtio_console virtio_balloon virtio_blk")
 
-# image_find_kernel [ARCH]: sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
+# image_find_kernel ARCH: sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
 image_find_kernel() {
-    local arch=${1:-x86_64}
+    local arch=$1
 
     kernel_dir=$cache_dir/kernel-$arch-1
     [[ ! -e $kernel_dir ]] || return 0
