@@ -11,15 +11,10 @@
 #include <stddef.h>
 #include <sys/syscall.h>
 
-/* Debian's kernel for PPC64 has pages of 64 KiB. */
-#if defined(__powerpc64__)
-#define PAGE_SIZE (64 * 1024L)
-#else
-#define PAGE_SIZE 4096L
-#endif
-#define PAGES 8L
+#define PAGES 8
 
 #if defined(__x86_64__)
+#define PAGE_SIZE 4096L
 /* The kernel's convention of x86-64. */
 static long call(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -33,14 +28,15 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
         return result;
 }
 #elif defined(__powerpc64__)
-/* That of PPC64: an error is told by a bit of condition register 0. */
+#define PAGE_SIZE 65536L
+/* The kernel's convention of PPC64: the summary overflow bit says that the result is an error. */
 static long call(long number, long a, long b, long c, long d, long e, long f)
 {
         register long r0 __asm__("r0") = number, r3 __asm__("r3") = a, r4 __asm__("r4") = b,
                          r5 __asm__("r5") = c, r6 __asm__("r6") = d, r7 __asm__("r7") = e,
                          r8 __asm__("r8") = f;
 
-        __asm__ volatile("sc\n\tbns+ 1f\n\tneg 3, 3\n1:"
+        __asm__ volatile("sc\n\tbns+ 1f\n\tneg %1, %1\n1:"
                          : "+r"(r0), "+r"(r3), "+r"(r4), "+r"(r5), "+r"(r6), "+r"(r7), "+r"(r8)
                          :
                          : "r9", "r10", "r11", "r12", "cr0", "ctr", "xer", "memory");
