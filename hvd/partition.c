@@ -310,6 +310,7 @@ static void on_platform_reset(struct platform *platform, void *userdata)
         struct error error;
 
         log_info("Partition '%s': the guest was reset", p->definition.name);
+        p->n_resets++;
         agent_set_port_open(p->agent, false);
         error_set(&error, ERROR_GUEST_RESET, "The guest was reset while it worked on the request");
         tell_gone(p, &error);
@@ -399,6 +400,11 @@ uint64_t partition_block_bytes(const struct partition *p)
         const struct message_hello *hello = agent_hello(p->agent);
 
         return hello ? hello->block_bytes : 0;
+}
+
+bool partition_is_pseries(const struct partition *p)
+{
+        return p->has_snapshot && platform_arch_is_pseries(p->snapshot.arch);
 }
 
 int partition_check_usable(const struct partition *p, struct error *ret_error)
@@ -501,11 +507,18 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
                 d->slot = from->slot;
                 d->node = from->node;
                 d->is_dimm = from->is_dimm;
-                d->removable = from->is_dimm && from->hotpluggable && !is_excluded(from->id, excluded);
+                d->unplug_pending = from->unplug_pending;
+                d->removable = from->is_dimm && from->hotpluggable && !from->unplug_pending &&
+                               !is_excluded(from->id, excluded);
                 sum_blocks(p, d);
         }
+        /* QEMU's pseries takes whole LMBs only, however small the guest's blocks may be. */
+        uint64_t granule = partition_block_bytes(p);
+        if (granule > 0 && partition_is_pseries(p))
+                granule = MAX(granule, PLAN_LMB_BYTES);
         *ret = (struct plan_snapshot) {
-                .granule_bytes = partition_block_bytes(p),
+                .granule_bytes = granule,
+                .is_pseries = partition_is_pseries(p),
                 .base_bytes = s->base_bytes,
                 .max_bytes = s->max_bytes,
                 .slots = s->slots,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Removing memory that lies in DIMMs.
+/* Removing memory that lies in DIMMs, on pseries known as LMBs.
  *
  * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline
  * (OFFLINE: all or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with
@@ -23,6 +23,7 @@
 #include "hvd/memory/guest.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
+#include "hvd/memory/removal.h"
 
 /* Kept from the job's time for what follows the guest's answer: this, or a quarter if that is less. */
 #define GUEST_RESERVE_USEC (500 * USEC_PER_MSEC)
@@ -51,7 +52,9 @@ struct target {
         enum target_state state;
         char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         uint64_t address, size_bytes;
-        bool was_kernel; /* its blocks lay in a kernel zone: where they go back to */
+        bool was_kernel;   /* its blocks lay in a kernel zone: where they go back to */
+        bool asked;        /* QEMU was, to unplug it */
+        unsigned n_resets; /* the partition's, when QEMU was asked */
         struct platform_op *op;
 };
 
@@ -62,7 +65,7 @@ struct dimm_remove {
         struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
-        bool gave_up;    /* all-or-nothing, and one cannot go */
+        bool gave_up;    /* no further device is tried: all-or-nothing, and one cannot go; or a migration */
         bool guest_lost; /* no further request to the guest */
         bool verifying, guest_confirmed, host_confirmed;
 };
@@ -102,15 +105,9 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
         for (size_t i = 0; i < w->n_targets; i++)
                 excluded[i] = w->targets[i].id;
         excluded[w->n_targets] = NULL;
-        if (partition_plan_snapshot(j->partition, excluded, &s, &devices) < 0)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        /* The guest's node and the operator's wish restrict the choice. */
-        for (size_t i = 0; i < s.n_devices; i++)
-                if (j->request.node >= 0 && devices[i].node != (unsigned)j->request.node)
-                        devices[i].removable = false;
 
         uint64_t left = j->request.bytes - MIN(j->request.bytes, sum_of(w, TARGET_PLANNED, TARGET_GONE));
-        int r = plan_removal(&s, left, j->request.device[0] ? j->request.device : NULL, &plan, ret_error);
+        int r = removal_plan(j->partition, &j->request, excluded, left, &s, &devices, &plan, ret_error);
         if (r < 0)
                 return r;
 
@@ -127,8 +124,9 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                 };
                 memcpy(t->id, from->id, sizeof(t->id));
                 memcpy(t->backend, from->memdev, sizeof(t->backend));
-                job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 " in %s, and unplug it", t->id,
-                        SIZE(t->size_bytes), t->address,
+                job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 "%s%s in %s, and unplug it", t->id,
+                        SIZE(t->size_bytes), t->address, s.is_pseries ? ", " : "",
+                        s.is_pseries ? PLAN_DRC_TEXT(t->address, t->size_bytes) : "",
                         d->stuck_bytes     ? "part stuck"
                         : d->kernel_bytes  ? "a kernel zone"
                         : d->movable_bytes ? "zone Movable"
@@ -144,11 +142,24 @@ static void try_others(struct dimm_remove *w)
 
         if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
                 return;
-        if (w->job->request.device[0] || plan_more(w, &error) < 0)
+        if (removal_names_device(&w->job->request) || plan_more(w, &error) < 0)
                 w->gave_up = w->job->request.all_or_nothing;
 }
 
 /* --- the end --- */
+
+/* The guest was reset since QEMU was asked to unplug it: what QEMU does not list then a guest that boots does
+ * not have, which is as good as its word. */
+static bool is_confirmed_by_reset(const struct dimm_remove *w, const struct target *t)
+{
+        return t->asked && t->n_resets != w->job->partition->n_resets;
+}
+
+/* An unplug that was given up as pending, and that the reset completed. */
+static bool may_have_left(const struct dimm_remove *w, const struct target *t)
+{
+        return t->state == TARGET_STAYED && is_confirmed_by_reset(w, t);
+}
 
 static void conclude(struct dimm_remove *w)
 {
@@ -157,10 +168,12 @@ static void conclude(struct dimm_remove *w)
         for (size_t i = 0; i < w->n_targets; i++) {
                 struct target *t = &w->targets[i];
 
+                bool listed = platform_snapshot_find(&p->snapshot, t->id) != NULL;
+                if (may_have_left(w, t) && w->host_confirmed && !listed)
+                        t->state = TARGET_GONE;
                 if (t->state != TARGET_GONE)
                         continue;
-                bool listed = platform_snapshot_find(&p->snapshot, t->id) != NULL;
-                if (w->guest_confirmed && w->host_confirmed && !listed) {
+                if ((w->guest_confirmed || is_confirmed_by_reset(w, t)) && w->host_confirmed && !listed) {
                         job_add_done(w->job, t->size_bytes);
                         continue;
                 }
@@ -201,23 +214,18 @@ static int compare_ranges(const void *a, const void *b)
         return x->start < y->start ? -1 : x->start > y->start;
 }
 
-static void verify(struct dimm_remove *w)
+/* Sets w->call, unless there is no guest to ask or nothing to ask it. */
+static void ask_guest(struct dimm_remove *w)
 {
         struct mem_range ranges[PLAN_DEVICES_MAX];
         size_t n = 0;
         struct error error;
 
-        if (w->verifying)
-                return;
-        w->verifying = true;
         for (size_t i = 0; i < w->n_targets; i++)
                 if (w->targets[i].state == TARGET_GONE)
                         ranges[n++] = (struct mem_range) { w->targets[i].address, w->targets[i].size_bytes };
-        if (n == 0) {
-                job_finish(w->job);
+        if (n == 0)
                 return;
-        }
-        job_set_state(w->job, JOB_VERIFYING);
         qsort(ranges, n, sizeof(ranges[0]), compare_ranges);
 
         struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
@@ -225,6 +233,24 @@ static void verify(struct dimm_remove *w)
         if (guest_call_start(w->job, &request, now_monotonic_usec() + MIN(limit, UNPLUG_MAX_USEC),
                     on_blocks_gone, NULL, w, &w->call, &error) < 0)
                 log_debug("Job %" PRIu32 ": %s", w->job->id, error.message);
+}
+
+static void verify(struct dimm_remove *w)
+{
+        bool any = false;
+        struct error error;
+
+        if (w->verifying)
+                return;
+        w->verifying = true;
+        for (size_t i = 0; i < w->n_targets; i++)
+                any |= w->targets[i].state == TARGET_GONE || may_have_left(w, &w->targets[i]);
+        if (!any) {
+                job_finish(w->job);
+                return;
+        }
+        job_set_state(w->job, JOB_VERIFYING);
+        ask_guest(w);
         if (partition_refresh(
                     w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
                 !w->call)
@@ -248,6 +274,8 @@ static void on_unplugged(const struct error *error, void *userdata)
                 /* One that is pending may leave yet: another in its place would be one too many. */
                 if (error->code == ERROR_UNPLUG_REFUSED || error->code == ERROR_HYPERVISOR_REFUSED)
                         try_others(w);
+                else if (error->code == ERROR_NOT_RUNNING)
+                        w->gave_up = true;
         }
         pump(w);
 }
@@ -257,6 +285,8 @@ static void unplug(struct dimm_remove *w, struct target *t)
         uint64_t limit = MAX(job_left_usec(w->job), UNPLUG_MIN_USEC);
 
         t->state = TARGET_UNPLUGGING;
+        t->asked = true;
+        t->n_resets = w->job->partition->n_resets;
         if (!w->current)
                 job_set_state(w->job, JOB_UNPLUGGING);
         int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC),
@@ -441,17 +471,21 @@ static void pump(struct dimm_remove *w)
 
 /* --- the mechanism --- */
 
-/* The profile's min. At the request, and again in the job: others ran in between. */
-static int check_min(const struct partition *p, const struct job_request *request, struct error *ret_error)
+/* Those that the plan could not have because QEMU has an unplug of them pending. */
+static void add_pending_reasons(struct dimm_remove *w)
 {
-        uint64_t min = p->definition.profile.min_bytes, current = partition_current_bytes(p);
+        const struct platform_snapshot *s = &w->job->partition->snapshot;
 
-        if (min && request->bytes <= current && current - request->bytes < min)
-                return error_set(ret_error, ERROR_NOT_PLUGGED,
-                        "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
-                        p->definition.name, SIZE(current), SIZE(min),
-                        SIZE_EXACT(current - MIN(min, current)));
-        return 0;
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct error error;
+
+                if (!s->devices[i].unplug_pending)
+                        continue;
+                error_set(&error, ERROR_UNPLUG_PENDING,
+                        "its unplug is pending in QEMU, and the guest does not see to it; a reset of the "
+                        "guest ends that (the device leaves then)");
+                job_add_reason(w->job, s->devices[i].id, UINT64_MAX, &error);
+        }
 }
 
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
@@ -461,7 +495,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         struct error local;
 
         w->refresh = NULL;
-        if (!error && partition_check_usable(p, &local) >= 0 && check_min(p, &j->request, &local) >= 0 &&
+        if (!error && mechanism_check_job(j, &local) >= 0 && removal_check_min(p, &j->request, &local) >= 0 &&
                 plan_more(w, &local) >= 0) {
                 uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
                 if (planned < j->request.bytes) {
@@ -471,6 +505,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
                                 "is %s",
                                 SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
                         job_add_reason(j, NULL, UINT64_MAX, &local);
+                        add_pending_reasons(w);
                 }
                 if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
                         job_finish(j);
@@ -491,13 +526,10 @@ static int dimm_remove_check(
 
         if (!p->has_snapshot)
                 return 0;
-        if (partition_plan_snapshot(p, NULL, &s, &devices) < 0)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        int r = check_min(p, request, ret_error);
+        int r = removal_check_min(p, request, ret_error);
         if (r < 0)
                 return r;
-        return plan_removal(
-                &s, request->bytes, request->device[0] ? request->device : NULL, &plan, ret_error);
+        return removal_plan(p, request, NULL, request->bytes, &s, &devices, &plan, ret_error);
 }
 
 static void dimm_remove_start(struct job *j)
@@ -547,6 +579,7 @@ static void dimm_remove_free(struct job *j)
 
 const struct mechanism mechanism_dimm_remove = {
         .method = "dimm",
+        .pseries_method = "lmb",
         .kind = JOB_REMOVE_MEMORY,
         .check = dimm_remove_check,
         .start = dimm_remove_start,

@@ -72,7 +72,7 @@ static void on_unplug_requested(struct json_object *result, const struct error *
         if (op->requested)
                 return;
         op->error = *error;
-        qmp_translate_refusal(&op->error, op->device);
+        qmp_translate_refusal(&op->error);
         if (op->platform->is_pseries && strstr(error->message, "unplug already in progress")) {
                 error_set(&op->error, ERROR_UNPLUG_PENDING,
                         "an earlier unplug of %s is pending in QEMU, and the guest does not see to it; a "

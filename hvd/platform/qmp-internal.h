@@ -95,7 +95,7 @@ void op_complete(struct platform_op *op);
 void op_call_or_complete(struct platform_op *op, unsigned index, const char *command,
         struct json_object *arguments, qmp_reply_t on_reply);
 /* What QEMU (7.2) refuses for a reason that the operator can act on gets a code and a sentence of its own. */
-void qmp_translate_refusal(struct error *error, const char *device);
+void qmp_translate_refusal(struct error *error);
 /* {"key": "value"}, or NULL when out of memory. */
 struct json_object *object_with_string(const char *key, const char *value);
 

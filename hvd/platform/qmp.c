@@ -98,7 +98,7 @@ struct json_object *object_with_string(const char *key, const char *value)
         return o;
 }
 
-void qmp_translate_refusal(struct error *error, const char *device)
+void qmp_translate_refusal(struct error *error)
 {
         static const char nodes[] = "exceeds the number of numa nodes: ";
         const char *count = strstr(error->message, nodes);
@@ -108,8 +108,8 @@ void qmp_translate_refusal(struct error *error, const char *device)
                 return;
         if (strstr(error->message, "not allowed while migrating"))
                 error_set(error, ERROR_NOT_RUNNING,
-                        "%s cannot change now: the guest is being migrated; ask again when that has ended",
-                        device);
+                        "The guest is being migrated, and its memory cannot change now; ask again when that "
+                        "has ended");
         else if (count && sscanf(count + strlen(nodes), "%u", &n) == 1 && n == 1)
                 error_set(error, ERROR_UNKNOWN_NODE, "The guest has no such NUMA node: it has only node 0");
         else if (count && sscanf(count + strlen(nodes), "%u", &n) == 1 && n > 1)
@@ -172,7 +172,7 @@ static void on_device_added(struct json_object *result, const struct error *erro
         /* When the backend failed, the device fails for want of it: the first error is the one that tells. */
         if (error) {
                 struct error refusal = *error;
-                qmp_translate_refusal(&refusal, op->device);
+                qmp_translate_refusal(&refusal);
                 op_take_error(op, &refusal);
         }
         attach_step(op);

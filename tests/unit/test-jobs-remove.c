@@ -233,11 +233,9 @@ static void test_device_of_another_node(void **state)
 
         start_two(fx);
         request.node = 1;
-        struct job *j = submit(fx, &request);
-        RUN_UNTIL_END(fx, j);
-        assert_job(fx, j, JOB_FAILED, 0, 1);
-        assert_reason(j, 0, "", ERROR_NOT_PLUGGED, "");
+        assert_int_equal(try_submit(fx, &request), ERROR_NOT_PLUGGED);
         finish(fx);
+        assert_int_equal(fx->n_added, 0);
 }
 
 static void test_dry_run(void **state)
