@@ -13,6 +13,7 @@ packages_build=(build-essential cmake ninja-build pkg-config libsystemd-dev libu
     libcmocka-dev libinih-dev libsmartcols-dev libsqlite3-dev)
 packages_sanitize=(clang libclang-rt-14-dev llvm)
 packages_lab=(qemu-system-x86 busybox-static cpio dbus-daemon)
+packages_lab_ppc64le=(qemu-system-ppc gcc-powerpc64le-linux-gnu binutils)
 packages_test=(dbus-daemon)
 packages_style=(clang-format clang-tidy shellcheck)
 
@@ -82,7 +83,7 @@ apt_install() {
 # build_project PRESET: sets build_dir, which is finished when this returns.
 # OPENDLPAR_BUILD names a finished build folder to use instead.
 build_project() {
-    local preset=$1 log
+    local preset=$1
 
     if [[ -n ${OPENDLPAR_BUILD:-} ]]; then
         build_dir=$(realpath -m -- "$OPENDLPAR_BUILD")
@@ -91,10 +92,14 @@ build_project() {
     fi
     need_packages "${packages_build[@]}"
     [[ $preset != sanitize ]] || need_packages "${packages_sanitize[@]}"
-
     build_dir=$repo_root/build/$preset
-    log=$repo_root/build/$preset.log
-    mkdir -p "$build_dir"
+    build_preset "$preset"
+}
+
+build_preset() {
+    local preset=$1 log=$repo_root/build/$1.log
+
+    mkdir -p "$repo_root/build/$preset"
     if ! build_locked "$preset" 8>"$repo_root/build/$preset.lock" >"$log" 2>&1; then
         tail -n 60 "$log" >&2
         die "the build failed (all of it: $log)"

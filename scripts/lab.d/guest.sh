@@ -33,10 +33,10 @@ parse_number() {
 
 # Sets the guest_* variables from the command line.
 guest_parse() {
-    guest_name='' guest_memory=$((1 << 30)) guest_max_memory=$((16 << 30)) guest_slots=16
+    guest_name='' guest_arch=x86_64 guest_memory=$((1 << 30)) guest_max_memory=$((16 << 30)) guest_slots=16
     guest_virtio_mem=0 guest_balloon=false guest_swap=0 guest_cpus=1
     guest_define=true guest_guestd=true guest_qemu_args=()
-    local arch=x86_64 platform=qmp max_memory_given=false
+    local platform=qmp max_memory_given=false
 
     while (($# > 0)); do
         case $1 in
@@ -49,7 +49,7 @@ guest_parse() {
             --virtio-mem) parse_size guest_virtio_mem "$1" "$2" ;;&
             --swap) parse_size guest_swap "$1" "$2" ;;&
             --cpus) parse_number guest_cpus "$1" "$2" 1 64 ;;&
-            --arch) arch=$2 ;;&
+            --arch) guest_arch=$2 ;;&
             --platform) platform=$2 ;;&
             --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --arch | --platform) shift ;;
             --balloon) guest_balloon=true ;;
@@ -70,17 +70,13 @@ guest_parse() {
         shift
     done
     [[ -n $guest_name ]] || die_usage "the guest needs a name: lab guest NAME [OPTION...]"
-    guest_check "$arch" "$platform" "$max_memory_given"
+    guest_check "$platform" "$max_memory_given"
 }
 
 guest_check() {
-    local arch=$1 platform=$2 max_memory_given=$3
+    local platform=$1 max_memory_given=$2
 
-    case $arch in
-        x86_64) ;;
-        ppc64le) die "--arch ppc64le is not supported yet" ;;
-        *) die_usage "--arch: x86_64 or ppc64le, not '$arch'" ;;
-    esac
+    check_arch "$guest_arch"
     case $platform in
         qmp) ;;
         libvirt) die "--platform libvirt is not supported yet" ;;
@@ -94,7 +90,18 @@ guest_check() {
         die_usage "--max-memory must have room for --memory and --virtio-mem together"
     ((guest_swap == 0 || guest_swap >= 1 << 20)) || die_usage "--swap: at least 1M"
     ((guest_max_memory > guest_memory)) || guest_slots=0
+    [[ $guest_arch != ppc64le ]] || guest_check_pseries
     $guest_guestd || ! $guest_define || say "without guestd the guest is defined, but not waited for"
+}
+
+# What QEMU would refuse, or Linux could not use: an LMB has 256 MiB, and TCG has 32 slots.
+guest_check_pseries() {
+    local lmb=$((256 << 20))
+
+    ((guest_memory % lmb == 0)) || die_usage "--memory: on ppc64le a multiple of 256M"
+    ((guest_max_memory % lmb == 0)) || die_usage "--max-memory: on ppc64le a multiple of 256M"
+    ((guest_slots <= 32)) || die_usage "--slots: on ppc64le at most 32"
+    ((guest_virtio_mem == 0)) || die_usage "--virtio-mem: there is none on ppc64le"
 }
 
 # Sets guest_accel. LAB_ACCEL=kvm counts only if a kernel comes up with it: a /dev/kvm may exist and hang.
@@ -103,7 +110,9 @@ guest_choose_accel() {
     case $guest_accel in
         tcg) ;;
         kvm)
-            if ! guest_probe_kvm; then
+            if [[ $guest_arch != "$(uname -m)" ]]; then
+                guest_accel=tcg
+            elif ! guest_probe_kvm; then
                 say "a kernel does not boot with KVM here; using TCG"
                 guest_accel=tcg
             fi
@@ -139,24 +148,34 @@ guest_probe_kvm() {
 # Sets qemu_command. Everything of the architecture is in here.
 # shellcheck disable=SC2054  # the commas are QEMU's
 guest_qemu_command() {
-    local dir=$lab_dir/$guest_name cpu=host memory append
+    local dir=$lab_dir/$guest_name memory append console machine
 
-    # With erms and fsrm Linux copies and clears memory by bytes, which TCG takes one at a time.
-    [[ $guest_accel == kvm ]] || cpu=max,-erms,-fsrm
+    case $guest_arch in
+        x86_64)
+            console=ttyS0
+            machine=(qemu-system-x86_64 -machine "q35,accel=$guest_accel" -cpu host)
+            # With erms and fsrm Linux copies and clears memory by bytes, which TCG takes one at a time.
+            [[ $guest_accel == kvm ]] || machine+=(-cpu max,-erms,-fsrm)
+            ;;
+        ppc64le)
+            console=hvc0
+            # Without the mitigations of speculation, which TCG has not, and says so.
+            machine=(qemu-system-ppc64 -machine
+                "pseries,accel=$guest_accel,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off")
+            ;;
+    esac
     memory=size=$((guest_memory >> 10))K
     ((guest_max_memory == guest_memory || guest_slots + guest_virtio_mem == 0)) ||
         memory+=,slots=$guest_slots,maxmem=$((guest_max_memory >> 10))K
 
     # panic=0: a dead guest stays, so that its last words can be read.
-    append="console=ttyS0 loglevel=4 panic=0 lab.hostname=$guest_name"
+    append="console=$console loglevel=4 panic=0 lab.hostname=$guest_name"
     $guest_guestd || append+=" lab.no_guestd"
     ((guest_swap == 0)) || append+=" lab.swap"
 
     qemu_command=(
-        qemu-system-x86_64 -nodefaults -no-user-config -display none
+        "${machine[@]}" -nodefaults -no-user-config -display none
         -name "$guest_name"
-        -machine "q35,accel=$guest_accel"
-        -cpu "$cpu"
         -smp "$guest_cpus" -m "$memory"
         -kernel "$kernel_dir/vmlinuz" -initrd "$dir/initrd" -append "$append"
         -chardev "file,id=console,path=$dir/console.log" -serial chardev:console
@@ -189,7 +208,7 @@ guest_start() {
     guest_choose_accel
     rm -rf -- "$dir"
     mkdir "$dir"
-    image_build "$dir/initrd"
+    image_build "$dir/initrd" "$guest_arch"
     ((guest_swap == 0)) || truncate -s "$guest_swap" "$dir/swap.img"
     guest_qemu_command
     printf '%q ' "${qemu_command[@]}" >"$dir/command"
@@ -244,6 +263,38 @@ guest_abandon() {
     rm -rf -- "$dir"
 }
 
+check_arch() {
+    case $1 in
+        x86_64 | ppc64le) ;;
+        *) die_usage "--arch: x86_64 or ppc64le, not '$1'" ;;
+    esac
+}
+
+# guest_prepare ARCH: what guests of it are made of, after lab_find_build(). Sets kernel_dir and guest_build_dir, and
+# sysroot_dir for another architecture than this host's.
+guest_prepare() {
+    guest_build_dir=$build_dir
+    [[ $1 == x86_64 ]] || foreign_build "$1"
+    image_find_kernel "$1"
+}
+
+# What takes time or the network at the first guest of an architecture.
+lab_prepare() {
+    local arch=x86_64
+
+    if (($# > 0)); then
+        [[ $# -eq 2 && $1 == --arch ]] || die_usage "usage: lab prepare [--arch x86_64|ppc64le]"
+        arch=$2
+        check_arch "$arch"
+    fi
+    need_packages "${packages_lab[@]}"
+    if [[ $arch == x86_64 ]]; then
+        build_project dev
+    fi
+    lab_find_build
+    guest_prepare "$arch"
+}
+
 lab_guest() {
     guest_parse "$@"
     guest_defined=false
@@ -257,10 +308,10 @@ lab_guest() {
     fi
     lab_find_build
     lab_find_tools
-    image_find_kernel
+    guest_prepare "$guest_arch"
     if $guest_define; then
         pid_of "$lab_dir/hvd.pid" >/dev/null || die "the lab's hvd is not running: scripts/lab hvd start"
-        [[ -x $build_dir/guestd/guestd ]] || die "there is no guestd in the build folder $build_dir"
+        [[ -x $guest_build_dir/guestd/guestd ]] || die "there is no guestd in the build folder $guest_build_dir"
     fi
 
     lab_lock

@@ -1,52 +1,68 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What a guest boots: Debian's cloud kernel, fetched once into the cache, and an initramfs of busybox,
-# guestd with its libraries and lab-agent, made afresh for each guest (it takes a tenth of a second).
+# What a guest boots: Debian's kernel, fetched once into the cache, and an initramfs of busybox, guestd with
+# its libraries and lab-agent, made afresh for each guest (it takes a tenth of a second).
 
-image_kernel_package=linux-image-cloud-amd64
-image_modules=(virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
-    virtio_console virtio_balloon virtio_mem virtio_blk)
+declare -A image_kernel_package=([x86_64]=linux-image-cloud-amd64 [ppc64le]=linux-image-powerpc64le)
+declare -A image_modules=(
+    [x86_64]="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+        virtio_console virtio_balloon virtio_mem virtio_blk"
+    [ppc64le]="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
+        virtio_console virtio_balloon virtio_blk")
 
-# Sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
+# image_find_kernel [ARCH]: sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
 image_find_kernel() {
-    kernel_dir=$cache_dir/kernel-x86_64-1
+    local arch=${1:-x86_64}
+
+    kernel_dir=$cache_dir/kernel-$arch-1
     [[ ! -e $kernel_dir ]] || return 0
     mkdir -p "$cache_dir"
-    image_fetch_kernel_locked 8>"$cache_dir/kernel.lock"
+    # apt's state for another architecture has one user at a time.
+    if [[ $arch == x86_64 ]]; then
+        image_fetch_kernel_locked "$arch" 8>"$cache_dir/kernel.lock"
+    else
+        image_fetch_kernel_locked "$arch" 8>"$cache_dir/$arch.lock"
+    fi
 }
 
 image_fetch_kernel_locked() {
+    local arch=$1
     flock 8
     [[ ! -e $kernel_dir ]] || return 0
 
     local work
-    work=$(mktemp -d "$cache_dir/kernel.XXXXXX")
+    work=$(mktemp -d "$cache_dir/kernel-$arch.XXXXXX")
     # No daemon is started under this lock, so a killed script leaves no more than this folder.
-    find "$cache_dir" -maxdepth 1 -name 'kernel.??????' ! -path "$work" -exec rm -rf {} +
-    image_download_kernel "$work" || {
+    find "$cache_dir" -maxdepth 1 -name "kernel-$arch.??????" ! -path "$work" -exec rm -rf {} +
+    image_download_kernel "$work" "$arch" || {
         rm -rf -- "$work"
-        die "the guest kernel could not be fetched: $image_kernel_package"
+        die "the guest kernel could not be fetched: ${image_kernel_package[$arch]}"
     }
     dpkg-deb -x "$work"/*.deb "$work/root"
     mkdir -p "$work/result/modules"
-    cp "$work"/root/boot/vmlinuz-* "$work/result/vmlinuz"
-    image_collect_modules "$work"
+    # On PPC64 it is called vmlinux.
+    cp "$work"/root/boot/vmlinu[xz]-* "$work/result/vmlinuz"
+    image_collect_modules "$work" "$arch"
     mv -T "$work/result" "$kernel_dir"
     rm -rf -- "$work"
 }
 
 # The archive may be changing under us: an index older than the pool gives a 404. Hence the rounds.
 image_download_kernel() {
-    local work=$1 delay package sandbox=()
+    local work=$1 arch=$2 delay package sandbox=()
 
+    if [[ $arch != x86_64 ]]; then
+        foreign_fetch_dependency "$arch" "$work" "${image_kernel_package[$arch]}" 'linux-image-[0-9].*'
+        return
+    fi
     ((EUID != 0)) || sandbox=(-o APT::Sandbox::User=root)
     for delay in 0 2 5 15 40; do
         if ((delay > 0)); then
             sleep "$delay"
             as_root apt-get update >"$work/apt.log" 2>&1 || true
         fi
-        package=$(apt-cache depends "$image_kernel_package" 2>/dev/null |
+        package=$(apt-cache depends "${image_kernel_package[$arch]}" 2>/dev/null |
             sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
         [[ -n $package ]] || continue
         say "fetching the guest kernel with apt: $package"
@@ -61,7 +77,7 @@ image_collect_modules() {
     local -A seen=()
     local count=10
 
-    for name in "${image_modules[@]}"; do
+    for name in ${image_modules[$2]}; do
         image_collect_module "$work" "$name"
     done
 }
@@ -89,9 +105,9 @@ image_collect_module() {
     mv "$target" "$work/result/modules/$((count++))-$name.ko"
 }
 
-# image_build TARGET: writes the initramfs. Without guestd in the build, a guest without guestd.
+# image_build TARGET ARCH: writes the initramfs. Without guestd in the build, a guest without guestd.
 image_build() {
-    local target=$1 root=$1.root applet
+    local target=$1 arch=$2 root=$1.root
 
     rm -rf -- "$root"
     mkdir -p "$root"/{bin,dev,etc,lab,proc,root,run,sys,tmp,usr,var/lib}
@@ -99,13 +115,12 @@ image_build() {
     ln -s ../bin "$root/usr/bin"
     ln -s ../bin "$root/usr/sbin"
 
-    cp /bin/busybox "$root/bin/busybox"
-    for applet in $(/bin/busybox --list); do
-        [[ $applet == busybox ]] || echo "$root/bin/$applet"
-    done | xargs -n 1 ln -s busybox
+    if [[ $arch == x86_64 ]]; then
+        image_add_own "$root"
+    else
+        image_add_foreign "$root" "$arch"
+    fi
     cp -r "$kernel_dir/modules" "$root/lab/modules"
-    cp "$tools_dir/lab-agent" "$root/bin/lab-agent"
-    ! [[ -x $build_dir/guestd/guestd ]] || image_add_program "$root" "$build_dir/guestd/guestd"
 
     install -m 755 "$here/lab.d/guest-init" "$root/init"
     install -m 755 "$here/lab.d/guest-guestd" "$root/lab/run-guestd"
@@ -122,6 +137,36 @@ TEXT
     rm -rf -- "$root"
 }
 
+# What is in a guest of this host's architecture.
+image_add_own() {
+    local root=$1 applet
+
+    cp /bin/busybox "$root/bin/busybox"
+    for applet in $(/bin/busybox --list); do
+        [[ $applet == busybox ]] || echo "$root/bin/$applet"
+    done | xargs -n 1 ln -s busybox
+    cp "$tools_dir/lab-agent" "$root/bin/lab-agent"
+    ! [[ -x $build_dir/guestd/guestd ]] || image_add_program "$root" "$build_dir/guestd/guestd"
+}
+
+# What is in a guest of another architecture. Its busybox links its applets itself, in /init.
+image_add_foreign() {
+    local root=$1 arch=$2 program
+
+    cp "$sysroot_dir/bin/busybox" "$root/bin/busybox"
+    cp "$guest_build_dir"/tests/lab/tools/{lab-agent,lab-await-online} "$root/bin/"
+    image_add_program_of "$root" "$guest_build_dir/guestd/guestd"
+    case $arch in
+        # The platform's own view of its memory, to compare ours with.
+        ppc64le)
+            mkdir -p "$root"/var/{lock,log}
+            for program in drmgr lsslot; do
+                image_add_program_of "$root" "$sysroot_dir/usr/sbin/$program"
+            done
+            ;;
+    esac
+}
+
 # A program goes to /bin, its libraries and its loader where they are on this host.
 image_add_program() {
     local root=$1 program=$2 libraries library
@@ -132,5 +177,30 @@ image_add_program() {
     grep -o '/[^ ]*' <<<"$libraries" | while read -r library; do
         mkdir -p "$root${library%/*}"
         cp -L "$library" "$root$library"
+    done
+}
+
+# The same from sysroot_dir, whose programs this host cannot run.
+image_add_program_of() {
+    local root=$1 program=$2
+
+    cp "$program" "$root/bin/"
+    image_add_libraries_of "$root" "$program"
+}
+
+# What an ELF file names as its loader and its libraries, and what these name.
+image_add_libraries_of() {
+    local root=$1 name file
+
+    for name in $(readelf -Wld "$2" | sed -n 's/.*program interpreter: \(.*\)\]$/\1/p; s/.*(NEEDED).*\[\(.*\)\]$/\1/p'); do
+        for file in "$sysroot_dir$name" "$sysroot_dir"/{,usr/}lib/*-linux-gnu/"$name"; do
+            [[ ! -e $file ]] || break
+        done
+        [[ -e $file ]] || die "a library of $2 is missing in $sysroot_dir: $name"
+        file=${file#"$sysroot_dir"}
+        [[ ! -e $root$file ]] || continue
+        mkdir -p "$root${file%/*}"
+        cp -L "$sysroot_dir$file" "$root$file"
+        image_add_libraries_of "$root" "$sysroot_dir$file"
     done
 }

@@ -1,14 +1,19 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# A whole hmc-cli command, from fork to exit, beside what the hypervisor and the guest's kernel take alone. Bars: issue 2.
+# A whole hmc-cli command, from fork to exit, beside what the hypervisor and the guest's kernel take alone. Bars: issues
+# 2 (x86-64) and 3 (ppc64le).
 #
 # floor   bare QMP on the same guest, idle, whose kernel brings blocks online by itself, one DIMM of the full size:
 #         device_add to the guest's ACPI_DEVICE_OST; device_del to DEVICE_DELETED with all blocks online in Movable.
 #         hvd and guestd stand still, so that it is QEMU and the kernel alone. The next row is the same with both
 #         running, as they see every change of a guest
+#         A pseries guest tells QEMU nothing when it has taken a DIMM. There the clock of an addition runs to the kernel's
+#         own word that the last block is online, from a watcher in the guest that sleeps until then: see
+#         tests/lab/tools/lab-await-online.c. Its way to the host, lab-agent and lab-exec, is in the floor: about 1 ms
 # peer    what qemu-ga and chmem do: bare QMP and every block one by one by sysfs in the guest (from the host's command
-#         to its end), lowest first for an addition, highest first for a removal
+#         to its end), lowest first for an addition, highest first for a removal. A pseries guest brings new blocks
+#         online by itself, so there an addition is: the zone by sysfs, bare QMP, and a look by sysfs every 10 ms
 #
 # All rows are measured in turn, round by round, in one guest: machines are noisy, and so the noise is shared.
 
@@ -16,10 +21,21 @@
 
 bench=add-remove
 guest=g1
-sizes=($((2 * GiB)) $((256 * MiB)))
-declare -A size_text=([$((2 * GiB))]="2 GiB" [$((256 * MiB))]="256 MiB")
-declare -A size_word=([$((2 * GiB))]=2G [$((256 * MiB))]=256M)
-declare -A bar=(["add $((2 * GiB))"]=1.15 ["add $((256 * MiB))"]=2 ["remove $((2 * GiB))"]=1.5)
+declare -A size_text=([$((4 * GiB))]="4 GiB" [$((2 * GiB))]="2 GiB" [$((256 * MiB))]="256 MiB")
+declare -A size_word=([$((4 * GiB))]=4G [$((2 * GiB))]=2G [$((256 * MiB))]=256M)
+# The base is such that all of it may be Movable.
+case $bench_arch in
+    x86_64)
+        base=1G
+        sizes=($((2 * GiB)) $((256 * MiB)))
+        declare -A bar=(["add $((2 * GiB))"]=1.15 ["add $((256 * MiB))"]=2 ["remove $((2 * GiB))"]=1.5)
+        ;;
+    ppc64le)
+        base=2G
+        sizes=($((4 * GiB)) $((256 * MiB)))
+        declare -A bar=(["add $((4 * GiB))"]=1.3 ["remove $((4 * GiB))"]=2)
+        ;;
+esac
 declare -A our_devices=()
 
 row_floor="floor: bare QMP, one DIMM"
@@ -41,11 +57,21 @@ note() { # DIRECTION SIZE ROW USEC
     [[ -n $first ]] || sample "$bench" "$1 ${size_text[$2]}" "$3" "$4"
 }
 
+# plug_steps SIZE DEVICES: sets steps, of which the last one's answer is what was measured.
+plug_steps() {
+    steps=("plug"$'\t'"$(($1 / $2))"$'\t'"$2")
+    if [[ $bench_arch == ppc64le ]]; then
+        watch_step "$1"
+        steps=("$step" "${steps[@]}")
+    fi
+}
+
 bare() { # SIZE DEVICES ROW EXPECT-FUNCTION
     set_auto_online online_movable
     "$4" 0 guest
-    measure "plug"$'\t'"$(($1 / $2))"$'\t'"$2"
-    note add "$1" "$3" $((answers[0]))
+    plug_steps "$1" "$2"
+    measure "${steps[@]}"
+    note add "$1" "$3" $((answers[-1]))
     "$4" "$1" "$first"
     measure "unplug"$'\t'"$2"
     note remove "$1" "$3" $((answers[0]))
@@ -53,16 +79,28 @@ bare() { # SIZE DEVICES ROW EXPECT-FUNCTION
 }
 
 peer() { # SIZE
-    local lab_exec=("$tools_dir/lab-exec" "$LAB_DIR/$guest/lab.sock" "$LAB_DIR/$guest/exec.lock" 60 sh -c)
+    local lab_exec wait
 
+    lab_exec_command 60
     set_auto_online offline
     expect_bare 0 guest
-    run_step "${lab_exec[@]}" "${sysfs_online//$'\n'/ }"
-    measure start "plug"$'\t'"$1"$'\t1' "$step" stop
-    check_run "${answers[2]}"
-    note add "$1" "$row_peer" $((answers[3]))
+    if [[ $bench_arch == ppc64le ]]; then
+        wait="until read -r s </sys/devices/system/memory/memory$((guest_blocks + $1 / block_bytes - 1))/state &&
+            [ \$s = online ]; do sleep 0.01; done 2>/dev/null"
+        run_step "${lab_exec[@]}" sh -c "${wait//$'\n'/ }"
+        wait=$step
+        run_step "${lab_exec[@]}" sh -c "echo online_movable >/sys/devices/system/memory/auto_online_blocks"
+        measure start "$step" "add"$'\t'"$1"$'\t1' "$wait" stop
+        check_run "${answers[1]}"
+        check_run "${answers[3]}"
+    else
+        run_step "${lab_exec[@]}" sh -c "${sysfs_online//$'\n'/ }"
+        measure start "plug"$'\t'"$1"$'\t1' "$step" stop
+        check_run "${answers[2]}"
+    fi
+    note add "$1" "$row_peer" $((answers[-1]))
     expect_bare "$1" "$first"
-    run_step "${lab_exec[@]}" "${sysfs_offline//$'\n'/ }"
+    run_step "${lab_exec[@]}" sh -c "${sysfs_offline//$'\n'/ }"
     measure start "$step" "unplug"$'\t1' stop
     check_run "${answers[1]}"
     note remove "$1" "$row_peer" $((answers[3]))
@@ -113,7 +151,7 @@ bench_run() {
     local i size direction group
 
     say "$bench: booting a guest"
-    boot $guest --memory 1G --max-memory 16G --slots 16
+    boot $guest --memory "$base" --max-memory 16G --slots 16
     for size in "${sizes[@]}"; do
         for direction in add remove; do
             group="$direction ${size_text[$size]}"

@@ -8,11 +8,14 @@
  * between "start" and "stop".
  *
  *     plug SIZE N          N DIMMs: the backends first, then the clock from device_add until the guest has
- *                          taken each, by ACPI_DEVICE_OST source 1 status 0
+ *                          taken each, by ACPI_DEVICE_OST source 1 status 0, or until the watcher says so
+ *     add SIZE N           N DIMMs, without waiting for the guest
  *     unplug N             the same: the clock from device_del to DEVICE_DELETED of each, then the backends
  *     plugged              "ok BYTES DEVICES"
- *     run FILE COMMAND...  the clock from fork to exit; "ok USEC CODE"; FILE takes what it prints
- *     start, stop          a clock around the steps between them
+ *     watch COMMAND...     starts a watcher, for the plug that follows: it says a line when it is ready, and
+ * a line when the guest has taken the memory. For guests that do not tell QEMU run FILE COMMAND...  the clock
+ * from fork to exit; "ok USEC CODE"; FILE takes what it prints start, stop          a clock around the steps
+ * between them
  *
  * Several devices are asked for at once. An error leaves the guest as it is: whoever measures gives up then.
  */
@@ -46,6 +49,11 @@ static struct {
         unsigned n_waits;
         uint64_t started_usec;
 } monitor;
+
+static struct {
+        pid_t pid; /* 0: none */
+        int fd;
+} watcher;
 
 static uint64_t now_usec(void)
 {
@@ -141,6 +149,8 @@ static int take_event(const char *name, json_object *message, const char *awaite
 {
         json_object *data = NULL, *info = NULL;
 
+        if (strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR") == 0 || strcmp(name, "MEM_UNPLUG_ERROR") == 0)
+                return fail("the guest keeps a DIMM: %s", name);
         json_object_object_get_ex(message, "data", &data);
         json_object_object_get_ex(data, "info", &info);
         if (strcmp(name, "DEVICE_DELETED") == 0 && strcmp(awaited, "device_del") == 0)
@@ -252,18 +262,88 @@ static unsigned parse_devices(const char *text)
         return n >= 1 && n <= DEVICES_MAX ? (unsigned)n : 0;
 }
 
-static int step_plug(char **words)
+/* Its words are read byte by byte, as no more than one line is due at a time. */
+static int watcher_line(void)
+{
+        char c = '\0';
+
+        while (c != '\n') {
+                struct pollfd p = { .fd = watcher.fd, .events = POLLIN };
+
+                if (poll(&p, 1, client_left_msec(monitor.deadline_msec)) <= 0)
+                        return fail("the watcher in the guest says nothing within %d s", STEP_MSEC / 1000);
+                if (read(watcher.fd, &c, 1) <= 0)
+                        return fail("the watcher in the guest has ended");
+        }
+        return 0;
+}
+
+static int watcher_end(void)
+{
+        int status;
+
+        while (waitpid(watcher.pid, &status, 0) < 0 && errno == EINTR)
+                ;
+        close(watcher.fd);
+        watcher.pid = 0;
+        return status == 0 ? 0 : fail("the watcher in the guest did not end well");
+}
+
+static int step_watch(char **words)
+{
+        extern char **environ;
+        posix_spawn_file_actions_t actions;
+        int ends[2];
+
+        if (watcher.pid > 0 || pipe2(ends, O_CLOEXEC) < 0)
+                return fail("watch: one at a time");
+        posix_spawn_file_actions_init(&actions);
+        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+        posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+        int r = posix_spawn(&watcher.pid, words[1], &actions, NULL, words + 1, environ);
+        posix_spawn_file_actions_destroy(&actions);
+        close(ends[1]);
+        watcher.fd = ends[0];
+        if (r != 0)
+                return fail("%s: %s", words[1], strerror(r));
+        if (watcher_line() < 0)
+                return -1;
+        puts("ok");
+        return 0;
+}
+
+/* Plugs, and waits for the guest's word if there is a way to have it. */
+static int do_plug(char **words, bool awaits)
 {
         uint64_t bytes = strtoull(words[1], NULL, 10), usec;
         unsigned n = parse_devices(words[2]);
 
         if (n == 0 || bytes == 0)
                 return fail("plug: no such size or number");
-        if (devices_call("object-add", n, bytes, false, &usec) < 0 ||
-                devices_call("device_add", n, 0, true, &usec) < 0)
+        if (devices_call("object-add", n, bytes, false, &usec) < 0)
                 return -1;
+        uint64_t began = now_usec();
+        if (devices_call("device_add", n, 0, awaits && watcher.pid == 0, &usec) < 0)
+                return -1;
+        if (awaits && watcher.pid > 0) {
+                if (watcher_line() < 0)
+                        return -1;
+                usec = now_usec() - began;
+                if (watcher_end() < 0)
+                        return -1;
+        }
         printf("ok %" PRIu64 "\n", usec);
         return 0;
+}
+
+static int step_plug(char **words)
+{
+        return do_plug(words, true);
+}
+
+static int step_add(char **words)
+{
+        return do_plug(words, false);
 }
 
 static int step_unplug(char **words)
@@ -338,8 +418,10 @@ static const struct {
         int (*run)(char **words);
 } steps[] = {
         { "plug", 3, step_plug },
+        { "add", 3, step_add },
         { "unplug", 2, step_unplug },
         { "plugged", 1, step_plugged },
+        { "watch", 2, step_watch },
         { "run", 3, step_run },
         { "start", 1, step_start },
         { "stop", 1, step_stop },

@@ -78,12 +78,12 @@ guest() {
 # boot NAME OPTION...: a guest, its account, and a stopwatch on its monitor. Sets block_bytes.
 boot() {
     guest_name=$1
-    lab guest "$@"
+    lab guest "$@" --arch "$bench_arch"
     # shellcheck disable=SC2016  # it is for the guest's shell
     read -r block_bytes guest_blocks < <(guest "$1" 'cd /sys/devices/system/memory && echo $(cat block_size_bytes) $(ls -d memory[0-9]* | wc -l)')
     block_bytes=$((16#$block_bytes))
     jq --arg kernel "$(guest "$1" 'uname -r')" --arg command "$(<"$LAB_DIR/$1/command")" \
-        '.guest_kernel = $kernel | .accel = ($command | capture("accel=(?<a>[a-z]+)").a)' "$facts" >"$facts.new"
+        --arg arch "$bench_arch" '.guest_kernel = $kernel | .guest_arch = $arch | .accel = ($command | capture("accel=(?<a>[a-z]+)").a)' "$facts" >"$facts.new"
     mv "$facts.new" "$facts"
 
     coproc STOPWATCH { exec "$floor_tool" "$LAB_DIR/$1/lab-qmp.sock"; }
@@ -109,6 +109,20 @@ measure() {
 run_step() {
     local IFS=$'\t'
     step="run"$'\t'"$work_dir/out"$'\t'"$*"
+}
+
+# lab_exec_command SECONDS: sets lab_exec, the words of a command in the guest, for run_step and watch_step.
+lab_exec_command() {
+    lab_exec=("$tools_dir/lab-exec" "$LAB_DIR/$guest_name/lab.sock" "$LAB_DIR/$guest_name/exec.lock" "$1")
+}
+
+# watch_step SIZE: sets step, which makes the guest tell of the last of its blocks, where QEMU does not know of it; the
+# kernel takes them in order. Nothing else may be plugged, and base memory ends where devices begin.
+watch_step() {
+    local IFS=$'\t' lab_exec
+
+    lab_exec_command 60
+    step="watch"$'\t'"${lab_exec[*]}"$'\t'"lab-await-online"$'\t'"memory$((guest_blocks + $1 / block_bytes - 1))"
 }
 
 # check_run ANSWER: the command must have ended well. Sets usec.
@@ -239,7 +253,7 @@ print_tables() {
     local name benchmark group row median min max ratio running bar verdict last
     local format='%-48s %8s %8s %8s %7s %9s %6s  %s\n'
 
-    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)  \(.accel)  guest Linux \(.guest_kernel)"' \
+    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)  \(.accel)  guest \(.guest_arch), Linux \(.guest_kernel)"' \
         "$work_dir/result.json"
     jq -r '.machine | [.load_at_start, .load_at_end] as $load | select(($load | max) > .cores + 1)
         | "The machine is busy with other things as well (load \($load | join(", "))): expect noise."' "$work_dir/result.json"
