@@ -54,6 +54,7 @@ struct target {
         uint64_t address, size_bytes;
         bool was_kernel;   /* its blocks lay in a kernel zone: where they go back to */
         bool asked;        /* QEMU was, to unplug it */
+        bool is_absent;    /* the guest said so when it was to put it back */
         unsigned n_resets; /* the partition's, when QEMU was asked */
         struct platform_op *op;
 };
@@ -155,10 +156,22 @@ static bool is_confirmed_by_reset(const struct dimm_remove *w, const struct targ
         return t->asked && t->n_resets != w->job->partition->n_resets;
 }
 
-/* An unplug that was given up as pending, and that the reset completed. */
+/* An unplug that was given up as pending, and that was completed after all: late, or by the reset. */
 static bool may_have_left(const struct dimm_remove *w, const struct target *t)
 {
-        return t->state == TARGET_STAYED && is_confirmed_by_reset(w, t);
+        return t->state == TARGET_STAYED && t->asked && (t->is_absent || is_confirmed_by_reset(w, t));
+}
+
+/* The guest has let go of it, and QEMU has it still: as when the guest did so by itself on pseries, where
+ * QEMU (7.2) then takes no notice. */
+static void add_half_gone_reason(struct dimm_remove *w, const struct target *t)
+{
+        struct error error;
+
+        error_set(&error, ERROR_ACCOUNTS_DIFFER,
+                "the guest has no block of %s any more, but QEMU still has the device%s", t->id,
+                partition_is_pseries(w->job->partition) ? "; a reset of the guest ends that" : "");
+        job_add_reason(w->job, t->id, UINT64_MAX, &error);
 }
 
 static void conclude(struct dimm_remove *w)
@@ -169,19 +182,21 @@ static void conclude(struct dimm_remove *w)
                 struct target *t = &w->targets[i];
 
                 bool listed = platform_snapshot_find(&p->snapshot, t->id) != NULL;
-                if (may_have_left(w, t) && w->host_confirmed && !listed)
-                        t->state = TARGET_GONE;
-                if (t->state != TARGET_GONE)
+                bool late = may_have_left(w, t);
+                if (late && w->host_confirmed && listed && t->is_absent)
+                        add_half_gone_reason(w, t);
+                if (t->state != TARGET_GONE && (!late || !w->host_confirmed || listed))
                         continue;
-                if ((w->guest_confirmed || is_confirmed_by_reset(w, t)) && w->host_confirmed && !listed) {
+                bool guest_confirmed = w->guest_confirmed || is_confirmed_by_reset(w, t) || t->is_absent;
+                if (guest_confirmed && w->host_confirmed && !listed) {
                         job_add_done(w->job, t->size_bytes);
                         continue;
                 }
                 struct error error;
                 error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU said that %s left, but %s", t->id,
-                        listed               ? "still lists it"
-                        : w->guest_confirmed ? "does not confirm it now"
-                                             : "the guest did not confirm that its blocks are gone");
+                        listed            ? "still lists it"
+                        : guest_confirmed ? "does not confirm it now"
+                                          : "the guest did not confirm that its blocks are gone");
                 job_add_reason(w->job, t->id, UINT64_MAX, &error);
         }
         job_finish(w->job);
@@ -316,8 +331,9 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
         } else if (!reply->complete) {
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
-                /* It may have left meanwhile after all: that is for the next survey. */
-                if (range_account_online(&a) < t->size_bytes) {
+                /* It may have left meanwhile after all: QEMU's list tells. */
+                t->is_absent = a.absent_bytes == t->size_bytes;
+                if (!t->is_absent && range_account_online(&a) < t->size_bytes) {
                         ranges_add_reasons(w->job, reply);
                         ranges_add_missing_reason(w->job, reply, t->id,
                                 (struct mem_range) { t->address, t->size_bytes }, range_account_online(&a),
@@ -471,23 +487,6 @@ static void pump(struct dimm_remove *w)
 
 /* --- the mechanism --- */
 
-/* Those that the plan could not have because QEMU has an unplug of them pending. */
-static void add_pending_reasons(struct dimm_remove *w)
-{
-        const struct platform_snapshot *s = &w->job->partition->snapshot;
-
-        for (size_t i = 0; i < s->n_devices; i++) {
-                struct error error;
-
-                if (!s->devices[i].unplug_pending)
-                        continue;
-                error_set(&error, ERROR_UNPLUG_PENDING,
-                        "its unplug is pending in QEMU, and the guest does not see to it; a reset of the "
-                        "guest ends that (the device leaves then)");
-                job_add_reason(w->job, s->devices[i].id, UINT64_MAX, &error);
-        }
-}
-
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
@@ -505,7 +504,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
                                 "is %s",
                                 SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
                         job_add_reason(j, NULL, UINT64_MAX, &local);
-                        add_pending_reasons(w);
+                        removal_add_pending_reasons(j);
                 }
                 if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
                         job_finish(j);

@@ -65,3 +65,19 @@ int removal_plan(const struct partition *p, const struct job_request *request, c
         }
         return plan_removal(ret_snapshot, bytes, device, ret, ret_error);
 }
+
+void removal_add_pending_reasons(struct job *j)
+{
+        const struct platform_snapshot *s = &j->partition->snapshot;
+
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct error error;
+
+                if (!s->devices[i].unplug_pending)
+                        continue;
+                error_set(&error, ERROR_UNPLUG_PENDING,
+                        "its unplug is pending in QEMU, and the guest does not see to it; a reset of the "
+                        "guest ends that (the device leaves then)");
+                job_add_reason(j, s->devices[i].id, UINT64_MAX, &error);
+        }
+}

@@ -19,3 +19,6 @@ int removal_check_min(const struct partition *p, const struct job_request *reque
 int removal_plan(const struct partition *p, const struct job_request *request, char *const *excluded,
         uint64_t bytes, struct plan_snapshot *ret_snapshot, struct plan_device **ret_devices,
         struct plan_remove *ret, struct error *ret_error);
+
+/* A reason for each device that cannot be had because QEMU has an unplug of it pending. */
+void removal_add_pending_reasons(struct job *j);

@@ -70,7 +70,7 @@ expect 0 cli add-memory f1 1G
 devices=$(host_devices f1 | jq length)
 assert_at_least "devices" 2 "$devices"
 # A program that holds eight pages in a pipe.
-guest f1 "echo $(base64 -w 0 "$build_dir/tests/lab/lab-pin") | base64 -d >/run/pin && chmod +x /run/pin
+guest f1 "echo $(base64 -w 0 "$build_dir/tests/lab/tools/lab-pin") | base64 -d >/run/pin && chmod +x /run/pin
     (/run/pin </dev/null >/dev/null 2>&1 &) && sleep 0.5 && pidof pin" >/dev/null
 remove_from_full f1 64 1G 15
 assert_equal "devices that stayed" 1 "$(host_devices f1 | jq length)"

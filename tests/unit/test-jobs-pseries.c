@@ -372,6 +372,31 @@ static void test_already_in_progress(void **state)
         finish(fx);
 }
 
+/* A guest that let go of the LMB by itself (drmgr, or /sys/kernel/dlpar): QEMU keeps the device for good. */
+static void test_let_go_before(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest,
+                "expect offline {'targets':[[1280M,256M]]}\n"
+                "reply "
+                "{'complete':false,'ranges':[[1280M,256M,'absent','unknown',0]],'failures':[{'start':1280M,"
+                "'length':256M,'code':'block-missing','message':'There is none'}]}\n"
+                "expect online {'targets':[[1280M,256M]]}\n"
+                "reply "
+                "{'complete':false,'ranges':[[1280M,256M,'absent','unknown',0]],'failures':[{'start':1280M,"
+                "'length':256M,'code':'block-missing','message':'There is none'}]}\n");
+        script(fx->qmp, UNPLUG(1));
+        struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000005), .wait_usec = USEC_PER_SEC));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 3);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_UNPLUG_PENDING, "when the guest is reset");
+        assert_reason(j, 1, "opendlpar-dimm-1", ERROR_ACCOUNTS_DIFFER, "QEMU still has the device");
+        finish(fx);
+        assert_true(is_pending(fx, "opendlpar-dimm-1"));
+}
+
 /* The guest says nothing, and is reset while its blocks are to be put back: the unplug is complete by that.
  */
 static void test_reset_ends_silence(void **state)
@@ -460,6 +485,7 @@ int main(void)
                 TEST(test_refused_once),
                 TEST(test_silence),
                 TEST(test_already_in_progress),
+                TEST(test_let_go_before),
                 TEST(test_reset_ends_silence),
                 TEST(test_guest_is_not_up),
                 TEST(test_migrating),
