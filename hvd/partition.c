@@ -21,6 +21,9 @@
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
 /* An end that did not answer, when something is perhaps to be restored, is asked again after. */
 #define RETRY_USEC (10 * USEC_PER_SEC)
+/* QEMU tells of a migration's beginning and end only those who change its capabilities: one that is seen is
+ * looked at again after. */
+#define MIGRATION_USEC (2 * USEC_PER_SEC)
 
 struct partition_refresh {
         struct partition *partition;
@@ -224,6 +227,8 @@ static void on_settled(struct partition *p, const struct error *error, void *use
                 manager_partition_ready(p->manager, p);
         else if (restore)
                 settle_after(p, RETRY_USEC);
+        if (p->has_snapshot && p->snapshot.state == RUN_MIGRATING)
+                settle_after(p, MIGRATION_USEC);
 }
 
 bool partition_is_settled(const struct partition *p)

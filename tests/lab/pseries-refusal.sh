@@ -128,6 +128,24 @@ unpin p2
 expect 0 cli remove-memory p2 256M --drc 0x80000005
 check_lmbs p2 0
 
+step "while it is being migrated nothing is plugged or unplugged"
+expect 0 cli add-memory p2 256M
+before=$(snapshot p2)
+qmp p2 migrate-set-parameters '{"max-bandwidth":100000}' >/dev/null
+qmp p2 migrate '{"uri":"exec:cat >/dev/null"}' >/dev/null
+for _ in 1 2; do # by QEMU's own word, then by what is known of it
+    expect 1 cli -o json remove-memory p2 256M
+    assert_match "the reason" '"code":"not-running"' "$out"
+    expect 1 cli -o json add-memory p2 256M
+    assert_match "the reason" '"code":"not-running"' "$out"
+done
+assert_equal "its state" migrating "$(cli -o json list | jq -r '.[] | select(.name == "p2") | .state')"
+qmp p2 migrate_cancel >/dev/null
+await 20 "the end of the migration" state_is p2 running
+assert_same "a refusal changed something" "$before" "$(snapshot p2)"
+expect 0 cli remove-memory p2 256M
+check_lmbs p2 0
+
 step "an LMB that the guest let go of by itself: QEMU never hears that its unplug is complete"
 expect 0 cli add-memory p2 512M
 guest p2 'echo "memory remove index 0x80000005" >/sys/kernel/dlpar'

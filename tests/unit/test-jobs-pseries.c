@@ -447,8 +447,13 @@ static void test_migrating(void **state)
         RUN_UNTIL(fx, fx->p->snapshot.state == RUN_MIGRATING && !fx->p->settling);
         assert_int_equal(try_submit(fx, ADD(MIB_256)), ERROR_NOT_RUNNING);
         assert_int_equal(try_submit(fx, REMOVE(MIB_256)), ERROR_NOT_RUNNING);
-        finish(fx);
         assert_int_equal(fx->n_added, 0);
+
+        /* Its end makes no event. */
+        script(fx->qmp, "on query-migrate reply {'status':'cancelled'}\n");
+        RUN_UNTIL(fx, fx->p->snapshot.state == RUN_RUNNING && !fx->p->settling);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, .dry_run = true)), ERROR_NONE);
+        finish(fx);
 }
 
 /* It begins while the guest is at work, unheard: QEMU refuses, what is offline is put back, and no other
