@@ -172,7 +172,7 @@ unsigned blocks_node(struct blocks *b, uint32_t number)
                 return 0;
         if (k->node < 0) {
                 int hint = k > b->v && k[-1].node >= 0 ? k[-1].node : 0;
-                k->node = (int16_t)look_up_node(b, number, hint);
+                k->node = b->one_node ? 0 : (int16_t)look_up_node(b, number, hint);
         }
         return (unsigned)k->node;
 }
@@ -215,6 +215,9 @@ int blocks_open(struct blocks *b, int sys_fd)
         if (errno != 0 || end == word || *end != '\0' || bytes < MIB || (bytes & (bytes - 1)) != 0)
                 return -EINVAL;
 
+        /* Set at boot; a kernel without NUMA has no such file. */
+        r = sysfs_read(sys_fd, "devices/system/node/possible", word, sizeof(word));
+        b->one_node = r == -ENOENT || (r >= 0 && strcmp(word, "0") == 0);
         b->memory_fd = steal_fd(&fd);
         b->block_bytes = bytes;
         r = blocks_scan(b);
@@ -373,9 +376,4 @@ int blocks_get_auto_online(struct blocks *b, char value[static AUTO_ONLINE_MAX])
         int n = sysfs_read(b->memory_fd, "auto_online_blocks", value, AUTO_ONLINE_MAX);
 
         return n < 0 ? n : 0;
-}
-
-int blocks_set_auto_online(struct blocks *b, const char *value)
-{
-        return sysfs_write(b->memory_fd, "auto_online_blocks", value);
 }

@@ -19,6 +19,7 @@ struct block {
 struct blocks {
         int memory_fd; /* devices/system/memory */
         uint64_t block_bytes;
+        bool one_node;   /* there never is another than node 0 */
         struct block *v; /* sorted by number */
         size_t n, allocated;
 };
@@ -71,10 +72,9 @@ bool targets_contain(const struct mem_range *targets, size_t n_targets, uint64_t
                         number < _end; number++)
 /* NOLINTEND(bugprone-macro-parentheses) */
 
-/* auto_online_blocks: what the kernel does with new blocks. Reads into value, without the newline. */
+/* auto_online_blocks: what the kernel does with new blocks, without the newline. */
 #define AUTO_ONLINE_MAX 32
 int blocks_get_auto_online(struct blocks *b, char value[static AUTO_ONLINE_MAX]);
-int blocks_set_auto_online(struct blocks *b, const char *value);
 
 /* "memory40" -> 40; -EINVAL for any other name. */
 int block_number_from_name(const char *name, uint32_t *ret_number);

@@ -32,7 +32,7 @@
 static const char *arg_port = NULL;
 static const char *arg_sys_root = "/sys";
 static const char *arg_proc_root = "/proc";
-static const char *arg_state_file = "/run/guestd.auto-online";
+static const char *arg_state_file = "/run/guestd.settings";
 static uint64_t arg_margin_bytes = 0;
 
 struct guestd {
@@ -52,8 +52,8 @@ static void usage(void)
                "  --port PATH        The port to the host (default: the virtio port " PROTO_PORT_NAME ")\n"
                "  --margin SIZE      What must stay available after a block has gone (default: %s, or\n"
                "                     %u %% of the memory if that is more)\n"
-               "  --state-file PATH  Where the guest's own auto_online_blocks is kept while ours is in its\n"
-               "                     place (default: %s)\n"
+               "  --state-file PATH  Where the guest's own settings are kept while ours are in their place\n"
+               "                     (default: %s)\n"
                "  --sys-root PATH    Instead of /sys\n"
                "  --proc-root PATH   Instead of /proc\n"
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
@@ -277,7 +277,7 @@ static int set_up(struct guestd *g)
         struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = arg_state_file };
         struct message_hello hello;
 
-        if (failed(g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||
+        if (failed(config.sys_fd = g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||
                 failed(config.proc_fd = g->proc_fd = open_root(arg_proc_root), arg_proc_root) < 0 ||
                 failed(loop_init(&g->loop), "epoll") < 0 || failed(watch_signals(g), "signals") < 0 ||
                 failed(monitor_new(&g->loop, &monitor_handlers, g, &g->monitor), "uevents") < 0 ||

@@ -72,7 +72,7 @@ static void zoneinfo_line(const char *line, char zone[static 16], struct guest_m
                 m->kernel_bytes += bytes;
 }
 
-static int read_zoneinfo(int proc_fd, struct guest_memory *m)
+int memory_read_zones(int proc_fd, struct guest_memory *ret)
 {
         _cleanup_(line_reader_donep) struct line_reader reader;
         _cleanup_close_ int fd = -1;
@@ -80,6 +80,7 @@ static int read_zoneinfo(int proc_fd, struct guest_memory *m)
         size_t length;
         ssize_t n;
 
+        ret->kernel_bytes = ret->movable_bytes = 0;
         line_reader_init(&reader, ZONEINFO_LINE_MAX, false);
         fd = openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC);
         if (fd < 0)
@@ -87,7 +88,7 @@ static int read_zoneinfo(int proc_fd, struct guest_memory *m)
         while ((n = line_reader_read(&reader, fd, 4096)) > 0)
                 for (int r; (r = line_reader_next(&reader, &line, &length)) != 0;)
                         if (r > 0)
-                                zoneinfo_line(line, zone, m);
+                                zoneinfo_line(line, zone, ret);
         return (int)n;
 }
 
@@ -120,7 +121,7 @@ int memory_read(int proc_fd, struct guest_memory *ret)
         int r = read_meminfo(proc_fd, &m);
         if (r < 0)
                 return r;
-        (void)read_zoneinfo(proc_fd, &m);
+        (void)memory_read_zones(proc_fd, &m);
         read_pressure(proc_fd, &m);
         *ret = m;
         return 0;

@@ -9,6 +9,9 @@
  * are 0) and pressure/memory (which may be missing or off). 0 or -errno. */
 int memory_read(int proc_fd, struct guest_memory *ret);
 
+/* Only kernel_bytes and movable_bytes. 0 or -errno. */
+int memory_read_zones(int proc_fd, struct guest_memory *ret);
+
 /* Only MemTotal and MemAvailable, from an open meminfo, without allocating. Bytes. */
 int memory_read_available(int meminfo_fd, uint64_t *ret_total, uint64_t *ret_available);
 

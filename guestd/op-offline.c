@@ -119,8 +119,10 @@ static void on_worker_done(struct worker *w, void *userdata)
         struct error error;
 
         bool done = run_work_done(ops) && run->stopped != ERROR_INTERRUPTED;
+        /* The kernel told of each, and would have told of one that went online again. */
         for (size_t i = 0; i < run->n_items && done; i++)
-                if (blocks_refresh(ops->blocks, run->items[i].block) != BLOCK_OFFLINE) {
+                if (blocks_state(ops->blocks, run->items[i].block) != BLOCK_OFFLINE &&
+                        blocks_refresh(ops->blocks, run->items[i].block) != BLOCK_OFFLINE) {
                         error_set(&error, ERROR_BLOCK_FAILED, "Block memory%u did not stay offline",
                                 run->items[i].block);
                         run_fail(ops, run->items[i].block, &error);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "guestd/ops.h"
+#include "guestd/settings.h"
 
 /* What ops.c, run.c, op-wait.c, op-offline.c and pledge.c share. Nobody else includes this. */
 
@@ -52,8 +53,8 @@ struct ops {
         struct children *children;
 
         bool session;
-        bool prepared; /* auto_online_blocks is ours at present */
-        char auto_online_was[AUTO_ONLINE_MAX];
+        bool prepared; /* from PREPARE to RELEASE: auto_online_blocks is ours */
+        struct settings settings;
         bool quiet;       /* the monitor is paused since PREPARE */
         bool catching_up; /* and now hands over what it held */
 
@@ -88,7 +89,8 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
 bool run_work_done(struct ops *ops);
 /* Ends the quiet that PREPARE began. */
 void ops_listen(struct ops *ops);
-int ops_read_memory(struct ops *ops, struct guest_memory *ret);
+/* Grace periods need no hurry any more, if nothing is under way, nor prepared, nor to be removed. */
+void ops_rest(struct ops *ops);
 
 /* op-wait.c: ONLINE and AWAIT_REMOVED */
 void wait_begin(struct ops *ops);

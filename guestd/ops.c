@@ -16,29 +16,35 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/size.h"
+#include "guestd/memory.h"
 
 static void fail(struct ops *ops, const struct message *m, const struct error *error)
 {
         ops->link.failure(m->id, error, ops->userdata);
 }
 
-/* known: NULL to read it now. */
-static void reply_memory(struct ops *ops, const struct message *m, const struct guest_memory *known)
+static void reply_memory(struct ops *ops, const struct message *m)
 {
         struct message_reply reply = { .op = m->request.op, .has_memory = true };
         struct error error;
-        int r = 0;
 
-        if (known)
-                reply.memory = *known;
-        else
-                r = ops_read_memory(ops, &reply.memory);
-        if (r >= 0)
+        int r = memory_read(ops->config.proc_fd, &reply.memory);
+        if (r >= 0) {
+                blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);
+        }
         if (r < 0) {
                 error_set_errno(&error, ERROR_INTERNAL, r, "The guest's memory accounts cannot be read");
                 fail(ops, m, &error);
         }
+}
+
+/* The bare word that it is done. */
+static void reply_done(struct ops *ops, const struct message *m)
+{
+        struct message_reply reply = { .op = m->request.op };
+
+        (void)ops->link.reply(m->id, &reply, ops->userdata);
 }
 
 static void get_blocks(struct ops *ops, const struct message *m)
@@ -61,24 +67,27 @@ static void get_blocks(struct ops *ops, const struct message *m)
 /* Kernels before 5.7 know no zone here: there new blocks stay offline and a worker brings them up. */
 static int set_auto_online(struct ops *ops, enum zone zone)
 {
-        int r = blocks_set_auto_online(
-                ops->blocks, zone == ZONE_MOVABLE ? "online_movable" : "online_kernel");
+        int r = settings_replace(&ops->settings, SETTING_AUTO_ONLINE,
+                zone == ZONE_MOVABLE ? "online_movable" : "online_kernel");
 
-        return r == -EINVAL ? blocks_set_auto_online(ops->blocks, "offline") : r;
+        return r == -EINVAL ? settings_replace(&ops->settings, SETTING_AUTO_ONLINE, "offline") : r;
 }
 
-/* Remembers the guest's own setting, before it is replaced. */
-static int remember_auto_online(struct ops *ops)
+/* Every block that goes online or offline, and every device that leaves, waits for a grace period of RCU or
+ * two (percpu_down_write() in mem_hotplug_begin()), 5 to 20 ms each on an idle guest. The kernel expedites
+ * them in boot and suspend, and lets root ask for it. A guest that was booted with rcupdate.rcu_normal=1, as
+ * for real time, is not moved by it. */
+static void hurry(struct ops *ops)
 {
-        const char *path = ops->config.state_path;
+        int r = settings_replace(&ops->settings, SETTING_RCU_EXPEDITED, "1");
+        if (r < 0)
+                log_debug("rcu_expedited cannot be set: %s", strerror(-r));
+}
 
-        int r = blocks_get_auto_online(ops->blocks, ops->auto_online_was);
-        if (r < 0 || !path)
-                return r;
-        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd < 0 || write(fd, ops->auto_online_was, strlen(ops->auto_online_was)) < 0)
-                log_debug("%s cannot be written: %s", path, strerror(errno));
-        return 0;
+void ops_rest(struct ops *ops)
+{
+        if (!ops->prepared && ops->run.phase == PHASE_IDLE && ops->n_pledges == 0)
+                settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
 }
 
 /* The events that were held back tell of states that are past: what is now stands in sysfs. */
@@ -91,42 +100,23 @@ void ops_listen(struct ops *ops)
         ops->catching_up = ops->quiet = false;
 }
 
-static void restore_auto_online(struct ops *ops)
+static void release(struct ops *ops)
 {
         ops_listen(ops);
-        if (!ops->prepared)
-                return;
         ops->prepared = false;
-        int r = blocks_set_auto_online(ops->blocks, ops->auto_online_was);
-        if (r < 0)
-                log_warning("auto_online_blocks cannot be set back to '%s': %s", ops->auto_online_was,
-                        strerror(-r));
-        if (ops->config.state_path)
-                unlink(ops->config.state_path);
-}
-
-/* A guestd before us ended in the middle. */
-static void recover_auto_online(struct ops *ops)
-{
-        static const char *const values[] = { "offline", "online", "online_kernel", "online_movable" };
-
-        if (!ops->config.state_path ||
-                sysfs_read(AT_FDCWD, ops->config.state_path, ops->auto_online_was, AUTO_ONLINE_MAX) < 0)
-                return;
-        for (size_t i = 0; i < ARRAY_SIZE(values); i++)
-                ops->prepared |= strcmp(ops->auto_online_was, values[i]) == 0;
-        restore_auto_online(ops);
+        settings_restore(&ops->settings, SETTING_AUTO_ONLINE);
+        ops_rest(ops);
 }
 
 static void prepare(struct ops *ops, const struct message *m)
 {
         const struct message_request *q = &m->request;
-        struct guest_memory memory;
+        struct guest_memory memory = { 0 };
         struct error error;
-        int r;
 
-        bool known = ops_read_memory(ops, &memory) >= 0;
-        if (q->zone == ZONE_MOVABLE && known &&
+        if (q->zone == ZONE_MOVABLE)
+                (void)memory_read_zones(ops->config.proc_fd, &memory);
+        if (q->zone == ZONE_MOVABLE &&
                 !zone_ratio_allows(memory.kernel_bytes, memory.movable_bytes, q->bytes)) {
                 uint64_t budget = zone_ratio_budget(memory.kernel_bytes, memory.movable_bytes);
 
@@ -137,9 +127,7 @@ static void prepare(struct ops *ops, const struct message *m)
                 fail(ops, m, &error);
                 return;
         }
-        r = ops->prepared ? 0 : remember_auto_online(ops);
-        if (r >= 0)
-                r = set_auto_online(ops, q->zone);
+        int r = set_auto_online(ops, q->zone);
         if (r < 0) {
                 error_set_errno(&error, ERROR_INTERNAL, r, "auto_online_blocks cannot be set");
                 fail(ops, m, &error);
@@ -150,7 +138,8 @@ static void prepare(struct ops *ops, const struct message *m)
          * each costs an emulated guest of one CPU a quarter of the time that the addition itself takes. */
         monitor_pause(ops->monitor);
         ops->quiet = true;
-        reply_memory(ops, m, known ? &memory : NULL);
+        reply_done(ops, m);
+        hurry(ops); /* the host is to plug first */
 }
 
 static void stop_run(struct ops *ops, enum error_code why)
@@ -163,10 +152,8 @@ static void stop_run(struct ops *ops, enum error_code why)
 
 static void cancel(struct ops *ops, const struct message *m)
 {
-        struct message_reply reply = { .op = OP_CANCEL };
-
         /* What is done, or was never asked for, needs no cancelling: that is no failure. */
-        (void)ops->link.reply(m->id, &reply, ops->userdata);
+        reply_done(ops, m);
         if (ops->run.phase != PHASE_IDLE && ops->run.id == m->request.target_id)
                 stop_run(ops, ERROR_CANCELLED);
 }
@@ -212,9 +199,10 @@ static void begin(struct ops *ops, const struct message *m)
         run->began_usec = run->progress_usec = now;
         run->deadline_usec = now + q->deadline_msec * USEC_PER_MSEC;
         run->attempt_usec = q->attempt_msec * USEC_PER_MSEC;
-        if (q->op == OP_OFFLINE)
+        if (q->op == OP_OFFLINE) {
+                hurry(ops);
                 offline_begin(ops);
-        else
+        } else
                 wait_begin(ops);
 }
 
@@ -229,7 +217,7 @@ void ops_request(struct ops *ops, const struct message *m)
                 monitor_drain(ops->monitor);
         switch (m->request.op) {
         case OP_GET_STATE:
-                reply_memory(ops, m, NULL);
+                reply_memory(ops, m);
                 return;
         case OP_GET_BLOCKS:
                 get_blocks(ops, m);
@@ -249,8 +237,8 @@ void ops_request(struct ops *ops, const struct message *m)
         if (m->request.op == OP_PREPARE)
                 prepare(ops, m);
         else if (m->request.op == OP_RELEASE) {
-                restore_auto_online(ops);
-                reply_memory(ops, m, NULL);
+                release(ops);
+                reply_done(ops, m);
         } else
                 begin(ops, m);
 }
@@ -267,7 +255,7 @@ void ops_set_session(struct ops *ops, bool up)
         }
 
         loop_timer_disarm(ops->loop, &ops->event_timer);
-        restore_auto_online(ops);
+        release(ops);
         if (ops->run.phase == PHASE_IDLE)
                 return;
         if (ops->run.op == OP_OFFLINE)
@@ -378,7 +366,7 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 free(ops);
                 return r;
         }
-        recover_auto_online(ops);
+        settings_init(&ops->settings, config->sys_fd, config->state_path);
         *ret = ops;
         return 0;
 }
@@ -389,7 +377,7 @@ struct ops *ops_free(struct ops *ops)
                 return NULL;
         ops->session = false;
         run_reset(ops);
-        restore_auto_online(ops);
+        release(ops);
         loop_timer_disarm(ops->loop, &ops->grace_timer);
         loop_timer_disarm(ops->loop, &ops->event_timer);
         children_free(ops->children);

@@ -24,14 +24,13 @@ struct ops_link {
 };
 
 struct ops_config {
-        int proc_fd;
+        int sys_fd, proc_fd;
         uint64_t margin_bytes;  /* 0: the default of memory_margin() */
         uint64_t grace_usec;    /* 0: OPS_GRACE_USEC */
         uint64_t settle_usec;   /* 0: OPS_SETTLE_USEC */
         uint64_t debounce_usec; /* 0: OPS_DEBOUNCE_USEC */
         block_write_t write;    /* NULL: the real one */
-        /* Where the guest's own auto_online_blocks is kept while PREPARE's is in its place, so that a guestd
-         * that is killed leaves no trace: the next one restores it. Borrowed; NULL: nowhere. */
+        /* See settings_init(). */
         const char *state_path;
 };
 

@@ -75,6 +75,7 @@ void pledge_drop(struct ops *ops, uint32_t block)
         loop_timer_disarm(ops->loop, &ops->grace_timer);
         free(steal_pointer(ops->pledges));
         ops->n_pledges_allocated = 0;
+        ops_rest(ops);
 }
 
 void pledge_on_session(struct ops *ops, bool up)

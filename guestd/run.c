@@ -12,7 +12,6 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/size.h"
-#include "guestd/memory.h"
 
 static struct block_failure *find_failure(struct op_run *run, uint64_t address)
 {
@@ -65,15 +64,6 @@ void run_progress(struct ops *ops, uint64_t done_bytes, uint64_t total_bytes)
         ops->link.progress(run->id, done_bytes, total_bytes, ops->userdata);
 }
 
-int ops_read_memory(struct ops *ops, struct guest_memory *ret)
-{
-        int r = memory_read(ops->config.proc_fd, ret);
-        if (r < 0)
-                return r;
-        blocks_count(ops->blocks, &ret->online_blocks, &ret->offline_blocks);
-        return 0;
-}
-
 void run_answer(struct ops *ops)
 {
         struct op_run *run = &ops->run;
@@ -89,13 +79,6 @@ void run_answer(struct ops *ops)
         if (id == 0)
                 return;
         run->id = 0;
-        log_info("%s of %s: %s after %" PRIu64 " ms%s%s", op_to_string(run->op),
-                SIZE(targets_bytes(run->targets, run->n_targets)), run->failed ? "not done" : "done",
-                (now_monotonic_usec() - run->began_usec) / USEC_PER_MSEC, run->n_failures > 0 ? ": " : "",
-                run->n_failures > 0 ? run->failures[0].error.message : "");
-
-        /* After an OFFLINE more is to come, and who waits for it need not wait for this. */
-        reply.has_memory = run->op != OP_OFFLINE && ops_read_memory(ops, &reply.memory) >= 0;
         int r = blocks_ranges_of(
                 ops->blocks, run->targets, run->n_targets, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges);
         if (r >= 0)
@@ -106,6 +89,11 @@ void run_answer(struct ops *ops)
                         op_to_string(run->op));
                 ops->link.failure(id, &error, ops->userdata);
         }
+        /* Behind the answer, which the host waits for: a log may be slow, as on a serial console. */
+        log_info("%s of %s: %s after %" PRIu64 " ms%s%s", op_to_string(run->op),
+                SIZE(targets_bytes(run->targets, run->n_targets)), run->failed ? "not done" : "done",
+                (now_monotonic_usec() - run->began_usec) / USEC_PER_MSEC, run->n_failures > 0 ? ": " : "",
+                run->n_failures > 0 ? run->failures[0].error.message : "");
 }
 
 void run_reset(struct ops *ops)
@@ -123,6 +111,7 @@ void run_reset(struct ops *ops)
         free(run->back_items);
         free(run->failures);
         *run = (struct op_run) { .timer = run->timer };
+        ops_rest(ops);
         /* One that was killed is replaced before it is missed. */
         if (ops->session)
                 children_keep_spare(ops->children);

@@ -91,7 +91,7 @@ static void put_zones(FILE *f, struct json_object *job, uint64_t done)
         }
 }
 
-void report_job(FILE *f, struct json_object *job, struct json_object *partition)
+void report_job(FILE *f, struct json_object *job)
 {
         uint64_t requested = field_u64(job, "requested_bytes"), done = field_u64(job, "done_bytes");
         struct json_object *reasons = field_array(job, "reasons");
@@ -119,9 +119,9 @@ void report_job(FILE *f, struct json_object *job, struct json_object *partition)
         fprintf(f, " in %s", TEXT_SPAN(field_u64(job, "elapsed_usec")));
         if (job_adds(job))
                 put_zones(f, job, done);
-        if (partition)
-                fprintf(f, "; now %s of %s", TEXT_SIZE(field_u64(partition, "current_bytes")),
-                        TEXT_SIZE(field_u64(partition, "max_bytes")));
+        if (field_u64(job, "max_bytes") > 0)
+                fprintf(f, "; now %s of %s", TEXT_SIZE(field_u64(job, "current_bytes")),
+                        TEXT_SIZE(field_u64(job, "max_bytes")));
         fputc('\n', f);
         if (exit_code != CLI_DONE)
                 put_reasons(f, reasons, 0);
@@ -132,7 +132,7 @@ void report_plan(FILE *f, struct json_object *job)
         struct json_object *plan = field_array(job, "plan");
 
         if (report_job_exit(job) != CLI_DONE) {
-                report_job(f, job, NULL);
+                report_job(f, job);
                 return;
         }
         for (size_t i = 0; i < count(plan); i++) {

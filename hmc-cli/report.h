@@ -13,8 +13,8 @@ bool report_job_is_final(struct json_object *job);
 /* The exit code of a final state; CLI_DONE for one that is not final (--no-wait). */
 int report_job_exit(struct json_object *job);
 
-/* The end of a job for a person: a line, and reasons where something stayed. `partition` may be NULL. */
-void report_job(FILE *f, struct json_object *job, struct json_object *partition);
+/* The end of a job for a person: a line, and reasons where something stayed. */
+void report_job(FILE *f, struct json_object *job);
 /* The plan of a dry run, a sentence a line; or why there is none. */
 void report_plan(FILE *f, struct json_object *job);
 /* "opendlpar-dimm-3, block 0x140000000: no-headroom: <message>"; without a newline. */

@@ -3,11 +3,11 @@
 /* Following one job from the call that makes it to the last line about it.
  *
  * Latency is the point: a command may take little more than the guest itself does. So everything is
- * asynchronous and goes out in one write behind the bus's own handshake: the matches for JobRemoved and for
- * the loss of hvd, then the call. The bus keeps the order, so no signal of our job can be missed once the
+ * asynchronous and goes out in one write behind the bus's own handshake: the matches for changes of jobs and
+ * for the loss of hvd, then the call. The bus keeps the order, so no change of our job can be missed once the
  * call is on its way; but a job may end before its path is known here, which is why its properties are asked
- * for as soon as it is. They are asked for again when JobRemoved names the job; whichever answer first shows
- * a final state ends the wait.
+ * for as soon as it is. From then on each change brings the new values along, and the one that shows a final
+ * state ends the wait: nothing is left to ask for.
  *
  * Replies that never come because hvd goes away are answered by the bus with an error, as are calls to
  * nobody; what is left is hvd going away between calls, which NameOwnerChanged tells.
@@ -46,8 +46,7 @@ struct wait {
 
         char *path;
         uint32_t id;
-        struct json_object *job, *partition;
-        bool partition_asked, partition_answered;
+        struct json_object *job;
         bool cancel; /* Ctrl-C was pressed */
 
         bool show_progress, progress_drawn, progress_due;
@@ -67,7 +66,6 @@ static void wait_done(struct wait *w)
                 sd_bus_detach_event(w->cli->bus);
         sd_event_unref(w->event);
         json_object_put(w->job);
-        json_object_put(w->partition);
         free(w->path);
 }
 
@@ -138,7 +136,7 @@ static int wait_finish(struct wait *w)
         else if (w->options->dry_run)
                 report_plan(stdout, w->job);
         else
-                report_job(stdout, w->job, w->partition);
+                report_job(stdout, w->job);
         return wait_exit(w, w->options->no_wait ? CLI_DONE : report_job_exit(w->job));
 }
 
@@ -157,39 +155,6 @@ static int wait_call(struct wait *w, const char *path, const char *interface, co
         return r;
 }
 
-static int on_partition(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
-{
-        struct wait *w = userdata;
-
-        /* It may be gone by now; the line does without what it has. */
-        if (!sd_bus_message_is_method_error(m, NULL) && bus_read_properties(m, &w->partition) < 0) {
-                json_object_put(w->partition);
-                w->partition = NULL;
-        }
-        w->partition_answered = true;
-        return w->job && report_job_is_final(w->job) ? wait_finish(w) : 0;
-}
-
-/* Only the last line for a person says what the partition has now. */
-static int ask_partition(struct wait *w)
-{
-        _cleanup_free_ char *path = NULL;
-        int r;
-
-        if (w->partition_asked)
-                return 0;
-        w->partition_asked = true;
-        if (w->cli->arg_json || w->options->dry_run) {
-                w->partition_answered = true;
-                return 0;
-        }
-        r = bus_partition_path(w->options->partition, &path);
-        if (r < 0)
-                return r;
-        return wait_call(
-                w, path, "org.freedesktop.DBus.Properties", "GetAll", on_partition, HVD_PARTITION_INTERFACE);
-}
-
 static int on_job(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
         struct wait *w = userdata;
@@ -202,12 +167,7 @@ static int on_job(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
                 return wait_fail(w, NULL, r);
         if (w->options->no_wait)
                 return wait_finish(w);
-        if (!report_job_is_final(w->job))
-                return 0;
-        r = ask_partition(w);
-        if (r < 0)
-                return wait_fail(w, NULL, r);
-        return w->partition_answered ? wait_finish(w) : 0;
+        return report_job_is_final(w->job) ? wait_finish(w) : 0;
 }
 
 static int ask_job(struct wait *w)
@@ -218,37 +178,24 @@ static int ask_job(struct wait *w)
 static int on_job_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
         struct wait *w = userdata;
-        const char *interface;
-
-        if (sd_bus_message_read(m, "s", &interface) < 0 || strcmp(interface, HVD_JOB_INTERFACE) != 0)
-                return 0;
-        /* Changes before the first GetAll are in its answer. A state that becomes final is left to
-         * JobRemoved. */
-        if (!w->job || report_job_is_final(w->job))
-                return 0;
         _cleanup_json_ struct json_object *changed = NULL;
-        if (bus_read_properties(m, &changed) < 0 || report_job_is_final(changed))
-                return 0;
-        json_object_object_foreach(changed, key, value)
-                json_object_object_add(w->job, key, json_object_get(value));
-        progress_draw(w);
-        return 0;
-}
-
-static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
-{
-        struct wait *w = userdata;
-        const char *path;
-        uint32_t id;
+        const char *interface;
         int r;
 
-        if (sd_bus_message_read(m, "uo", &id, &path) < 0 || !w->path || strcmp(path, w->path) != 0)
+        /* Of other jobs, or before the answer to GetAll, which has it. */
+        if (!w->job || strcmp(sd_bus_message_get_path(m), w->path) != 0)
                 return 0;
-        /* In this order, so that the partition's answer is there when the job's one ends the wait. */
-        r = ask_partition(w);
+        r = sd_bus_message_read(m, "s", &interface);
         if (r >= 0)
-                r = ask_job(w);
-        return r < 0 ? wait_fail(w, NULL, r) : 0;
+                r = bus_read_properties(m, &changed);
+        if (r < 0)
+                return wait_fail(w, NULL, r);
+        json_object_object_foreach(changed, key, value)
+                json_object_object_add(w->job, key, json_object_get(value));
+        if (report_job_is_final(w->job))
+                return wait_finish(w);
+        progress_draw(w);
+        return 0;
 }
 
 static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
@@ -318,16 +265,10 @@ static int on_progress_timer(sd_event_source *source, uint64_t usec, void *userd
 static int start_progress(struct wait *w)
 {
         const char *term = getenv("TERM");
-        int r;
 
         if (w->cli->arg_json || w->options->no_wait || w->options->dry_run || !isatty(STDERR_FILENO) ||
                 !term || strcmp(term, "dumb") == 0)
                 return 0;
-        r = sd_bus_match_signal_async(w->cli->bus, &w->slots[w->n_slots], HVD_NAME, w->path,
-                "org.freedesktop.DBus.Properties", "PropertiesChanged", on_job_changed, NULL, w);
-        if (r < 0)
-                return r;
-        w->n_slots++;
         return sd_event_add_time_relative(
                 w->event, &w->progress_timer, CLOCK_MONOTONIC, PROGRESS_FIRST_USEC, 0, on_progress_timer, w);
 }
@@ -369,8 +310,11 @@ static int add_matches(struct wait *w)
         sd_bus *bus = w->cli->bus;
         int r;
 
-        r = sd_bus_match_signal_async(bus, &w->slots[w->n_slots++], HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE,
-                "JobRemoved", on_job_removed, NULL, w);
+        r = sd_bus_add_match_async(bus, &w->slots[w->n_slots++],
+                "type='signal',sender='" HVD_NAME "',path_namespace='" HVD_PATH "/job',"
+                "interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',"
+                "arg0='" HVD_JOB_INTERFACE "'",
+                on_job_changed, NULL, w);
         if (r < 0)
                 return r;
         r = sd_bus_add_match_async(bus, &w->slots[w->n_slots++],

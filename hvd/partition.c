@@ -237,8 +237,8 @@ bool partition_is_settled(const struct partition *p)
 
         if (p->settle_timer)
                 sd_event_source_get_enabled(p->settle_timer, &enabled);
-        return p->platform_up && p->has_snapshot && p->has_blocks && !p->settling && !p->settle_failed &&
-               enabled == SD_EVENT_OFF;
+        return p->platform_up && p->has_snapshot && p->has_memory && p->has_blocks && !p->settling &&
+               !p->settle_failed && enabled == SD_EVENT_OFF;
 }
 
 void partition_settle(struct partition *p, bool restore)

@@ -109,21 +109,10 @@ int bus_read_options(sd_bus_message *m, struct bus_option *options, size_t n_opt
 
 /* --- PropertiesChanged --- */
 
-static const char *const changing_partition[] = { "Uuid", "Architecture", "State", "AgentState", "BaseBytes",
-        "PluggedBytes", "BalloonBytes", "CurrentBytes", "RequestedBytes", "PendingBytes", "MinBytes",
-        "DesiredBytes", "MaxBytes", "Weight", "TotalBytes", "AvailableBytes", "Pressure", "BlockBytes",
-        "SlotsTotal", "SlotsUsed", "Devices", NULL };
-static const char *const changing_job[] = { "State", "RequestedBytes", "DoneBytes", "Progress",
-        "MovableBytes", "KernelBytes", "ElapsedUsec", "Reasons", "Plan", NULL };
-static const char *const changing_manager[] = { "PoolTotal", "PoolReserved", "PoolFree", NULL };
-
 static void emit_changed(struct bus *b, const char *path, const char *interface)
 {
-        const char *const *names = strcmp(interface, BUS_IFACE_PARTITION) == 0 ? changing_partition
-                                   : strcmp(interface, BUS_IFACE_JOB) == 0     ? changing_job
-                                                                               : changing_manager;
-
-        int r = sd_bus_emit_properties_changed_strv(b->bus, path, interface, (char **)names);
+        /* All of those that can change. */
+        int r = sd_bus_emit_properties_changed_strv(b->bus, path, interface, NULL);
         if (r < 0)
                 log_debug("PropertiesChanged of %s could not be sent: %s", path, strerrordesc_np(-r));
 }

@@ -124,6 +124,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Progress", "d", get_progress, 0, CHANGES),
         SD_BUS_PROPERTY("MovableBytes", "t", NULL, offsetof(struct job, movable_bytes), CHANGES),
         SD_BUS_PROPERTY("KernelBytes", "t", NULL, offsetof(struct job, kernel_bytes), CHANGES),
+        SD_BUS_PROPERTY("CurrentBytes", "t", NULL, offsetof(struct job, current_bytes), CHANGES),
+        SD_BUS_PROPERTY("MaxBytes", "t", NULL, offsetof(struct job, max_bytes), CHANGES),
         SD_BUS_PROPERTY("Deadline", "t", get_u64, 0, CONST),
         SD_BUS_PROPERTY("CreatedUsec", "t", NULL, offsetof(struct job, created_realtime_usec), CONST),
         SD_BUS_PROPERTY("ElapsedUsec", "t", get_u64, 0, CHANGES),

@@ -264,11 +264,26 @@ static void wrap_up(struct dimm_add *w)
 
 /* --- a batch --- */
 
+/* The batch before took its page structures out of what the guest has available. */
+static void on_available(struct partition *p, const struct error *error, void *userdata)
+{
+        struct dimm_add *w = userdata;
+
+        w->refresh = NULL;
+        if (error)
+                fail(w, NULL, error);
+        if (error || w->job->stop != JOB_STOP_NO)
+                wrap_up(w);
+        else
+                next_batch(w);
+}
+
 static void on_online(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_add *w = userdata;
         bool all_online = true;
         uint64_t online_bytes = 0;
+        struct error local;
 
         w->call = NULL;
         for (size_t i = w->batch; i < w->batch_end; i++) {
@@ -301,10 +316,11 @@ static void on_online(const struct message_reply *reply, const struct error *err
         job_set_progress(w->job, w->job->progress_bytes + online_bytes);
 
         w->batch = w->batch_end;
-        if (all_online && w->job->stop == JOB_STOP_NO && w->batch < w->n_pieces)
-                next_batch(w);
-        else
+        if (!all_online || w->job->stop != JOB_STOP_NO || w->batch == w->n_pieces)
                 wrap_up(w);
+        else if (partition_refresh(w->job->partition, REFRESH_MEMORY, on_available, w, &w->refresh, &local) <
+                 0)
+                on_available(w->job->partition, &local, w);
 }
 
 /* Where the new devices lie, in the order of addresses, as targets must be. A device that QEMU took and does
@@ -600,7 +616,12 @@ static void dimm_add_start(struct job *j)
         w->job = j;
         w->n_departures = p->n_departures;
         j->work = w;
-        /* The guest's zones are known from its last word; it checks the ratio again itself. */
+        /* What is known is current when nothing has changed since. QEMU has the last word on each device
+         * anyhow, and the guest on its zones. */
+        if (partition_is_settled(p)) {
+                on_surveyed(p, NULL, w);
+                return;
+        }
         unsigned what = REFRESH_HYPERVISOR | (p->has_memory ? 0 : REFRESH_MEMORY);
         if (partition_refresh(p, what, on_surveyed, w, &w->refresh, &error) < 0) {
                 fail(w, NULL, &error);

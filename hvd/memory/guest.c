@@ -65,8 +65,6 @@ static void complete(struct guest_call *c, const struct message_reply *reply, co
 
         if (error)
                 copy = *error;
-        if (reply && reply->has_memory)
-                partition_take_memory(c->job->partition, &reply->memory);
         guest_call_free(c);
         on_reply(reply, error ? &copy : NULL, userdata);
 }

@@ -117,6 +117,19 @@ static void fail(struct restore *w, const struct error *error)
 
 static void online_next(struct restore *w);
 
+/* How much more Movable the zones bear, after what has come online. */
+static void on_zones(struct partition *p, const struct error *error, void *userdata)
+{
+        struct restore *w = userdata;
+
+        w->refresh = NULL;
+        if (error) {
+                fail(w, error);
+                job_finish(w->job);
+        } else
+                online_next(w);
+}
+
 static void on_online(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct restore *w = userdata;
@@ -136,7 +149,11 @@ static void on_online(const struct message_reply *reply, const struct error *err
         }
         ranges_add_reasons(w->job, reply);
         w->next = w->until;
-        online_next(w);
+        struct error local;
+        if (w->next == w->n_ranges)
+                job_finish(w->job);
+        else if (partition_refresh(w->job->partition, REFRESH_MEMORY, on_zones, w, &w->refresh, &local) < 0)
+                on_zones(w->job->partition, &local, w);
 }
 
 /* The next ranges that fit one zone. With no budget left for Movable the rest goes to a kernel zone: memory

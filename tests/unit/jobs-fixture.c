@@ -294,6 +294,13 @@ enum error_code try_submit(struct fixture *fx, const struct job_request *request
         return error.code;
 }
 
+void unsettle(struct fixture *fx)
+{
+        assert_true(partition_is_settled(fx->p));
+        script(fx->guest, "event blocks-changed\n");
+        RUN_UNTIL(fx, !partition_is_settled(fx->p));
+}
+
 static const char *reasons(const struct job *j)
 {
         static char text[4096];

@@ -49,6 +49,8 @@ void start_pseries(struct fixture *fx, const char *qemu_orders, const char *gues
 #define HELLO_OF_PSERIES "hello {'arch':'ppc64le','block_bytes':256M}\nexpect welcome\n"
 /* Both scripts must be done, with nothing left over, and the partition at rest. */
 void finish(struct fixture *fx);
+/* Something has changed, and neither end has been asked since: a job must. */
+void unsettle(struct fixture *fx);
 
 struct job *submit(struct fixture *fx, const struct job_request *request);
 enum error_code try_submit(struct fixture *fx, const struct job_request *request);

@@ -140,6 +140,23 @@ static void test_targets(void **state)
         blocks_close(&b);
 }
 
+/* Where there never is another node, none is looked up: what stands in the way is not seen. */
+static void test_one_node(void **state)
+{
+        struct tree *t = *state;
+        struct blocks b;
+
+        tree_block(t, 20, "online\n", "Movable\n", 2);
+        tree_write(t->sys_fd, "devices/system/node/possible", "0\n");
+        assert_int_equal(blocks_open(&b, t->sys_fd), 0);
+        assert_int_equal(blocks_node(&b, 20), 0);
+        blocks_close(&b);
+        tree_write(t->sys_fd, "devices/system/node/possible", "0-2\n");
+        assert_int_equal(blocks_open(&b, t->sys_fd), 0);
+        assert_int_equal(blocks_node(&b, 20), 2);
+        blocks_close(&b);
+}
+
 static void test_changes(void **state)
 {
         struct tree *t = *state;
@@ -224,12 +241,8 @@ static void test_auto_online(void **state)
         assert_int_equal(blocks_open(&b, t->sys_fd), 0);
         assert_int_equal(blocks_get_auto_online(&b, value), 0);
         assert_string_equal(value, "offline");
-        assert_int_equal(blocks_set_auto_online(&b, "online_movable"), 0);
-        assert_int_equal(blocks_get_auto_online(&b, value), 0);
-        assert_string_equal(value, "online_movable");
         unlinkat(t->memory_fd, "auto_online_blocks", 0);
         assert_int_equal(blocks_get_auto_online(&b, value), -ENOENT);
-        assert_int_equal(blocks_set_auto_online(&b, "offline"), -ENOENT);
         blocks_close(&b);
 }
 
@@ -290,6 +303,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_inventory, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_paging, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_targets, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_one_node, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bad_trees, setup, teardown),
                 cmocka_unit_test(test_names),

@@ -181,6 +181,7 @@ static int setup(void **state)
         tree_block(&e->tree, 0, "online\n", "none\n", 0);
         for (unsigned i = 0; i < N_BLOCKS; i++)
                 tree_block(&e->tree, FIRST + i, "online\n", i < 2 ? "Normal\n" : "Movable\n", 0);
+        config.sys_fd = e->tree.sys_fd;
         config.proc_fd = e->tree.proc_fd;
         assert_int_equal(loop_init(&e->loop), 0);
         assert_int_equal(blocks_open(&e->blocks, e->tree.sys_fd), 0);
@@ -280,6 +281,15 @@ static void assert_auto_online(struct env *e, const char *value)
         assert_string_equal(text, value);
 }
 
+/* Whether grace periods are expedited. */
+static void assert_hurry(struct env *e, bool hurry)
+{
+        char text[8];
+
+        assert_true(sysfs_read(e->tree.sys_fd, "kernel/rcu_expedited", text, sizeof(text)) > 0);
+        assert_string_equal(text, hurry ? "1" : "0");
+}
+
 static void assert_failure(struct env *e, size_t i, unsigned first, unsigned n, enum error_code code)
 {
         assert_true(i < e->reply.n_failures);
@@ -310,6 +320,7 @@ static void test_prepare(void **state)
         prepare(e, 1, ZONE_MOVABLE, 24 * GIB);
         assert_int_equal(e->reply_id, 1);
         assert_auto_online(e, "online_movable");
+        assert_hurry(e, true);
         prepare(e, 2, ZONE_MOVABLE, 25 * GIB);
         assert_int_equal(e->failure_id, 2);
         assert_int_equal(e->failure.code, ERROR_ZONE_RATIO);
@@ -322,6 +333,7 @@ static void test_prepare(void **state)
         request(e, 4, OP_RELEASE, 0, 0, 0, 0);
         assert_int_equal(e->reply_id, 4);
         assert_auto_online(e, "offline");
+        assert_hurry(e, false);
         tree_write(e->tree.memory_fd, "auto_online_blocks", "online\n");
         request(e, 5, OP_RELEASE, 0, 0, 0, 0);
         assert_auto_online(e, "online");
@@ -330,6 +342,23 @@ static void test_prepare(void **state)
         assert_auto_online(e, "online_movable");
         ops_set_session(e->ops, false);
         assert_auto_online(e, "online");
+        assert_hurry(e, false);
+}
+
+/* What is not ours is left alone, and a kernel without it works as well. */
+static void test_hurry(void **state)
+{
+        struct env *e = *state;
+
+        tree_write(e->tree.sys_fd, "kernel/rcu_expedited", "1\n");
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        request(e, 2, OP_RELEASE, 0, 0, 0, 0);
+        assert_hurry(e, true);
+        unlinkat(e->tree.sys_fd, "kernel/rcu_expedited", 0);
+        prepare(e, 3, ZONE_MOVABLE, GIB);
+        assert_int_equal(e->reply_id, 3);
+        request(e, 4, OP_RELEASE, 0, 0, 0, 0);
+        assert_int_equal(faccessat(e->tree.sys_fd, "kernel/rcu_expedited", F_OK, 0), -1);
 }
 
 static void test_prepare_survives_kill(void **state)
@@ -337,22 +366,28 @@ static void test_prepare_survives_kill(void **state)
         static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
         struct env *e = *state;
         char path[128];
-        struct ops_config config = { .proc_fd = e->tree.proc_fd, .state_path = path };
+        struct ops_config config = {
+                .sys_fd = e->tree.sys_fd, .proc_fd = e->tree.proc_fd, .state_path = path
+        };
         struct ops *next, *after;
 
-        snprintf(path, sizeof(path), "%s/auto-online", e->tree.path);
+        snprintf(path, sizeof(path), "%s/settings", e->tree.path);
         ops_free(e->ops);
         assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &e->ops), 0);
         prepare(e, 1, ZONE_MOVABLE, GIB);
         assert_auto_online(e, "online_movable");
+        assert_hurry(e, true);
         /* The next one finds what this one, killed now, would leave. */
         assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &next), 0);
         assert_auto_online(e, "offline");
+        assert_hurry(e, false);
         assert_int_equal(access(path, F_OK), -1);
         /* What is no setting is not written anywhere. */
-        tree_write(AT_FDCWD, path, "nonsense\n");
+        tree_write(AT_FDCWD, path, "nonsense\nauto_online_blocks evil\nrcu_expedited\nrcu_expedited 7\n");
         assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &after), 0);
         assert_auto_online(e, "offline");
+        assert_hurry(e, false);
+        assert_int_equal(access(path, F_OK), -1);
         ops_free(after);
         ops_free(next);
 }
@@ -372,7 +407,7 @@ static void test_offline(void **state)
         RUN_UNTIL(e, e->n_replies == 2);
         assert_int_equal(e->reply_id, 7);
         assert_true(e->reply.complete);
-        assert_false(e->reply.has_memory); /* the device's removal is to follow */
+        assert_hurry(e, true); /* the device's removal is to follow */
         assert_int_equal(e->reply.n_ranges, 1);
         assert_int_equal(e->ranges[0].state, BLOCK_OFFLINE);
         assert_int_equal(e->ranges[0].length, N_BLOCKS * BLOCK);
@@ -385,6 +420,12 @@ static void test_offline(void **state)
         assert_int_equal(e->reply_id, 10);
         assert_true(e->reply.complete);
         assert_int_equal(script->n_writes, N_BLOCKS);
+
+        for (unsigned i = 0; i < N_BLOCKS; i++) {
+                assert_hurry(e, true);
+                ops_on_block(e->ops, FIRST + i, BLOCK_ABSENT);
+        }
+        assert_hurry(e, false);
 }
 
 static void test_offline_bad_targets(void **state)
@@ -507,6 +548,7 @@ static void test_attempt_limit(void **state)
         assert_failure(e, 0, FIRST + 4, 1, ERROR_BLOCK_BUSY);
         assert_non_null(strstr(e->failures[0].error.message, "into its attempt"));
         assert_untouched(e);
+        assert_hurry(e, false);
 }
 
 static void test_deadline(void **state)
@@ -821,9 +863,10 @@ static void test_real_write(void **state)
 static void with_monitor(struct env *e, struct monitor *m, uint64_t debounce_usec)
 {
         static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
-        struct ops_config config = {
-                .proc_fd = e->tree.proc_fd, .settle_usec = 20 * USEC_PER_MSEC, .debounce_usec = debounce_usec
-        };
+        struct ops_config config = { .sys_fd = e->tree.sys_fd,
+                .proc_fd = e->tree.proc_fd,
+                .settle_usec = 20 * USEC_PER_MSEC,
+                .debounce_usec = debounce_usec };
 
         ops_free(e->ops);
         *m = (struct monitor) { .env = e };
@@ -1071,6 +1114,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(test_state_and_blocks),
                 TEST(test_prepare),
+                TEST(test_hurry),
                 TEST(test_prepare_survives_kill),
                 TEST(test_offline),
                 TEST(test_offline_bad_targets),

@@ -125,6 +125,8 @@ static inline void tree_init(struct tree *t)
         tree_mkdir(fd, "sys/devices");
         tree_mkdir(fd, "sys/devices/system");
         tree_mkdir(fd, "sys/devices/system/memory");
+        tree_mkdir(fd, "sys/devices/system/node");
+        tree_mkdir(fd, "sys/kernel");
         tree_mkdir(fd, "proc");
         t->sys_fd = openat(fd, "sys", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         t->proc_fd = openat(fd, "proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -132,6 +134,8 @@ static inline void tree_init(struct tree *t)
         close(fd);
         tree_write(t->memory_fd, "block_size_bytes", "8000000\n");
         tree_write(t->memory_fd, "auto_online_blocks", "offline\n");
+        tree_write(t->sys_fd, "devices/system/node/possible", "0-3\n");
+        tree_write(t->sys_fd, "kernel/rcu_expedited", "0\n");
         tree_meminfo(t, 8 * GIB, 6 * GIB);
         tree_zoneinfo(t, 8 * GIB, 0);
 }

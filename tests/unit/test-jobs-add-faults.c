@@ -335,6 +335,8 @@ static void test_undefine(void **state)
                         : states[i] == JOB_VERIFYING ? "on online failure internal Not today\n"
                                                      : "on online reply {'ranges':[" ONLINE("4G") "]}\n");
                 RUN_UNTIL(fx, fake_finished(fx->guest));
+                if (states[i] == JOB_SURVEYING)
+                        unsettle(fx);
                 struct job *j = submit(fx, ADD(GIB)), *queued = submit(fx, ADD(GIB));
                 RUN_UNTIL(fx, fake_finished(fx->qmp) && j->state == states[i]);
                 undefine(fx);

@@ -442,6 +442,7 @@ static void test_cancel_surveying(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        unsettle(fx);
         struct job *j = submit(fx, ADD(GIB));
         assert_int_equal(j->state, JOB_SURVEYING);
         job_stop(j, JOB_STOP_CANCEL);

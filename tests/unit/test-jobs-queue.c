@@ -177,6 +177,7 @@ static void test_cancel_two_at_once(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        unsettle(fx);
         struct job *first = submit(fx, ADD(GIB)), *second = submit(fx, ADD(GIB));
         job_stop(first, JOB_STOP_CANCEL);
         job_stop(second, JOB_STOP_CANCEL);

@@ -34,14 +34,6 @@ static struct job *begin(struct fixture *fx, const struct job_request *request)
 
 /* --- stopped --- */
 
-/* Something has changed, and neither end has been asked since: a removal must. */
-static void unsettle(struct fixture *fx)
-{
-        assert_true(partition_is_settled(fx->p));
-        script(fx->guest, "event blocks-changed\n");
-        RUN_UNTIL(fx, !partition_is_settled(fx->p));
-}
-
 static void test_cancel_surveying(void **state)
 {
         struct fixture *fx = *state;

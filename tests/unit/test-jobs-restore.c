@@ -60,10 +60,13 @@ static void test_zone_ratio(void **state)
                 BOTH_OFFLINE "on get-state reply {" MEMORY("1G", "1536M", "512M") "}\n");
 
         script(fx->guest, "expect online {'targets':[[4G,1G]],'zone':'movable'}\n"
-                          "reply {'ranges':[" ONLINE("4G") "]," MEMORY("1G", "2560M",
-                                  "512M") "}\n"
-                                          "expect online {'targets':[[5G,1G]],'zone':'kernel'}\n" BOTH_ONLINE
-                                          "reply {'ranges':[[5G,1G,'online','kernel',0]]}\n");
+                          "reply {'ranges':[" ONLINE(
+                                  "4G") "]}\n"
+                                        "expect get-state\nreply {" MEMORY("1G", "2560M",
+                                                "512M") "}\n"
+                                                        "expect online "
+                                                        "{'targets':[[5G,1G]],'zone':'kernel'}\n" BOTH_ONLINE
+                                                        "reply {'ranges':[[5G,1G,'online','kernel',0]]}\n");
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, 2 * GIB, 0);
         assert_int_equal(j->movable_bytes, GIB);

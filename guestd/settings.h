@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdbool.h>
+
+/* Settings of the guest's kernel that are ours for the time of an operation, and what they were before. */
+enum setting {
+        SETTING_AUTO_ONLINE,   /* devices/system/memory/auto_online_blocks: what becomes of new blocks */
+        SETTING_RCU_EXPEDITED, /* kernel/rcu_expedited: grace periods without waiting for the next tick */
+        SETTING_MAX,
+};
+
+#define SETTING_VALUE_MAX 32
+
+struct settings {
+        int sys_fd;
+        const char *state_path;
+        bool ours[SETTING_MAX];
+        char was[SETTING_MAX][SETTING_VALUE_MAX];
+};
+
+/* Borrows both. state_path: where the values of before are kept while ours stand in their place, so that a
+ * guestd that is killed leaves no trace: what the one before us left is restored here. NULL: nowhere. */
+void settings_init(struct settings *s, int sys_fd, const char *state_path);
+
+/* Remembers the guest's own value, unless that was done, and writes ours. 0 or -errno (-ENOENT: this kernel
+ * has no such setting, -EINVAL: it does not know the value). */
+int settings_replace(struct settings *s, enum setting which, const char *value);
+/* Writes back what was there before us; nothing if it is not ours. */
+void settings_restore(struct settings *s, enum setting which);
