@@ -105,12 +105,12 @@ foreign_apt() {
         fi
         apt-get -c "$apt/apt.conf" update >"$apt/update.log" 2>&1 || true
         if (cd "$folder" && "$@") >"$apt/log" 2>&1; then
-            ! failure=$(grep -m 1 '^E: Failed to fetch' "$apt/update.log") || say "done without an index: ${failure#E: }"
+            ! failure=$(grep -m 1 '^[EW]: Failed to fetch' "$apt/update.log") || say "done without an index: ${failure#?: }"
             return
         fi
-        failure=$(grep -hm 1 '^E:' "$apt/update.log" "$apt/log" | head -n 1)
+        failure=$(grep -h '^[EW]: Failed to fetch\|^E:' "$apt/update.log" "$apt/log" | head -n 1)
     done
-    grep -h '^E:' "$apt/update.log" "$apt/log" >&2
+    grep -h '^[EW]: Failed to fetch\|^E:' "$apt/update.log" "$apt/log" >&2
     die "Debian's packages for ${foreign_debian_arch[$arch]} could not be fetched (all of it: $apt/log, $apt/update.log)"
 }
 

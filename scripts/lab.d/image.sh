@@ -11,9 +11,9 @@ declare -A image_modules=(
     [ppc64le]="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci
         virtio_console virtio_balloon virtio_blk")
 
-# image_find_kernel [ARCH]: sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
+# image_find_kernel ARCH: sets kernel_dir, with vmlinuz and modules/NN-NAME.ko in the order of loading.
 image_find_kernel() {
-    local arch=${1:-x86_64}
+    local arch=$1
 
     kernel_dir=$cache_dir/kernel-$arch-1
     [[ ! -e $kernel_dir ]] || return 0
@@ -154,7 +154,7 @@ image_add_foreign() {
     local root=$1 arch=$2 program
 
     cp "$sysroot_dir/bin/busybox" "$root/bin/busybox"
-    cp "$guest_build_dir"/tests/lab/tools/{lab-agent,lab-await-online} "$root/bin/"
+    cp "$guest_build_dir"/tests/lab/tools/{lab-agent,lab-await-online,lab-pin} "$root/bin/"
     image_add_program_of "$root" "$guest_build_dir/guestd/guestd"
     case $arch in
         # The platform's own view of its memory, to compare ours with.

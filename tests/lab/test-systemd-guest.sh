@@ -164,7 +164,7 @@ test_begin
 need_packages dpkg
 # shellcheck source=scripts/lab.d/image.sh
 . "$tests_root/scripts/lab.d/image.sh"
-image_find_kernel
+image_find_kernel x86_64
 make_root_image
 make_initrd
 
