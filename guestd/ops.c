@@ -293,7 +293,7 @@ void ops_on_block(struct ops *ops, uint32_t number, enum block_state state)
         if (run->phase == PHASE_IDLE ||
                 !targets_contain(run->targets, run->n_targets, number * ops->blocks->block_bytes))
                 announce(ops);
-        else if (run->phase == PHASE_WAITING && !ops->catching_up)
+        else if (run->phase == PHASE_WAITING && !ops->catching_up) /* else it counts when all is caught up */
                 wait_on_block(ops, number, before, state);
 }
 

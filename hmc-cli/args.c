@@ -284,6 +284,12 @@ int args_parse_u32(const char *what, const char *s, uint32_t *ret, struct error 
 
 int args_parse_hex32(const char *what, const char *s, uint32_t *ret, struct error *ret_error)
 {
+        uint32_t bare;
+
+        /* Never taken for what it may have been meant as: 80000005 and 5 are as good as counts. */
+        if (strlen(s) == 8 && parse_number(s, 16, &bare) >= 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "%s '%.40s' has no 0x and so is not an index; write 0x%.8s", what, s, s);
         if (s[0] != '0' || s[1] != 'x' || parse_number(s + 2, 16, ret) < 0)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "%s '%.40s' is not an index; write 0x and at most 8 hexadecimal digits, for example "

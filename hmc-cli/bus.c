@@ -146,12 +146,12 @@ int bus_fail_partition(const struct cli *cli, const char *name, const sd_bus_err
 /* The members of the structs in array properties. */
 static const struct {
         const char *property;
-        const char *members[12];
+        const char *members[14];
 } struct_names[] = {
         { "Reasons", { "device", "block", "code", "message" } },
         { "Devices", { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
-                             "offline_bytes", "stuck_bytes" } },
-        { "Survey", { "start", "length", "state", "zone", "node", "device" } },
+                             "offline_bytes", "stuck_bytes", "state", "drc_first", "drc_last" } },
+        { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },
 };
 
 static const char *const *find_members(const char *name)

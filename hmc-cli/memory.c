@@ -35,7 +35,7 @@ enum {
         }
 
 static const struct cli_option add_options[] = {
-        { "method", OPTION_METHOD, "METHOD", "auto or dimm (auto)" },
+        { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
         { "node", OPTION_NODE, "N", "The guest's NUMA node that gets the memory" },
         { "zone", OPTION_ZONE, "ZONE", "auto, movable or kernel (auto); movable memory can leave again" },
         WAIT_OPTIONS,
@@ -43,9 +43,9 @@ static const struct cli_option add_options[] = {
 };
 
 static const struct cli_option remove_options[] = {
-        { "method", OPTION_METHOD, "METHOD", "auto or dimm (auto)" },
+        { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
         { "device", OPTION_DEVICE, "ID", "Remove this memory device; see 'hmc-cli show'" },
-        { "drc", OPTION_DRC, "0xINDEX", "Remove the memory with this DRC index (pseries)" },
+        { "drc", OPTION_DRC, "0xINDEX", "Remove the LMB with this DRC index (pseries); see 'hmc-cli show'" },
         { "node", OPTION_NODE, "N", "Take the memory from this NUMA node of the guest" },
         WAIT_OPTIONS,
         {},

@@ -336,17 +336,48 @@ static void add_zone_cell(struct output_cells *cells, struct json_object *device
         output_cell(cells, "%s", text);
 }
 
+/* Of a pseries guest: "0x80000004", or "0x80000004-0x80000007". */
+static void add_drc_cell(struct output_cells *cells, struct json_object *device)
+{
+        uint64_t first = field_u64(device, "drc_first"), last = field_u64(device, "drc_last");
+
+        if (first == 0)
+                output_cell(cells, "%s", "");
+        else if (first == last)
+                output_cell(cells, "0x%08" PRIx64, first);
+        else
+                output_cell(cells, "0x%08" PRIx64 "-0x%08" PRIx64, first, last);
+}
+
+static bool is_pending(struct json_object *device)
+{
+        return strcmp(field_string(device, "state"), "unplug-pending") == 0;
+}
+
+/* The columns DRC and STATE are there only if a device has something to say in them. */
 static int print_devices(FILE *f, struct json_object *devices)
 {
-        static const struct output_column columns[] = {
-                { "ID" },
-                { "SIZE", .right = true },
-                { "ADDRESS", .right = true },
-                { "SLOT", .right = true },
-                { "NODE", .right = true },
-                { "ZONE" },
-        };
+        struct output_column columns[OUTPUT_COLUMNS_MAX];
         _cleanup_(output_cells_done) struct output_cells cells = {};
+        bool any_drc = false, any_pending = false;
+        size_t n = 0;
+
+        for (size_t i = 0; i < json_object_array_length(devices); i++) {
+                struct json_object *d = json_object_array_get_idx(devices, i);
+
+                any_drc |= field_u64(d, "drc_first") > 0;
+                any_pending |= is_pending(d);
+        }
+        columns[n++] = (struct output_column) { "ID" };
+        columns[n++] = (struct output_column) { "SIZE", .right = true };
+        columns[n++] = (struct output_column) { "ADDRESS", .right = true };
+        if (any_drc)
+                columns[n++] = (struct output_column) { "DRC" };
+        columns[n++] = (struct output_column) { "SLOT", .right = true };
+        columns[n++] = (struct output_column) { "NODE", .right = true };
+        columns[n++] = (struct output_column) { "ZONE" };
+        if (any_pending)
+                columns[n++] = (struct output_column) { "STATE" };
 
         for (size_t i = 0; i < json_object_array_length(devices); i++) {
                 struct json_object *d = json_object_array_get_idx(devices, i);
@@ -354,11 +385,20 @@ static int print_devices(FILE *f, struct json_object *devices)
                 output_cell(&cells, "%s", field_string(d, "id"));
                 output_cell(&cells, "%s", TEXT_SIZE(field_u64(d, "size_bytes")));
                 output_cell(&cells, "0x%" PRIx64, field_u64(d, "address"));
+                if (any_drc)
+                        add_drc_cell(&cells, d);
                 output_cell(&cells, "%" PRIu64, field_u64(d, "slot"));
                 output_cell(&cells, "%" PRIu64, field_u64(d, "node"));
                 add_zone_cell(&cells, d);
+                if (any_pending)
+                        output_cell(&cells, "%s", is_pending(d) ? "unplug pending" : "");
         }
-        return output_cells_print(f, columns, ARRAY_SIZE(columns), &cells);
+        int r = output_cells_print(f, columns, n, &cells);
+        if (r >= 0 && any_pending)
+                fputs("\nAn unplug that is pending ends when the guest lets go of the device, at the latest "
+                      "when the guest is reset.\nDo not migrate the guest before that.\n",
+                        f);
+        return r;
 }
 
 int partition_print_sheet(FILE *f, struct json_object *p)

@@ -280,7 +280,6 @@ int job_new(struct manager *m, struct partition *p, uint32_t id, const struct jo
         j->partition = p;
         j->id = id;
         j->request = *request;
-        j->request.method = NULL; /* the mechanism stands for it */
         snprintf(j->partition_name, sizeof(j->partition_name), "%s", p->definition.name);
         j->created_realtime_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
         j->created_usec = now_monotonic_usec();

@@ -45,11 +45,13 @@ static inline bool job_state_is_end(enum job_state s)
 struct job_request {
         enum job_kind kind;
         uint64_t bytes;
-        const char *method;           /* NULL: auto */
+        const char *method;           /* one of a mechanism's own names; NULL: auto */
         enum zone_policy zone;        /* add */
         int node;                     /* -1: any */
         char device[PLATFORM_ID_MAX]; /* remove: only this one; empty: any */
-        uint64_t wait_usec;           /* limit for the whole job, queueing included */
+        bool has_drc;                 /* remove: only the device that the LMB of this index lies in */
+        uint32_t drc;
+        uint64_t wait_usec; /* limit for the whole job, queueing included */
         bool dry_run, all_or_nothing;
 };
 

@@ -359,9 +359,15 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
         size_t n_queued = 0;
         struct job *j;
 
-        int r = mechanism_find(request->kind, request->method, &mechanism, ret_error);
+        int r = mechanism_find(request->kind, request->method, &mechanism, &complete.method, ret_error);
         if (r < 0)
                 return r;
+        r = mechanism_check_method(p, mechanism, complete.method, ret_error);
+        if (r < 0)
+                return r;
+        if (request->has_drc && request->device[0])
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "A device and a DRC index exclude each other; name the memory by one of them");
         if (request->bytes == 0)
                 return error_set(ret_error, ERROR_INVALID_SIZE, "Nothing to move: the size is zero");
         if (request->wait_usec > JOB_WAIT_MAX_USEC)

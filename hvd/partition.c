@@ -21,6 +21,9 @@
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
 /* An end that did not answer, when something is perhaps to be restored, is asked again after. */
 #define RETRY_USEC (10 * USEC_PER_SEC)
+/* QEMU tells of a migration's beginning and end only those who change its capabilities: one that is seen is
+ * looked at again after. */
+#define MIGRATION_USEC (2 * USEC_PER_SEC)
 
 struct partition_refresh {
         struct partition *partition;
@@ -224,6 +227,8 @@ static void on_settled(struct partition *p, const struct error *error, void *use
                 manager_partition_ready(p->manager, p);
         else if (restore)
                 settle_after(p, RETRY_USEC);
+        if (p->has_snapshot && p->snapshot.state == RUN_MIGRATING)
+                settle_after(p, MIGRATION_USEC);
 }
 
 bool partition_is_settled(const struct partition *p)
@@ -310,6 +315,7 @@ static void on_platform_reset(struct platform *platform, void *userdata)
         struct error error;
 
         log_info("Partition '%s': the guest was reset", p->definition.name);
+        p->n_resets++;
         agent_set_port_open(p->agent, false);
         error_set(&error, ERROR_GUEST_RESET, "The guest was reset while it worked on the request");
         tell_gone(p, &error);
@@ -399,6 +405,11 @@ uint64_t partition_block_bytes(const struct partition *p)
         const struct message_hello *hello = agent_hello(p->agent);
 
         return hello ? hello->block_bytes : 0;
+}
+
+bool partition_is_pseries(const struct partition *p)
+{
+        return p->has_snapshot && platform_arch_is_pseries(p->snapshot.arch);
 }
 
 int partition_check_usable(const struct partition *p, struct error *ret_error)
@@ -501,11 +512,18 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
                 d->slot = from->slot;
                 d->node = from->node;
                 d->is_dimm = from->is_dimm;
-                d->removable = from->is_dimm && from->hotpluggable && !is_excluded(from->id, excluded);
+                d->unplug_pending = from->unplug_pending;
+                d->removable = from->is_dimm && from->hotpluggable && !from->unplug_pending &&
+                               !is_excluded(from->id, excluded);
                 sum_blocks(p, d);
         }
+        /* QEMU's pseries takes whole LMBs only, however small the guest's blocks may be. */
+        uint64_t granule = partition_block_bytes(p);
+        if (granule > 0 && partition_is_pseries(p))
+                granule = MAX(granule, PLAN_LMB_BYTES);
         *ret = (struct plan_snapshot) {
-                .granule_bytes = partition_block_bytes(p),
+                .granule_bytes = granule,
+                .is_pseries = partition_is_pseries(p),
                 .base_bytes = s->base_bytes,
                 .max_bytes = s->max_bytes,
                 .slots = s->slots,

@@ -40,6 +40,7 @@ struct partition {
         uint64_t settled_bytes;      /* current, when the active job began */
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */
+        unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
@@ -61,6 +62,8 @@ uint64_t partition_current_bytes(const struct partition *p);
 uint64_t partition_max_bytes(const struct partition *p);
 /* The guest's block size; 0 before guestd spoke. */
 uint64_t partition_block_bytes(const struct partition *p);
+/* By QEMU's last word: its memory comes in LMBs. */
+bool partition_is_pseries(const struct partition *p);
 /* 0, or the error that an operator should see when the partition cannot be worked with now. */
 int partition_check_usable(const struct partition *p, struct error *ret_error);
 

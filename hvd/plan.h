@@ -11,16 +11,18 @@
 /* Planning is pure: a snapshot and a request in, pieces or devices out. No file descriptors, no clock.
  * Nothing here blocks; on failure outputs are untouched. */
 
-#define PLAN_DEVICES_MAX    256U             /* x86: 256 slots; pseries 32 */
-#define PLAN_BACKEND_PREFIX "opendlpar-mem-" /* ids of the backends that hvd makes */
+#define PLAN_DEVICES_MAX    256U                  /* x86: 256 slots; pseries 32 */
+#define PLAN_LMB_BYTES      (UINT64_C(256) << 20) /* of a pseries guest: QEMU has no other size */
+#define PLAN_BACKEND_PREFIX "opendlpar-mem-"      /* ids of the backends that hvd makes */
 
 /* One memory device, as both ends know it. */
 struct plan_device {
         char id[64];
         uint64_t address, size_bytes;
         unsigned slot, node;
-        bool is_dimm;   /* takes a slot; else (virtio-mem) only space */
-        bool removable; /* hot-plugged, no unplug pending, not excluded by the caller */
+        bool is_dimm;        /* takes a slot; else (virtio-mem) only space */
+        bool removable;      /* hot-plugged, no unplug pending, not excluded by the caller */
+        bool unplug_pending; /* in QEMU, until the guest is reset */
         /* from the guest's block inventory, bytes of the device's range: */
         uint64_t movable_bytes, kernel_bytes, offline_bytes, stuck_bytes; /* stuck: zone "none" */
 };
@@ -31,6 +33,7 @@ struct plan_snapshot {
         uint64_t max_bytes;     /* maxmem; == base_bytes or 0: no hotplug memory */
         unsigned slots;         /* as started */
         uint64_t kernel_bytes, movable_bytes; /* the guest's zones */
+        bool is_pseries;                      /* memory has DRC indices */
         const struct plan_device *devices;
         size_t n_devices;
 };
@@ -100,6 +103,27 @@ struct plan_remove {
  * size_bytes, or device_id's size differs from it (the sizes that would do), INTERNAL (out of memory). */
 int plan_removal(const struct plan_snapshot *s, uint64_t size_bytes, const char *device_id,
         struct plan_remove *ret, struct error *ret_error);
+
+/* An LMB is a pseries guest's unit of hotplug, and its DRC index what the guest and drmgr name it by. A
+ * device has those from the one at its address to the one at its last byte. */
+static inline uint32_t plan_drc_index(uint64_t address)
+{
+        return UINT32_C(0x80000000) | (uint32_t)(address / PLAN_LMB_BYTES);
+}
+
+#define PLAN_DRC_TEXT_MAX 48U
+/* "LMB 0x80000004", or "LMBs 0x80000004 to 0x80000007"; into buffer, which is returned. */
+const char *plan_drc_text(uint64_t address, uint64_t size_bytes, char buffer[static PLAN_DRC_TEXT_MAX]);
+#define PLAN_DRC_TEXT(address, size_bytes)                                                                   \
+        plan_drc_text((address), (size_bytes), (char[PLAN_DRC_TEXT_MAX]) { 0 })
+
+/* The device that leaves when size_bytes at the LMB of this index are to: the one that it lies in, of exactly
+ * that size. *ret is an index into the snapshot; plan_removal() with the device's id has the last word.
+ * Errors, each saying what would be right: INVALID_ARGUMENT (not a pseries guest), NOT_PLUGGED (base memory),
+ * UNKNOWN_DEVICE (no such LMB; those that there are), NO_EXACT_FIT (the device has another size: which
+ * device, its LMBs, and how to ask for all of it). */
+int plan_find_drc(const struct plan_snapshot *s, uint32_t drc, uint64_t size_bytes, size_t *ret,
+        struct error *ret_error);
 
 /* The nearest totals that removable devices add up to, for messages: the largest at most size_bytes
  * (*ret_below, 0 if there is none) and the smallest at least size_bytes (*ret_above, UINT64_MAX if there is

@@ -70,6 +70,7 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
         bool add = strcmp(sd_bus_message_get_member(m), "AddMemory") == 0;
         struct job_request request = { .kind = add ? JOB_ADD_MEMORY : JOB_REMOVE_MEMORY, .node = -1 };
         const char *zone = "auto", *device = "";
+        uint32_t drc = 0;
         uint32_t node = UINT32_MAX;
         int dry_run = 0, all_or_nothing = 0;
         struct bus_option options[] = {
@@ -80,14 +81,19 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
                 { "all-or-nothing", 'b', &all_or_nothing },
                 add ? (struct bus_option) { "zone", 's', &zone }
                     : (struct bus_option) { "device", 's', &device },
+                /* the last: none of an addition's */
+                { "drc", 'u', &drc },
         };
+        size_t n_options = ARRAY_SIZE(options) - add;
         struct error error;
 
         int r = sd_bus_message_read_basic(m, 't', &request.bytes);
         if (r < 0)
                 return r;
-        if (bus_read_options(m, options, ARRAY_SIZE(options), &error) < 0)
+        if (bus_read_options(m, options, n_options, &error) < 0)
                 return bus_fail(e, &error);
+        request.has_drc = options[ARRAY_SIZE(options) - 1].seen; /* 0 is no index, and not the same as none */
+        request.drc = drc;
         request.zone = zone_policy_from_string(zone);
         if (request.zone == ZONE_POLICY_INVALID) {
                 error_set(&error, ERROR_INVALID_ARGUMENT,
@@ -145,7 +151,7 @@ void bus_partition_forget(struct bus *b, struct partition *p)
 /* Appends the runs of blocks, cut at the edges of memory devices. */
 static int append_blocks(sd_bus_message *reply, const struct partition *p)
 {
-        int r = sd_bus_message_open_container(reply, 'a', "(ttssus)");
+        int r = sd_bus_message_open_container(reply, 'a', "(ttssusu)");
 
         for (size_t i = 0; r >= 0 && i < p->n_blocks; i++) {
                 const struct block_range *range = &p->blocks[i];
@@ -164,9 +170,9 @@ static int append_blocks(sd_bus_message *reply, const struct partition *p)
                                 } else if (d->address > at)
                                         until = MIN(until, d->address);
                         }
-                        r = sd_bus_message_append(reply, "(ttssus)", at, until - at,
+                        r = sd_bus_message_append(reply, "(ttssusu)", at, until - at,
                                 block_state_to_string(range->state), zone_to_string(range->zone), range->node,
-                                device);
+                                device, *device && partition_is_pseries(p) ? plan_drc_index(at) : 0);
                         at = until;
                 }
         }
@@ -343,6 +349,8 @@ static int get_pressure(sd_bus *bus, const char *path, const char *interface, co
         return sd_bus_message_append(reply, "d", pressure);
 }
 
+#define DEVICE_TYPE "(ssttuuttttsuu)"
+
 static int get_devices(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
@@ -352,12 +360,17 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
 
         int r = partition_plan_snapshot(p, NULL, &s, &devices);
         if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "(ssttuutttt)");
+                r = sd_bus_message_open_container(reply, 'a', DEVICE_TYPE);
         for (size_t i = 0; r >= 0 && i < s.n_devices; i++) {
                 const struct plan_device *d = &devices[i];
-                r = sd_bus_message_append(reply, "(ssttuutttt)", d->id, d->is_dimm ? "dimm" : "virtio-mem",
+                bool has_drc = s.is_pseries && d->size_bytes > 0;
+
+                r = sd_bus_message_append(reply, DEVICE_TYPE, d->id, d->is_dimm ? "dimm" : "virtio-mem",
                         d->address, p->snapshot.devices[i].size_bytes, d->slot, d->node, d->movable_bytes,
-                        d->kernel_bytes, d->offline_bytes, d->stuck_bytes);
+                        d->kernel_bytes, d->offline_bytes, d->stuck_bytes,
+                        d->unplug_pending ? "unplug-pending" : "plugged",
+                        has_drc ? plan_drc_index(d->address) : 0,
+                        has_drc ? plan_drc_index(d->address + d->size_bytes - 1) : 0);
         }
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
@@ -371,7 +384,7 @@ static const sd_bus_vtable vtable[] = {
                 SD_BUS_RESULT("o", job), method_change_memory, 0),
         SD_BUS_METHOD_WITH_ARGS("RemoveMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
                 SD_BUS_RESULT("o", job), method_change_memory, 0),
-        SD_BUS_METHOD_WITH_ARGS("Survey", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ttssus)", blocks), method_survey,
+        SD_BUS_METHOD_WITH_ARGS("Survey", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ttssusu)", blocks), method_survey,
                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_string, 0, CONST),
         SD_BUS_PROPERTY("Uuid", "s", get_string, 0, CHANGES),
@@ -395,7 +408,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("BlockBytes", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("SlotsTotal", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("SlotsUsed", "u", get_u32, 0, CHANGES),
-        SD_BUS_PROPERTY("Devices", "a(ssttuutttt)", get_devices, 0, CHANGES),
+        SD_BUS_PROPERTY("Devices", "a" DEVICE_TYPE, get_devices, 0, CHANGES),
         SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
         SD_BUS_VTABLE_END,
 };

@@ -76,6 +76,17 @@ static void fail(struct dimm_add *w, const char *device, const struct error *err
         job_add_reason(w->job, device, UINT64_MAX, error);
 }
 
+/* What concerns all pieces alike is said once, and of none of them. */
+static void fail_piece(struct dimm_add *w, const struct piece *piece, const struct error *error)
+{
+        bool of_all = error->code == ERROR_UNKNOWN_NODE || error->code == ERROR_NOT_RUNNING;
+
+        for (size_t i = 0; of_all && i < w->job->n_reasons; i++)
+                if (w->job->reasons[i].error.code == error->code)
+                        return;
+        fail(w, of_all ? NULL : piece->id, error);
+}
+
 /* --- the end --- */
 
 static void on_verified(struct partition *p, const struct error *error, void *userdata)
@@ -434,7 +445,7 @@ static void on_plugged(const struct error *error, void *userdata)
          * what tells. */
         if (error && error->code != ERROR_HYPERVISOR_SILENT) {
                 piece->state = PIECE_FAILED;
-                fail(w, piece->id, error);
+                fail_piece(w, piece, error);
         } else
                 piece->state = PIECE_PLUGGED;
         if (--w->n_plugging == 0 && !w->refresh)
@@ -565,7 +576,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         struct plan_add plan;
 
         w->refresh = NULL;
-        if (!error && partition_check_usable(p, &local) >= 0 &&
+        if (!error && mechanism_check_job(w->job, &local) >= 0 &&
                 make_plan(p, &w->job->request, &plan, &local) >= 0) {
                 take_plan(w, &plan);
                 if (w->job->request.dry_run)
@@ -642,6 +653,7 @@ static void dimm_add_free(struct job *j)
 
 const struct mechanism mechanism_dimm_add = {
         .method = "dimm",
+        .pseries_method = "lmb",
         .kind = JOB_ADD_MEMORY,
         .check = dimm_add_check,
         .start = dimm_add_start,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Removing memory that lies in DIMMs.
+/* Removing memory that lies in DIMMs, on pseries known as LMBs.
  *
  * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline
  * (OFFLINE: all or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with
@@ -23,6 +23,7 @@
 #include "hvd/memory/guest.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
+#include "hvd/memory/removal.h"
 
 /* Kept from the job's time for what follows the guest's answer: this, or a quarter if that is less. */
 #define GUEST_RESERVE_USEC (500 * USEC_PER_MSEC)
@@ -51,7 +52,10 @@ struct target {
         enum target_state state;
         char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         uint64_t address, size_bytes;
-        bool was_kernel; /* its blocks lay in a kernel zone: where they go back to */
+        bool was_kernel;   /* its blocks lay in a kernel zone: where they go back to */
+        bool asked;        /* QEMU was, to unplug it */
+        bool is_absent;    /* the guest said so when it was to put it back */
+        unsigned n_resets; /* the partition's, when QEMU was asked */
         struct platform_op *op;
 };
 
@@ -62,7 +66,7 @@ struct dimm_remove {
         struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
-        bool gave_up;    /* all-or-nothing, and one cannot go */
+        bool gave_up;    /* no further device is tried: all-or-nothing, and one cannot go; or a migration */
         bool guest_lost; /* no further request to the guest */
         bool verifying, guest_confirmed, host_confirmed;
 };
@@ -102,15 +106,9 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
         for (size_t i = 0; i < w->n_targets; i++)
                 excluded[i] = w->targets[i].id;
         excluded[w->n_targets] = NULL;
-        if (partition_plan_snapshot(j->partition, excluded, &s, &devices) < 0)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        /* The guest's node and the operator's wish restrict the choice. */
-        for (size_t i = 0; i < s.n_devices; i++)
-                if (j->request.node >= 0 && devices[i].node != (unsigned)j->request.node)
-                        devices[i].removable = false;
 
         uint64_t left = j->request.bytes - MIN(j->request.bytes, sum_of(w, TARGET_PLANNED, TARGET_GONE));
-        int r = plan_removal(&s, left, j->request.device[0] ? j->request.device : NULL, &plan, ret_error);
+        int r = removal_plan(j->partition, &j->request, excluded, left, &s, &devices, &plan, ret_error);
         if (r < 0)
                 return r;
 
@@ -127,8 +125,9 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                 };
                 memcpy(t->id, from->id, sizeof(t->id));
                 memcpy(t->backend, from->memdev, sizeof(t->backend));
-                job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 " in %s, and unplug it", t->id,
-                        SIZE(t->size_bytes), t->address,
+                job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 "%s%s in %s, and unplug it", t->id,
+                        SIZE(t->size_bytes), t->address, s.is_pseries ? ", " : "",
+                        s.is_pseries ? PLAN_DRC_TEXT(t->address, t->size_bytes) : "",
                         d->stuck_bytes     ? "part stuck"
                         : d->kernel_bytes  ? "a kernel zone"
                         : d->movable_bytes ? "zone Movable"
@@ -144,11 +143,36 @@ static void try_others(struct dimm_remove *w)
 
         if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
                 return;
-        if (w->job->request.device[0] || plan_more(w, &error) < 0)
+        if (removal_names_device(&w->job->request) || plan_more(w, &error) < 0)
                 w->gave_up = w->job->request.all_or_nothing;
 }
 
 /* --- the end --- */
+
+/* The guest was reset since QEMU was asked to unplug it: what QEMU does not list then a guest that boots does
+ * not have, which is as good as its word. */
+static bool is_confirmed_by_reset(const struct dimm_remove *w, const struct target *t)
+{
+        return t->asked && t->n_resets != w->job->partition->n_resets;
+}
+
+/* An unplug that was given up as pending, and that was completed after all: late, or by the reset. */
+static bool may_have_left(const struct dimm_remove *w, const struct target *t)
+{
+        return t->state == TARGET_STAYED && t->asked && (t->is_absent || is_confirmed_by_reset(w, t));
+}
+
+/* The guest has let go of it, and QEMU has it still: as when the guest did so by itself on pseries, where
+ * QEMU (7.2) then takes no notice. */
+static void add_half_gone_reason(struct dimm_remove *w, const struct target *t)
+{
+        struct error error;
+
+        error_set(&error, ERROR_ACCOUNTS_DIFFER,
+                "the guest has no block of %s any more, but QEMU still has the device%s", t->id,
+                partition_is_pseries(w->job->partition) ? "; a reset of the guest ends that" : "");
+        job_add_reason(w->job, t->id, UINT64_MAX, &error);
+}
 
 static void conclude(struct dimm_remove *w)
 {
@@ -157,18 +181,22 @@ static void conclude(struct dimm_remove *w)
         for (size_t i = 0; i < w->n_targets; i++) {
                 struct target *t = &w->targets[i];
 
-                if (t->state != TARGET_GONE)
-                        continue;
                 bool listed = platform_snapshot_find(&p->snapshot, t->id) != NULL;
-                if (w->guest_confirmed && w->host_confirmed && !listed) {
+                bool late = may_have_left(w, t);
+                if (late && w->host_confirmed && listed && t->is_absent)
+                        add_half_gone_reason(w, t);
+                if (t->state != TARGET_GONE && (!late || !w->host_confirmed || listed))
+                        continue;
+                bool guest_confirmed = w->guest_confirmed || is_confirmed_by_reset(w, t) || t->is_absent;
+                if (guest_confirmed && w->host_confirmed && !listed) {
                         job_add_done(w->job, t->size_bytes);
                         continue;
                 }
                 struct error error;
                 error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU said that %s left, but %s", t->id,
-                        listed               ? "still lists it"
-                        : w->guest_confirmed ? "does not confirm it now"
-                                             : "the guest did not confirm that its blocks are gone");
+                        listed            ? "still lists it"
+                        : guest_confirmed ? "does not confirm it now"
+                                          : "the guest did not confirm that its blocks are gone");
                 job_add_reason(w->job, t->id, UINT64_MAX, &error);
         }
         job_finish(w->job);
@@ -201,23 +229,18 @@ static int compare_ranges(const void *a, const void *b)
         return x->start < y->start ? -1 : x->start > y->start;
 }
 
-static void verify(struct dimm_remove *w)
+/* Sets w->call, unless there is no guest to ask or nothing to ask it. */
+static void ask_guest(struct dimm_remove *w)
 {
         struct mem_range ranges[PLAN_DEVICES_MAX];
         size_t n = 0;
         struct error error;
 
-        if (w->verifying)
-                return;
-        w->verifying = true;
         for (size_t i = 0; i < w->n_targets; i++)
                 if (w->targets[i].state == TARGET_GONE)
                         ranges[n++] = (struct mem_range) { w->targets[i].address, w->targets[i].size_bytes };
-        if (n == 0) {
-                job_finish(w->job);
+        if (n == 0)
                 return;
-        }
-        job_set_state(w->job, JOB_VERIFYING);
         qsort(ranges, n, sizeof(ranges[0]), compare_ranges);
 
         struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
@@ -225,6 +248,24 @@ static void verify(struct dimm_remove *w)
         if (guest_call_start(w->job, &request, now_monotonic_usec() + MIN(limit, UNPLUG_MAX_USEC),
                     on_blocks_gone, NULL, w, &w->call, &error) < 0)
                 log_debug("Job %" PRIu32 ": %s", w->job->id, error.message);
+}
+
+static void verify(struct dimm_remove *w)
+{
+        bool any = false;
+        struct error error;
+
+        if (w->verifying)
+                return;
+        w->verifying = true;
+        for (size_t i = 0; i < w->n_targets; i++)
+                any |= w->targets[i].state == TARGET_GONE || may_have_left(w, &w->targets[i]);
+        if (!any) {
+                job_finish(w->job);
+                return;
+        }
+        job_set_state(w->job, JOB_VERIFYING);
+        ask_guest(w);
         if (partition_refresh(
                     w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
                 !w->call)
@@ -248,6 +289,8 @@ static void on_unplugged(const struct error *error, void *userdata)
                 /* One that is pending may leave yet: another in its place would be one too many. */
                 if (error->code == ERROR_UNPLUG_REFUSED || error->code == ERROR_HYPERVISOR_REFUSED)
                         try_others(w);
+                else if (error->code == ERROR_NOT_RUNNING)
+                        w->gave_up = true;
         }
         pump(w);
 }
@@ -257,6 +300,8 @@ static void unplug(struct dimm_remove *w, struct target *t)
         uint64_t limit = MAX(job_left_usec(w->job), UNPLUG_MIN_USEC);
 
         t->state = TARGET_UNPLUGGING;
+        t->asked = true;
+        t->n_resets = w->job->partition->n_resets;
         if (!w->current)
                 job_set_state(w->job, JOB_UNPLUGGING);
         int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC),
@@ -286,8 +331,9 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
         } else if (!reply->complete) {
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
-                /* It may have left meanwhile after all: that is for the next survey. */
-                if (range_account_online(&a) < t->size_bytes) {
+                /* It may have left meanwhile after all: QEMU's list tells. */
+                t->is_absent = a.absent_bytes == t->size_bytes;
+                if (!t->is_absent && range_account_online(&a) < t->size_bytes) {
                         ranges_add_reasons(w->job, reply);
                         ranges_add_missing_reason(w->job, reply, t->id,
                                 (struct mem_range) { t->address, t->size_bytes }, range_account_online(&a),
@@ -441,19 +487,6 @@ static void pump(struct dimm_remove *w)
 
 /* --- the mechanism --- */
 
-/* The profile's min. At the request, and again in the job: others ran in between. */
-static int check_min(const struct partition *p, const struct job_request *request, struct error *ret_error)
-{
-        uint64_t min = p->definition.profile.min_bytes, current = partition_current_bytes(p);
-
-        if (min && request->bytes <= current && current - request->bytes < min)
-                return error_set(ret_error, ERROR_NOT_PLUGGED,
-                        "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
-                        p->definition.name, SIZE(current), SIZE(min),
-                        SIZE_EXACT(current - MIN(min, current)));
-        return 0;
-}
-
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
@@ -461,7 +494,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         struct error local;
 
         w->refresh = NULL;
-        if (!error && partition_check_usable(p, &local) >= 0 && check_min(p, &j->request, &local) >= 0 &&
+        if (!error && mechanism_check_job(j, &local) >= 0 && removal_check_min(p, &j->request, &local) >= 0 &&
                 plan_more(w, &local) >= 0) {
                 uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
                 if (planned < j->request.bytes) {
@@ -471,6 +504,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
                                 "is %s",
                                 SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
                         job_add_reason(j, NULL, UINT64_MAX, &local);
+                        removal_add_pending_reasons(j);
                 }
                 if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
                         job_finish(j);
@@ -491,13 +525,10 @@ static int dimm_remove_check(
 
         if (!p->has_snapshot)
                 return 0;
-        if (partition_plan_snapshot(p, NULL, &s, &devices) < 0)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        int r = check_min(p, request, ret_error);
+        int r = removal_check_min(p, request, ret_error);
         if (r < 0)
                 return r;
-        return plan_removal(
-                &s, request->bytes, request->device[0] ? request->device : NULL, &plan, ret_error);
+        return removal_plan(p, request, NULL, request->bytes, &s, &devices, &plan, ret_error);
 }
 
 static void dimm_remove_start(struct job *j)
@@ -547,6 +578,7 @@ static void dimm_remove_free(struct job *j)
 
 const struct mechanism mechanism_dimm_remove = {
         .method = "dimm",
+        .pseries_method = "lmb",
         .kind = JOB_REMOVE_MEMORY,
         .check = dimm_remove_check,
         .start = dimm_remove_start,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* One request to a job's guest. It is in one of three states: sent, and awaiting its reply (call is set); the
- * session broke, and it waits for the same boot to speak again (waiter is on the partition's list, patience
- * is armed); or the guest is busy, and it is sent again soon (again is armed). Once asked to stop, patience
- * limits the wait for the reply. */
+ * session broke, and it waits for the same boot (or any, see is_for_any_boot()) to speak again (waiter is on
+ * the partition's list, patience is armed); or the guest is busy, and it is sent again soon (again is armed).
+ * Once asked to stop, patience limits the wait for the reply. */
 
 #include "hvd/memory/guest.h"
 
@@ -123,13 +123,21 @@ static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
+/* Whether another boot's word is as good: that it has no such blocks. All else was begun in the boot before.
+ */
+static bool is_for_any_boot(const struct guest_call *c)
+{
+        return c->request.op == OP_AWAIT_REMOVED;
+}
+
 /* A reply that is not the last word: the request is, or will be, sent again. */
 static bool is_retried(struct guest_call *c, const struct error *error)
 {
         if (c->stopped)
                 return false;
-        if (error->code == ERROR_AGENT_RESTARTED && c->job->partition->platform_up &&
-                c->n_retries++ < RETRIES_MAX) {
+        bool again = error->code == ERROR_AGENT_RESTARTED ||
+                     (error->code == ERROR_GUEST_RESET && is_for_any_boot(c));
+        if (again && c->job->partition->platform_up && c->n_retries++ < RETRIES_MAX) {
                 c->broken = *error;
                 return await_session(c) >= 0;
         }
@@ -158,7 +166,7 @@ static void on_session(struct agent_waiter *w)
 
         c->waiting = false;
         c->patience = sd_event_source_disable_unref(c->patience);
-        if (strcmp(agent_hello(agent)->boot_id, c->boot_id) != 0) {
+        if (!is_for_any_boot(c) && strcmp(agent_hello(agent)->boot_id, c->boot_id) != 0) {
                 error_set(&c->broken, ERROR_GUEST_RESET,
                         "The guest was restarted while it worked on the request");
                 complete(c, NULL, &c->broken);

@@ -7,7 +7,8 @@
 /* How memory is moved: one table for each kind of job that a mechanism carries out. All run on the event
  * loop; each ends by job_finish(), exactly once. */
 struct mechanism {
-        const char *method; /* as in --method */
+        const char *method;         /* as in --method */
+        const char *pseries_method; /* the name that it has there instead, or NULL */
         enum job_kind kind;
         /* Refuses what cannot work by what is known now; may be called at any time and changes nothing. */
         int (*check)(const struct partition *p, const struct job_request *request, struct error *ret_error);
@@ -21,6 +22,13 @@ extern const struct mechanism mechanism_dimm_add;
 extern const struct mechanism mechanism_dimm_remove;
 extern const struct mechanism mechanism_restore;
 
-/* UNKNOWN_METHOD names those that there are. */
-int mechanism_find(
-        enum job_kind kind, const char *method, const struct mechanism **ret, struct error *ret_error);
+/* The mechanism for what was asked (NULL is auto), and its own name for that in *ret_method (NULL: auto).
+ * UNKNOWN_METHOD names those that there are. */
+int mechanism_find(enum job_kind kind, const char *method, const struct mechanism **ret,
+        const char **ret_method, struct error *ret_error);
+/* UNKNOWN_METHOD if the method is one of another machine's, as far as the guest's is known. */
+int mechanism_check_method(
+        const struct partition *p, const struct mechanism *m, const char *method, struct error *ret_error);
+/* 0, or why an addition or a removal cannot go on, now that QEMU and the guest have spoken: the partition
+ * cannot be worked with, or the method is not its guest's. */
+int mechanism_check_job(const struct job *j, struct error *ret_error);

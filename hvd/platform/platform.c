@@ -19,6 +19,12 @@ const char *run_state_to_string(enum run_state s)
         return s < RUN_STATE_MAX ? names[s] : "absent";
 }
 
+bool platform_arch_is_pseries(const char *arch)
+{
+        /* QEMU says ppc64 of either byte order; none of its other machines can plug DIMMs. */
+        return strcmp(arch, "ppc64") == 0 || strcmp(arch, "ppc64le") == 0;
+}
+
 void platform_snapshot_done(struct platform_snapshot *s)
 {
         free(s->devices);

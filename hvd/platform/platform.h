@@ -33,6 +33,7 @@ struct platform_device {
         char memdev[PLATFORM_ID_MAX]; /* the backend's id; empty if unknown */
         bool is_dimm;                 /* else virtio-mem */
         bool hotpluggable;
+        bool unplug_pending; /* pseries: an unplug of it is under way that only a reset of the guest ends */
         uint64_t address, size_bytes; /* size: for virtio-mem what is plugged in it */
         uint64_t region_bytes;        /* address space and maxmem that it takes */
         unsigned slot, node;
@@ -50,6 +51,8 @@ struct platform_snapshot {
         size_t n_backends;
 };
 void platform_snapshot_done(struct platform_snapshot *s);
+/* Of a guest whose memory comes in LMBs that have DRC indices (snapshot.arch). */
+bool platform_arch_is_pseries(const char *arch);
 /* The device of that id, borrowed, or NULL. */
 const struct platform_device *platform_snapshot_find(const struct platform_snapshot *s, const char *id);
 
@@ -112,7 +115,8 @@ static inline int platform_query(
 }
 
 /* Creates a backend and plugs a DIMM on it; node -1 leaves the choice to the hypervisor. When the device is
- * refused the backend is deleted before done is called. */
+ * refused the backend is deleted before done is called. UNKNOWN_NODE: the guest has no such node, but those
+ * that the message says; NOT_RUNNING: it is being migrated. */
 static inline int platform_attach_dimm(struct platform *p, const char *id, const char *backend,
         uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
 {
@@ -122,8 +126,10 @@ static inline int platform_attach_dimm(struct platform *p, const char *id, const
 /* Unplugs a device and deletes its backend (if not empty): done without error means that the hypervisor says
  * it is gone. Call only when every block of it is offline in the guest: an eject with blocks online can hang
  * a busy guest for ever. UNPLUG_REFUSED: the guest refused; UNPLUG_PENDING: nothing was heard within the
- * timeout, and the device may still leave later (on_device_deleted); ACCOUNTS_DIFFER: the device has left and
- * its backend could not be deleted. */
+ * timeout, and the device may still leave later (on_device_deleted), or an unplug from before is pending
+ * (on pseries the device is then marked in snapshots until it leaves, the guest refuses, or is reset);
+ * NOT_RUNNING: the guest is being migrated; ACCOUNTS_DIFFER: the device has left and its backend could not be
+ * deleted. */
 static inline int platform_detach(struct platform *p, const char *id, const char *backend,
         uint64_t timeout_usec, platform_done_t done, void *userdata, struct platform_op **ret)
 {

@@ -8,7 +8,7 @@
 #include "hvd/platform/platform.h"
 #include "hvd/qmp/qmp.h"
 
-/* Shared by platform/qmp.c and platform/qmp-query.c. */
+/* Shared by platform/qmp.c, platform/qmp-detach.c and platform/qmp-query.c. */
 
 #define COMMAND_USEC (10 * USEC_PER_SEC)
 
@@ -68,9 +68,10 @@ struct qmp_platform {
         struct qmp_call *chardev_call;
         struct {
                 char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
-        } * known; /* from the last query */
+                bool unplug_pending; /* see qmp-detach.c */
+        } * known;                   /* from the last query */
         size_t n_known;
-        bool is_x86;
+        bool is_x86, is_pseries;
         /* What cannot change while a QEMU runs is asked for once for each connection, and a balloon that is
          * not there not again until one shows: each command takes half a millisecond of QEMU's main loop,
          * and the guest waits for it. */
@@ -87,8 +88,26 @@ void op_take_error(struct platform_op *op, const struct error *error);
 /* Sends a command of an operation; its reply arrives in on_reply with the operation as userdata. */
 int op_call(struct platform_op *op, unsigned index, const char *command, struct json_object *arguments,
         qmp_reply_t on_reply);
+/* Completes a DONE-style operation: frees it, then calls back. */
+void op_complete(struct platform_op *op);
+/* For a command that follows in an operation that has already begun: failing to send is the operation's
+ * failure. */
+void op_call_or_complete(struct platform_op *op, unsigned index, const char *command,
+        struct json_object *arguments, qmp_reply_t on_reply);
+/* What QEMU (7.2) refuses for a reason that the operator can act on gets a code and a sentence of its own. */
+void qmp_translate_refusal(struct error *error);
 /* {"key": "value"}, or NULL when out of memory. */
 struct json_object *object_with_string(const char *key, const char *value);
 
 int qmp_platform_query(
         struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret);
+int qmp_platform_detach(struct platform *base, const char *id, const char *backend, uint64_t timeout_usec,
+        platform_done_t done, void *userdata, struct platform_op **ret);
+int qmp_platform_delete_backend(struct platform *base, const char *backend, platform_done_t done,
+        void *userdata, struct platform_op **ret);
+
+/* QEMU's word about a device, which may be NULL: it has left; the guest will not let it go. */
+void qmp_device_deleted(struct qmp_platform *p, const char *device);
+void qmp_unplug_refused(struct qmp_platform *p, const char *device, const char *why);
+/* No unplug is pending any more, as far as is known. */
+void qmp_forget_pending_unplugs(struct qmp_platform *p);

@@ -30,19 +30,31 @@ static const char *const query_commands[QUERY_PART_MAX] = {
         [QUERY_BALLOON] = "query-balloon",
 };
 
-static void remember_devices(struct qmp_platform *p, const struct platform_snapshot *s)
+static bool is_unplug_pending(const struct qmp_platform *p, const char *device)
 {
+        for (size_t i = 0; i < p->n_known; i++)
+                if (p->known[i].unplug_pending && strcmp(p->known[i].device, device) == 0)
+                        return true;
+        return false;
+}
+
+/* QEMU does not list which unplugs are pending: the snapshot has it from what was seen here. */
+static void remember_devices(struct qmp_platform *p, struct platform_snapshot *s)
+{
+        typeof(p->known) known = calloc(s->n_devices + 1, sizeof(*known));
+
+        for (size_t i = 0; i < s->n_devices; i++)
+                s->devices[i].unplug_pending = is_unplug_pending(p, s->devices[i].id);
         free(p->known);
-        p->n_known = 0;
-        p->known = calloc(s->n_devices + 1, sizeof(*p->known));
-        if (!p->known)
-                return;
-        for (size_t i = 0; i < s->n_devices; i++) {
-                memcpy(p->known[i].device, s->devices[i].id, PLATFORM_ID_MAX);
-                memcpy(p->known[i].backend, s->devices[i].memdev, PLATFORM_ID_MAX);
+        p->known = known;
+        p->n_known = known ? s->n_devices : 0;
+        for (size_t i = 0; i < p->n_known; i++) {
+                memcpy(known[i].device, s->devices[i].id, PLATFORM_ID_MAX);
+                memcpy(known[i].backend, s->devices[i].memdev, PLATFORM_ID_MAX);
+                known[i].unplug_pending = s->devices[i].unplug_pending;
         }
-        p->n_known = s->n_devices;
         p->is_x86 = strcmp(s->arch, "x86_64") == 0 || strcmp(s->arch, "i386") == 0;
+        p->is_pseries = platform_arch_is_pseries(s->arch);
 }
 
 static bool part_is_constant(enum query_part part)

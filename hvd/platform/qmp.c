@@ -5,10 +5,7 @@
  * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query
  * sends all of its commands at once and gathers the answers; an attach sends object-add and device_add
  * together, deletes the backend when the device was refused, and else waits a moment for an x86 guest to say
- * that it has the device; a detach sends device_del, awaits
- * DEVICE_DELETED and deletes the backend. A detach whose owner has gone (op_free, or a time limit) leaves
- * nothing behind either: DEVICE_DELETED for a device without an operation deletes the backend that the last
- * query saw under it. */
+ * that it has the device; for a detach see qmp-detach.c. */
 
 #include "hvd/platform/platform.h"
 
@@ -20,9 +17,6 @@
 #include "hvd/platform/qmp-internal.h"
 #include "hvd/platform/snapshot.h"
 
-/* An x86 guest that is still busy with the insertion loses a device_del (QEMU 7.2, Linux 6.1): say it again.
- */
-#define REISSUE_USEC (1 * USEC_PER_SEC)
 /* An x86 guest says by ACPI_DEVICE_OST when it has taken a DIMM and brought its blocks online; until then it
  * is better left alone. Not all guests do, and a large DIMM takes longer: then we go on without. */
 #define TAKE_USEC (500 * USEC_PER_MSEC)
@@ -58,8 +52,7 @@ struct platform_op *op_new(struct qmp_platform *p, enum op_kind kind, void *user
         return op;
 }
 
-/* Completes a DONE-style operation: frees it, then calls back. */
-static void op_complete(struct platform_op *op)
+void op_complete(struct platform_op *op)
 {
         platform_done_t done = op->done;
         void *userdata = op->userdata;
@@ -82,9 +75,7 @@ int op_call(struct platform_op *op, unsigned index, const char *command, struct 
         return qmp_call(op->platform->qmp, command, arguments, COMMAND_USEC, on_reply, op, &op->calls[index]);
 }
 
-/* For a command that follows in an operation that has already begun: failing to send is the operation's
- * failure. */
-static void op_call_or_complete(struct platform_op *op, unsigned index, const char *command,
+void op_call_or_complete(struct platform_op *op, unsigned index, const char *command,
         struct json_object *arguments, qmp_reply_t on_reply)
 {
         int r = op_call(op, index, command, arguments, on_reply);
@@ -105,6 +96,25 @@ struct json_object *object_with_string(const char *key, const char *value)
                 return NULL;
         }
         return o;
+}
+
+void qmp_translate_refusal(struct error *error)
+{
+        static const char nodes[] = "exceeds the number of numa nodes: ";
+        const char *count = strstr(error->message, nodes);
+        unsigned n;
+
+        if (error->code != ERROR_HYPERVISOR_REFUSED)
+                return;
+        if (strstr(error->message, "not allowed while migrating"))
+                error_set(error, ERROR_NOT_RUNNING,
+                        "The guest is being migrated, and its memory cannot change now; ask again when that "
+                        "has ended");
+        else if (count && sscanf(count + strlen(nodes), "%u", &n) == 1 && n == 1)
+                error_set(error, ERROR_UNKNOWN_NODE, "The guest has no such NUMA node: it has only node 0");
+        else if (count && sscanf(count + strlen(nodes), "%u", &n) == 1 && n > 1)
+                error_set(error, ERROR_UNKNOWN_NODE,
+                        "The guest has no such NUMA node: it has %u, nodes 0 to %u", n, n - 1);
 }
 
 /* --- attach --- */
@@ -160,8 +170,11 @@ static void on_device_added(struct json_object *result, const struct error *erro
 
         op->calls[1] = NULL;
         /* When the backend failed, the device fails for want of it: the first error is the one that tells. */
-        if (error)
-                op_take_error(op, error);
+        if (error) {
+                struct error refusal = *error;
+                qmp_translate_refusal(&refusal);
+                op_take_error(op, &refusal);
+        }
         attach_step(op);
 }
 
@@ -219,145 +232,7 @@ static int qmp_platform_attach_dimm(struct platform *base, const char *id, const
         return 0;
 }
 
-/* --- detach --- */
-
-static void on_backend_deleted(struct json_object *result, const struct error *error, void *userdata)
-{
-        struct platform_op *op = userdata;
-
-        op->calls[0] = NULL;
-        if (error)
-                error_set(&op->error, ERROR_ACCOUNTS_DIFFER,
-                        "the device has left, but its backend %s could not be deleted: %.300s", op->backend,
-                        error->message);
-        op_complete(op);
-}
-
-static void detach_finish(struct platform_op *op)
-{
-        if (op->deleted)
-                return;
-        op->deleted = true;
-        for (size_t i = 0; i < ARRAY_SIZE(op->calls); i++)
-                op->calls[i] = qmp_call_free(op->calls[i]);
-        op->reissue = sd_event_source_disable_unref(op->reissue);
-        op->limit = sd_event_source_disable_unref(op->limit);
-        if (op->backend[0])
-                op_call_or_complete(
-                        op, 0, "object-del", object_with_string("id", op->backend), on_backend_deleted);
-        else
-                op_complete(op);
-}
-
-static void on_unplug_requested(struct json_object *result, const struct error *error, void *userdata)
-{
-        struct platform_op *op = userdata;
-
-        op->calls[0] = NULL;
-        /* A repeated device_del that is refused changes nothing: the first one is under way. */
-        /* One without an answer may be carried out yet: then the event, or the limit, tells. */
-        op->requested |= !error || error->code == ERROR_HYPERVISOR_SILENT;
-        if (op->requested)
-                return;
-        op->error = *error;
-        op_complete(op);
-}
-
-static int on_detach_limit(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        struct platform_op *op = userdata;
-
-        error_set(&op->error, ERROR_UNPLUG_PENDING,
-                "the guest did not let go of %s in time, although every block of it is offline; it may still "
-                "leave",
-                op->device);
-        op_complete(op);
-        return 0;
-}
-
-static int on_detach_reissue(sd_event_source *s, uint64_t usec, void *userdata)
-{
-        struct platform_op *op = userdata;
-
-        sd_event_source_set_time_relative(s, REISSUE_USEC);
-        sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
-        if (!op->platform->is_x86 || op->calls[0])
-                return 0;
-        log_debug("device_del %s again: nothing was heard of the first one", op->device);
-        op_call(op, 0, "device_del", object_with_string("id", op->device), on_unplug_requested);
-        return 0;
-}
-
-static int qmp_platform_detach(struct platform *base, const char *id, const char *backend,
-        uint64_t timeout_usec, platform_done_t done, void *userdata, struct platform_op **ret)
-{
-        struct qmp_platform *p = (struct qmp_platform *)base;
-        struct platform_op *op = op_new(p, OP_KIND_DETACH, userdata);
-        if (!op)
-                return -ENOMEM;
-
-        snprintf(op->device, sizeof(op->device), "%s", id);
-        snprintf(op->backend, sizeof(op->backend), "%s", backend);
-        int r = op_call(op, 0, "device_del", object_with_string("id", id), on_unplug_requested);
-        if (r >= 0)
-                r = sd_event_add_time_relative(
-                        p->event, &op->limit, CLOCK_MONOTONIC, timeout_usec, 0, on_detach_limit, op);
-        if (r >= 0)
-                r = sd_event_add_time_relative(
-                        p->event, &op->reissue, CLOCK_MONOTONIC, REISSUE_USEC, 0, on_detach_reissue, op);
-        if (r < 0) {
-                op_destroy(op);
-                return r;
-        }
-        op->done = done;
-        if (ret)
-                *ret = op;
-        return 0;
-}
-
-/* --- delete_backend --- */
-
-static void on_lone_backend_deleted(struct json_object *result, const struct error *error, void *userdata)
-{
-        struct platform_op *op = userdata;
-
-        op->calls[0] = NULL;
-        if (error)
-                op_take_error(op, error);
-        op_complete(op);
-}
-
-static int qmp_platform_delete_backend(struct platform *base, const char *backend, platform_done_t done,
-        void *userdata, struct platform_op **ret)
-{
-        struct qmp_platform *p = (struct qmp_platform *)base;
-        struct platform_op *op = op_new(p, OP_KIND_DELETE_BACKEND, userdata);
-        if (!op)
-                return -ENOMEM;
-
-        snprintf(op->backend, sizeof(op->backend), "%s", backend);
-        int r = op_call(op, 0, "object-del", object_with_string("id", backend), on_lone_backend_deleted);
-        if (r < 0) {
-                op_destroy(op);
-                return r;
-        }
-        op->done = done;
-        if (ret)
-                *ret = op;
-        return 0;
-}
-
 /* --- events --- */
-
-static struct platform_op *find_detach(struct qmp_platform *p, const char *device)
-{
-        struct platform_op *op;
-
-        LIST_FOREACH (op, &p->ops, entry)
-                if (op->kind == OP_KIND_DETACH && !op->deleted && strcmp(op->device, device) == 0)
-                        return op;
-        return NULL;
-}
 
 /* The device of an event: `device`, or the last part of `path`. */
 static const char *event_device(struct json_object *data)
@@ -370,55 +245,6 @@ static const char *event_device(struct json_object *data)
                 return NULL;
         const char *slash = strrchr(s, '/');
         return slash ? slash + 1 : s;
-}
-
-static void on_stray_backend_deleted(const struct error *error, void *userdata)
-{
-        if (error)
-                log_warning("The backend of a device that left by itself could not be deleted: %s",
-                        error->message);
-}
-
-/* The backend that the last query saw under the device, once; false if none is known. */
-static bool take_known_backend(struct qmp_platform *p, const char *device, char ret[static PLATFORM_ID_MAX])
-{
-        for (size_t i = 0; i < p->n_known; i++)
-                if (p->known[i].backend[0] && strcmp(p->known[i].device, device) == 0) {
-                        memcpy(ret, p->known[i].backend, PLATFORM_ID_MAX);
-                        p->known[i].backend[0] = '\0';
-                        return true;
-                }
-        return false;
-}
-
-static void device_deleted(struct qmp_platform *p, struct json_object *data)
-{
-        char backend[PLATFORM_ID_MAX];
-        const char *device = event_device(data);
-        if (!device)
-                return;
-
-        bool known = take_known_backend(p, device, backend);
-        struct platform_op *op = find_detach(p, device);
-        if (op)
-                detach_finish(op);
-        else if (known) {
-                /* Another's backend is another's to delete. */
-                if (strncmp(backend, PLATFORM_BACKEND_PREFIX, strlen(PLATFORM_BACKEND_PREFIX)) == 0)
-                        qmp_platform_delete_backend(&p->base, backend, on_stray_backend_deleted, p, NULL);
-                p->base.handlers->on_device_deleted(&p->base, device, p->base.userdata);
-        }
-}
-
-static void unplug_refused(struct qmp_platform *p, const char *device, const char *why)
-{
-        struct platform_op *op = device ? find_detach(p, device) : NULL;
-
-        /* pseries says it twice, and any guest may say it unasked. */
-        if (!op)
-                return;
-        error_set(&op->error, ERROR_UNPLUG_REFUSED, "the guest refused to let go of %s: %s", device, why);
-        op_complete(op);
 }
 
 static void device_taken(struct qmp_platform *p, const char *device)
@@ -450,7 +276,7 @@ static void acpi_ost(struct qmp_platform *p, struct json_object *data)
         if (source == 1)
                 device_taken(p, device);
         if ((source == 3 || source == 0x103) && status != 0 && status != 132)
-                unplug_refused(
+                qmp_unplug_refused(
                         p, device, status == 130 ? "it is busy" : "its firmware interface reports a failure");
 }
 
@@ -481,16 +307,18 @@ static void on_qmp_event(struct qmp_client *c, const char *name, struct json_obj
         if (strcmp(name, "BALLOON_CHANGE") == 0)
                 p->has_no_balloon = false;
         if (strcmp(name, "DEVICE_DELETED") == 0)
-                device_deleted(p, data);
+                qmp_device_deleted(p, event_device(data));
         else if (strcmp(name, "ACPI_DEVICE_OST") == 0)
                 acpi_ost(p, data);
         else if (strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR") == 0 || strcmp(name, "MEM_UNPLUG_ERROR") == 0)
-                unplug_refused(p, event_device(data), "its kernel could not release it");
+                qmp_unplug_refused(p, event_device(data), "its kernel could not release it");
         else if (strcmp(name, "VSERPORT_CHANGE") == 0)
                 check_port(p);
-        else if (strcmp(name, "RESET") == 0)
+        else if (strcmp(name, "RESET") == 0) {
+                /* What was pending has left: QEMU said that before it said this. */
+                qmp_forget_pending_unplugs(p);
                 p->base.handlers->on_reset(&p->base, p->base.userdata);
-        else
+        } else
                 for (size_t i = 0; i < ARRAY_SIZE(changes); i++)
                         if (strcmp(name, changes[i]) == 0)
                                 p->base.handlers->on_changed(&p->base, p->base.userdata);
@@ -521,6 +349,7 @@ static void on_qmp_down(struct qmp_client *c, const struct error *error, void *u
                                 break;
                         }
         while (op);
+        qmp_forget_pending_unplugs(p); /* what comes of them is not seen any more */
         p->base.handlers->on_down(&p->base, error, p->base.userdata);
 }
 

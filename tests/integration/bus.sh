@@ -79,7 +79,7 @@ assert_equal "the path of web1" "$root/partition/web1" "$path"
 check_interface "$path" "$name.Partition" <<'E1'
 .AddMemory method ta{sv} o
 .RemoveMemory method ta{sv} o
-.Survey method - a(ttssus)
+.Survey method - a(ttssusu)
 .Name property s
 .Uuid property s
 .Architecture property s
@@ -102,7 +102,7 @@ check_interface "$path" "$name.Partition" <<'E1'
 .BlockBytes property t
 .SlotsTotal property u
 .SlotsUsed property u
-.Devices property a(ssttuutttt)
+.Devices property a(ssttuuttttsuu)
 .PolicyMode property s
 E1
 assert_match "the ObjectManager" 'GetManagedObjects' "$(call introspect "$name" "$root")"

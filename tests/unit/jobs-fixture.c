@@ -171,16 +171,24 @@ int fixture_teardown(void **state)
         return 0;
 }
 
-void start_fakes(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+static void start_fakes_with(struct fixture *fx, const char *machine, const char *qemu_orders,
+        const char *guest_orders, const char *hello)
 {
         assert_int_equal(fake_qmp_new(fx->event, fx->qmp_path, "", &fx->qmp), 0);
         script(fx->qmp, qemu);
+        script(fx->qmp, machine);
         script(fx->qmp, qemu_orders);
         script(fx->qmp, "negotiate\n");
         assert_int_equal(fake_guest_new(fx->event, fx->channel_path, "", &fx->guest), 0);
         script(fx->guest, guest);
         script(fx->guest, guest_orders);
-        script(fx->guest, "begin\n");
+        script(fx->guest, "accept\n");
+        script(fx->guest, hello);
+}
+
+void start_fakes(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(fx, "", qemu_orders, guest_orders, "hello\nexpect welcome\n");
 }
 
 void start_manager(struct fixture *fx)
@@ -221,6 +229,18 @@ void run_until_known(struct fixture *fx)
 void start(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
 {
         start_fakes(fx, qemu_orders, guest_orders);
+        start_manager(fx);
+        run_until_known(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+void start_pseries(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(fx,
+                "on query-target reply {'arch':'ppc64'}\n"
+                "on qom-get {'path':'/machine','property':'memory'} reply "
+                "{'size':1G,'slots':32,'max-size':9G}\n",
+                qemu_orders, guest_orders, HELLO_OF_PSERIES);
         start_manager(fx);
         run_until_known(fx);
         assert_int_equal(fx->n_added, 0);

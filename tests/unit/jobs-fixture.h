@@ -44,6 +44,9 @@ void start(struct fixture *fx, const char *qemu_orders, const char *guest_orders
 void start_fakes(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 void start_manager(struct fixture *fx);
 void run_until_known(struct fixture *fx);
+/* The same as start(), of a pseries guest: 1 GiB at boot, maxmem 9 GiB, 32 slots, blocks of 256 MiB. */
+void start_pseries(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+#define HELLO_OF_PSERIES "hello {'arch':'ppc64le','block_bytes':256M}\nexpect welcome\n"
 /* Both scripts must be done, with nothing left over, and the partition at rest. */
 void finish(struct fixture *fx);
 /* Something has changed, and neither end has been asked since: a job must. */

@@ -253,6 +253,30 @@ static void test_sheet(void **state)
         assert_non_null(strstr(table, "web1 -      -       2 GiB 16 GiB   1 GiB         -        -\n"));
 }
 
+/* A pseries guest, with a device whose unplug hangs. */
+static void test_sheet_of_pseries(void **state)
+{
+        _cleanup_json_ struct json_object *p =
+                parse("{\"name\":\"p1\",\"devices\":["
+                      "{\"id\":\"d0\",\"size_bytes\":268435456,\"address\":1073741824,\"slot\":0,\"node\":0,"
+                      "\"movable_bytes\":268435456,\"state\":\"plugged\",\"drc_first\":2147483652,"
+                      "\"drc_last\":2147483652},"
+                      "{\"id\":\"d1\",\"size_bytes\":536870912,\"address\":1342177280,\"slot\":1,\"node\":0,"
+                      "\"movable_bytes\":536870912,\"state\":\"unplug-pending\",\"drc_first\":2147483653,"
+                      "\"drc_last\":2147483654}]}");
+        _cleanup_free_ char *text = NULL;
+        size_t length;
+        FILE *f = open_memstream(&text, &length);
+
+        assert_int_equal(partition_print_sheet(f, p), 0);
+        fclose(f);
+        if (!strstr(text, "ID    SIZE    ADDRESS DRC                   SLOT NODE ZONE    STATE\n"
+                          "d0 256 MiB 0x40000000 0x80000004               0    0 Movable -\n"
+                          "d1 512 MiB 0x50000000 0x80000005-0x80000006    1    0 Movable unplug pending\n") ||
+                !strstr(text, "when the guest is reset.\nDo not migrate"))
+                fail_msg("%s", text);
+}
+
 /* A message that nobody sends: libsystemd makes one only on a bus that has been started. */
 static sd_bus_message *new_message(sd_bus **ret_bus, int fds[2])
 {
@@ -278,8 +302,9 @@ static void test_properties(void **state)
                             1.0, "Flag", "b", 1, "Plan", "as", 2, "a", "\xc3\xa9\"", "Nothing", "d",
                             __builtin_nan("")) >= 0);
         assert_true(sd_bus_message_append(m, "a{sv}", 3, "Reasons", "a(ssss)", 1, "d", "", "c", "m",
-                            "Devices", "a(ssttuutttt)", 1, "i", "dimm", UINT64_C(1), UINT64_C(2), 3, 4,
-                            UINT64_C(5), UINT64_C(6), UINT64_C(7), UINT64_C(8), "Weight", "u", 1) >= 0);
+                            "Devices", "a(ssttuuttttsuu)", 1, "i", "dimm", UINT64_C(1), UINT64_C(2), 3, 4,
+                            UINT64_C(5), UINT64_C(6), UINT64_C(7), UINT64_C(8), "plugged", 0x80000004,
+                            0x80000005, "Weight", "u", 1) >= 0);
         assert_true(sd_bus_message_seal(m, 1, 0) >= 0);
         assert_true(sd_bus_message_rewind(m, true) >= 0);
 
@@ -291,7 +316,8 @@ static void test_properties(void **state)
                 "\"reasons\":[{\"device\":\"d\",\"block\":\"\",\"code\":\"c\",\"message\":\"m\"}],"
                 "\"devices\":[{\"id\":\"i\",\"kind\":\"dimm\",\"address\":1,\"size_bytes\":2,\"slot\":3,"
                 "\"node\":4,"
-                "\"movable_bytes\":5,\"kernel_bytes\":6,\"offline_bytes\":7,\"stuck_bytes\":8}]}");
+                "\"movable_bytes\":5,\"kernel_bytes\":6,\"offline_bytes\":7,\"stuck_bytes\":8,"
+                "\"state\":\"plugged\",\"drc_first\":2147483652,\"drc_last\":2147483653}]}");
 
         sd_bus_message_unref(m);
         sd_bus_close_unref(bus);
@@ -332,6 +358,7 @@ int main(void)
                 cmocka_unit_test(test_progress),
                 cmocka_unit_test(test_plan),
                 cmocka_unit_test(test_sheet),
+                cmocka_unit_test(test_sheet_of_pseries),
                 cmocka_unit_test(test_properties),
                 cmocka_unit_test(test_errors),
         };

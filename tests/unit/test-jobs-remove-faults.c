@@ -232,7 +232,9 @@ static void test_guest_does_not_confirm(void **state)
                 "reply {'complete':false,'ranges':[" OFFLINE("5G") "],'failures':[{'start':5G,'length':1G,"
                                                                    "'code':'deadline','message':'x'}]}\n",
                 "failure internal Out of luck\n",
-                HELLO_OF_ANOTHER_BOOT,
+                /* another boot is asked as well, and has them, or ends too */
+                HELLO_OF_ANOTHER_BOOT "expect await-removed {'targets':[[5G,1G]]}\n"
+                                      "reply {'complete':false,'ranges':[" OFFLINE("5G") "]}\n",
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
@@ -251,6 +253,90 @@ static void test_guest_does_not_confirm(void **state)
                 finish(fx);
                 fixture_teardown(&again);
         }
+}
+
+/* A guest that booted anew without QEMU's word of a reset: it says itself whether it has the blocks. */
+static void test_another_boot_confirms(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("5G") "expect await-removed {'targets':[[5G,1G]]}\n" HELLO_OF_ANOTHER_BOOT
+                                        "expect await-removed {'targets':[[5G,1G]]}\nreply\n");
+        script(fx->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
+        struct job *j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, GIB, 0);
+        finish(fx);
+}
+
+#define RESET "event RESET {'guest':true,'reason':'guest-reset'}\n"
+
+/* What left before or while the guest was reset it cannot have any more: the reset confirms it. */
+static void test_reset_confirms(void **state)
+{
+        static const struct {
+                const char *qemu, *guest;
+        } rows[] = {
+                /* pseries: the reset completes the unplug, and QEMU says that first */
+                { UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) RESET "reply\n", "" },
+                /* x86: it had left just before */
+                { UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n" RESET,
+                        "expect await-removed {'targets':[[5G,1G]]}\n" },
+                /* it leaves behind the reset */
+                { UNPLUG(1) RESET DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n", "" },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                void *again;
+                fixture_setup(&again);
+                struct fixture *fx = again;
+
+                start_two(fx);
+                script(fx->guest, RELEASE("5G"));
+                script(fx->guest, rows[i].guest);
+                /* The guest is heard before QEMU goes on, where it is asked. */
+                script(fx->qmp, rows[i].qemu);
+                struct job *j = submit(fx, REMOVE(GIB));
+                RUN_UNTIL_END(fx, j);
+                assert_job(fx, j, JOB_DONE, GIB, 0);
+                script(fx->guest, HELLO_OF_ANOTHER_BOOT);
+                finish(fx);
+                fixture_teardown(&again);
+        }
+}
+
+/* Of two, one has left and the other was being emptied. */
+static void test_reset_in_between(void **state)
+{
+        struct fixture *fx = *state;
+        struct job *j = begin(fx, REMOVE(2 * GIB));
+
+        script(fx->guest, "reply {'ranges':[" OFFLINE("5G") "]}\nexpect offline {'targets':[[4G,1G]]}\n");
+        script(fx->qmp, UNPLUG(1));
+        RUN_UNTIL(fx, fake_finished(fx->guest) && fake_finished(fx->qmp));
+        script(fx->qmp, DEVICES("<0 4G 1G>", "1G") LEAVE(1) RESET "reply\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_PARTIAL, GIB, 1);
+        assert_reason(j, 0, "opendlpar-dimm-0", ERROR_GUEST_RESET, "");
+        script(fx->guest, HELLO_OF_ANOTHER_BOOT);
+        finish(fx);
+}
+
+/* A reset proves nothing of a device that QEMU still lists. */
+static void test_reset_and_still_listed(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("5G"));
+        script(fx->qmp, UNPLUG(1) LEAVE(1) RESET "reply\n");
+        struct job *j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_ACCOUNTS_DIFFER, "still lists it");
+        script(fx->guest, HELLO_OF_ANOTHER_BOOT);
+        finish(fx);
 }
 
 static void test_qemu_does_not_confirm(void **state)
@@ -380,6 +466,10 @@ int main(void)
                 TEST(test_guest_is_reset),
                 TEST(test_guest_reboots_in_between),
                 cmocka_unit_test(test_guest_does_not_confirm),
+                TEST(test_another_boot_confirms),
+                cmocka_unit_test(test_reset_confirms),
+                TEST(test_reset_in_between),
+                TEST(test_reset_and_still_listed),
                 TEST(test_qemu_does_not_confirm),
                 TEST(test_qemu_dies_offlining),
                 TEST(test_monitor_lost_unplugging),

@@ -233,11 +233,9 @@ static void test_device_of_another_node(void **state)
 
         start_two(fx);
         request.node = 1;
-        struct job *j = submit(fx, &request);
-        RUN_UNTIL_END(fx, j);
-        assert_job(fx, j, JOB_FAILED, 0, 1);
-        assert_reason(j, 0, "", ERROR_NOT_PLUGGED, "");
+        assert_int_equal(try_submit(fx, &request), ERROR_NOT_PLUGGED);
         finish(fx);
+        assert_int_equal(fx->n_added, 0);
 }
 
 static void test_dry_run(void **state)
@@ -361,9 +359,7 @@ static void test_unplug_pending(void **state)
         script(fx->guest, "reply {'complete':false,'ranges':[[5G,1G,'absent','unknown',0]],'failures':["
                           "{'start':5G,'length':1G,'code':'block-missing','message':'It is gone'}]}\n");
         RUN_UNTIL_END(fx, j);
-        assert_job(fx, j, JOB_FAILED, 0, 3);
-        assert_int_equal(j->reasons[1].error.code, ERROR_BLOCK_MISSING);
-        assert_reason(j, 2, "", ERROR_DEADLINE, "");
+        assert_job(fx, j, JOB_DONE, GIB, 1); /* late, but done */
         finish(fx);
         assert_int_equal(fx->p->snapshot.n_devices, 1);
 }

@@ -183,6 +183,42 @@ static void test_addition_pieces(void **state)
         }
 }
 
+/* What `add-memory P 1G` and its like come to on pseries, by what the guest was started with. */
+static void test_addition_pseries(void **state)
+{
+        static const struct {
+                uint64_t base, max;
+                unsigned slots;
+                uint64_t size;
+                const char *pieces;
+        } rows[] = {
+                /* at most one LMB for each slot: each LMB is a device */
+                { GIB, 4 * GIB, 16, GIB, "256M 256M 256M 256M" },
+                { GIB, 5 * GIB, 16, GIB, "256M 256M 256M 256M" },
+                { GIB, 8 * GIB, 32, GIB, "256M 256M 256M 256M" },
+                { GIB, 9 * GIB, 32, GIB, "256M 256M 256M 256M" },
+                /* beyond it not all that comes in one request, though a single LMB always does */
+                { GIB, 16 * GIB, 32, GIB, "512M 512M" },
+                { GIB, 16 * GIB, 16, GIB, "1G" },
+                { GIB, 16 * GIB, 32, 256 * MIB, "256M" },
+                { GIB, 16 * GIB, 16, 256 * MIB, "256M" },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                struct plan_add add;
+                struct model m;
+                char text[128] = "";
+
+                model_init(&m, PLAN_LMB_BYTES, rows[i].base, rows[i].max, rows[i].slots);
+                assert_int_equal(plan_addition(&m.s, rows[i].size, ZONE_POLICY_AUTO, &add, NULL), 0);
+                for (size_t j = 0; j < add.n_pieces; j++)
+                        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%s", j ? " " : "",
+                                SIZE_EXACT(add.pieces[j].size_bytes));
+                if (strcmp(text, rows[i].pieces) != 0)
+                        fail_msg("row %zu: %s instead of %s", i, text, rows[i].pieces);
+        }
+}
+
 static void test_addition_errors(void **state)
 {
         static const struct {
@@ -517,12 +553,30 @@ static void check_max_reachable(const struct model *m)
         }
 }
 
-static void test_random_sequences(void **state)
+static void random_sequence(struct model *m)
+{
+        check_max_reachable(m);
+        for (int i = 0; i < 40; i++) {
+                if (m->s.n_devices > 0 && random_between(0, 2) == 0)
+                        random_removal(m);
+                else
+                        random_addition(m);
+                check_max_reachable(m);
+        }
+}
+
+static int rounds_of(int usual)
 {
         const char *rounds = getenv("PLAN_TEST_ROUNDS");
+
+        return rounds ? atoi(rounds) : usual;
+}
+
+static void test_random_sequences(void **state)
+{
         uint64_t first_seed = seed;
 
-        for (int round = 0; round < (rounds ? atoi(rounds) : 400); round++) {
+        for (int round = 0; round < rounds_of(400); round++) {
                 struct model m;
 
                 seed = first_seed + (uint64_t)round;
@@ -531,14 +585,32 @@ static void test_random_sequences(void **state)
                 uint64_t base = random_between(1, 64) * g;
                 unsigned slots = (unsigned)random_between(1, random_between(0, 3) ? 32 : PLAN_DEVICES_MAX);
                 model_init(&m, g, base, base + random_between(1, 800) * g, slots);
-                check_max_reachable(&m);
-                for (int i = 0; i < 40; i++) {
-                        if (m.s.n_devices > 0 && random_between(0, 2) == 0)
-                                random_removal(&m);
-                        else
-                                random_addition(&m);
-                        check_max_reachable(&m);
-                }
+                random_sequence(&m);
+        }
+        seed = first_seed;
+}
+
+/* A pseries guest: LMBs of 256M and at most 32 slots. Where there is a slot for each LMB, each is a device of
+ * its own and can leave by itself, whatever came and left before. */
+static void test_random_sequences_pseries(void **state)
+{
+        uint64_t first_seed = seed;
+
+        for (int round = 0; round < rounds_of(300); round++) {
+                bool ample = round % 3 == 0;
+                struct model m;
+
+                seed = first_seed + (uint64_t)round;
+                random_state = seed;
+                uint64_t base = random_between(1, 64) * PLAN_LMB_BYTES;
+                uint64_t n_lmbs = random_between(1, ample ? 32 : 1024);
+                model_init(&m, PLAN_LMB_BYTES, base, base + n_lmbs * PLAN_LMB_BYTES, 32);
+                m.s.is_pseries = true;
+                random_sequence(&m);
+                check(m.s.n_devices <= 32);
+                for (size_t i = 0; ample && i < m.s.n_devices; i++)
+                        check(m.devices[i].size_bytes == PLAN_LMB_BYTES, "%s of %" PRIu64 " LMBs",
+                                SIZE_EXACT(m.devices[i].size_bytes), n_lmbs);
         }
         seed = first_seed;
 }
@@ -591,6 +663,14 @@ static void test_removal_errors(void **state)
         m.devices[0].removable = m.devices[1].removable = false;
         assert_int_equal(plan_removal(&m.s, GIB, NULL, &remove, &error), -ERANGE);
         assert_non_null(strstr(error.message, "None of the 4G"));
+        assert_null(strstr(error.message, "reset"));
+
+        m.devices[0].unplug_pending = true;
+        assert_int_equal(plan_removal(&m.s, GIB, NULL, &remove, &error), -ERANGE);
+        assert_non_null(strstr(error.message, "only with a reset of the guest"));
+        assert_true(plan_removal(&m.s, GIB, "dimm0", &remove, &error) < 0);
+        assert_int_equal(error.code, ERROR_UNPLUG_PENDING);
+        assert_non_null(strstr(error.message, "only a reset of the guest"));
 }
 
 /* The largest that is served: 256 devices in 16 TiB of 128 MiB blocks, and beyond, where units grow. */
@@ -679,10 +759,12 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_addition_pieces),
+                cmocka_unit_test(test_addition_pseries),
                 cmocka_unit_test(test_addition_errors),
                 cmocka_unit_test(test_addition_foreign_devices),
                 cmocka_unit_test(test_addition_small_steps),
                 cmocka_unit_test(test_random_sequences),
+                cmocka_unit_test(test_random_sequences_pseries),
                 cmocka_unit_test(test_removal_errors),
                 cmocka_unit_test(test_removal_large),
                 cmocka_unit_test(test_reconcile),

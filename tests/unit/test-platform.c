@@ -706,19 +706,155 @@ static void test_detach_silence(void **state)
         platform_snapshot_done(&q.snapshot);
 }
 
+/* On pseries device_del is said once, and the device is marked until something is heard of it. */
+static void start_up_pseries(struct context *c, struct record *q)
+{
+        start_up(c, "on query-target reply {'arch':'ppc64'}\n", "");
+        query(c, q);
+        assert_false(q->snapshot.devices[0].unplug_pending);
+}
+
+static bool is_pending(struct context *c, struct record *q)
+{
+        query(c, q);
+        assert_int_equal(q->snapshot.n_devices, 1);
+        return q->snapshot.devices[0].unplug_pending;
+}
+
+#define REFUSED_ON_PSERIES                                                                                   \
+        "event MEM_UNPLUG_ERROR {'device':'opendlpar-dimm-0','msg':'Memory hotunplug rejected by the "       \
+        "guest'}\n"                                                                                          \
+        "event DEVICE_UNPLUG_GUEST_ERROR {'device':'opendlpar-dimm-0','path':'/machine/peripheral/x'}\n"     \
+        "event DEVICE_UNPLUG_GUEST_ERROR {'device':'opendlpar-dimm-0','path':'/machine/peripheral/x'}\n"
+
 static void test_detach_silence_on_pseries(void **state)
+{
+        static const struct {
+                const char *news;
+                unsigned n_changed, n_reset, n_down;
+        } rows[] = {
+                { REFUSED_ON_PSERIES, 1, 0, 0 },
+                { "event RESET {'guest':true,'reason':'guest-reset'}\n", 0, 1, 0 },
+                { "close\nnegotiate\n", 0, 0, 1 },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                struct record r = { 0 }, q = { 0 };
+                void *again;
+                setup(&again);
+                struct context *c = again;
+
+                start_up_pseries(c, &q);
+                script(c->fx->qmp, i == 0 ? UNPLUG(0) "quiet 1050\n" : UNPLUG(0));
+                detach(c, "opendlpar-mem-0", i == 0 ? 1100 * USEC_PER_MSEC : 50 * USEC_PER_MSEC, &r);
+                RUN(c, r.n == 1);
+                assert_record(&r, ERROR_UNPLUG_PENDING, "at the latest when the guest is reset");
+                RUN_SCRIPT(c);
+                assert_true(is_pending(c, &q));
+                assert_true(is_pending(c, &q));
+
+                script(c->fx->qmp, rows[i].news);
+                RUN_SCRIPT(c);
+                RUN(c, c->n_down == rows[i].n_down && c->n_up == 1 + rows[i].n_down);
+                assert_false(is_pending(c, &q));
+                assert_int_equal(c->n_changed, rows[i].n_changed);
+                assert_int_equal(c->n_reset, rows[i].n_reset);
+                platform_snapshot_done(&q.snapshot);
+                teardown(&again);
+        }
+}
+
+/* What was pending leaves with the reset, which QEMU says first; one that comes by that name again is new. */
+static void test_pending_leaves_with_reset(void **state)
 {
         struct context *c = *state;
         struct record r = { 0 }, q = { 0 };
 
-        start_up(c, "on query-target reply {'arch':'ppc64'}\n", "");
-        query(c, &q);
-        script(c->fx->qmp, UNPLUG(0) "quiet 1050\n");
-        detach(c, "opendlpar-mem-0", 1100 * USEC_PER_MSEC, &r);
+        start_up_pseries(c, &q);
+        script(c->fx->qmp, UNPLUG(0));
+        detach(c, "opendlpar-mem-0", 50 * USEC_PER_MSEC, &r);
         RUN(c, r.n == 1);
-        assert_record(&r, ERROR_UNPLUG_PENDING, "");
+        script(c->fx->qmp, DEVICES("", "0") LEAVE(0) "reply\nevent RESET {'guest':true}\n");
         RUN_SCRIPT(c);
+        RUN(c, c->n_reset == 1);
+        assert_int_equal(c->n_deleted, 1);
+        script(c->fx->qmp, DEVICES("<0 4G 1G>", "1G"));
+        assert_false(is_pending(c, &q));
         platform_snapshot_done(&q.snapshot);
+}
+
+/* One refusal, three events: one word of it, and none for the next try. */
+static void test_detach_refused_on_pseries(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 }, next = { 0 }, q = { 0 };
+
+        start_up_pseries(c, &q);
+        script(c->fx->qmp, UNPLUG(0) REFUSED_ON_PSERIES);
+        detach(c, "opendlpar-mem-0", LIMIT_USEC, &r);
+        RUN(c, r.n == 1);
+        assert_record(&r, ERROR_UNPLUG_REFUSED, "kernel could not release");
+        assert_false(is_pending(c, &q));
+        assert_int_equal(r.n, 1);
+        assert_int_equal(c->n_changed, 0);
+
+        script(c->fx->qmp, UNPLUG(0) LEAVE(0) "reply\n");
+        detach(c, "opendlpar-mem-0", LIMIT_USEC, &next);
+        RUN(c, next.n == 1);
+        assert_record(&next, ERROR_NONE, "");
+        platform_snapshot_done(&q.snapshot);
+}
+
+static void test_detach_wedged_on_pseries(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 }, q = { 0 };
+
+        start_up_pseries(c, &q);
+        script(c->fx->qmp,
+                "expect device_del\n"
+                "error GenericError Memory unplug already in progress for device opendlpar-dimm-0\n");
+        detach(c, "opendlpar-mem-0", LIMIT_USEC, &r);
+        RUN(c, r.n == 1);
+        assert_record(&r, ERROR_UNPLUG_PENDING, "a reset of the guest ends that");
+        assert_true(is_pending(c, &q));
+        platform_snapshot_done(&q.snapshot);
+}
+
+/* What QEMU refuses in a way that an operator can act on. */
+static void test_refusals_with_a_code(void **state)
+{
+        static const struct {
+                const char *words;
+                enum error_code code;
+                const char *part;
+        } rows[] = {
+                { "'DIMM property node has value 7' which exceeds the number of numa nodes: 1",
+                        ERROR_UNKNOWN_NODE, "only node 0" },
+                { "'DIMM property node has value 7' which exceeds the number of numa nodes: 4",
+                        ERROR_UNKNOWN_NODE, "nodes 0 to 3" },
+                { "'DIMM property node has value 7' which exceeds the number of numa nodes: many",
+                        ERROR_HYPERVISOR_REFUSED, "many" },
+                { "device_add not allowed while migrating", ERROR_NOT_RUNNING, "is being migrated" },
+        };
+        struct context *c = *state;
+        struct record r = { 0 };
+        char text[400];
+
+        start_up(c, "on object-add reply\non object-del reply\n", "");
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                snprintf(text, sizeof(text), "on device_add error GenericError %s\n", rows[i].words);
+                script(c->fx->qmp, text);
+                r.n = 0;
+                attach(c, 7, &r);
+                RUN(c, r.n == 1);
+                assert_record(&r, rows[i].code, rows[i].part);
+        }
+        script(c->fx->qmp, "on device_del error GenericError device_del not allowed while migrating\n");
+        r.n = 0;
+        detach(c, "opendlpar-mem-0", LIMIT_USEC, &r);
+        RUN(c, r.n == 1);
+        assert_record(&r, ERROR_NOT_RUNNING, "is being migrated");
 }
 
 static void test_detach_freed(void **state)
@@ -854,7 +990,11 @@ int main(void)
                 TEST(test_detach_guest_errors),
                 TEST(test_detach_refused),
                 TEST(test_detach_silence),
-                TEST(test_detach_silence_on_pseries),
+                cmocka_unit_test(test_detach_silence_on_pseries),
+                TEST(test_pending_leaves_with_reset),
+                TEST(test_detach_refused_on_pseries),
+                TEST(test_detach_wedged_on_pseries),
+                TEST(test_refusals_with_a_code),
                 TEST(test_detach_freed),
                 TEST(test_detach_connection_lost),
                 TEST(test_stranger_deleted),

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The wish behind a removal, put to the planner. */
+
+#include "hvd/memory/removal.h"
+
+#include "common/size.h"
+
+bool removal_names_device(const struct job_request *request)
+{
+        return request->device[0] || request->has_drc;
+}
+
+int removal_check_min(const struct partition *p, const struct job_request *request, struct error *ret_error)
+{
+        uint64_t min = p->definition.profile.min_bytes, current = partition_current_bytes(p);
+
+        if (min && request->bytes <= current && current - request->bytes < min)
+                return error_set(ret_error, ERROR_NOT_PLUGGED,
+                        "Partition '%s' has %s and its profile keeps %s; at most %s can be removed",
+                        p->definition.name, SIZE(current), SIZE(min),
+                        SIZE_EXACT(current - MIN(min, current)));
+        return 0;
+}
+
+/* Only devices of the operator's node may leave. */
+static int restrict_to_node(
+        struct plan_device *devices, size_t n_devices, unsigned node, struct error *ret_error)
+{
+        bool any = false, any_dimm = false;
+
+        for (size_t i = 0; i < n_devices; i++) {
+                any_dimm |= devices[i].is_dimm;
+                any |= devices[i].is_dimm && devices[i].node == node;
+                if (devices[i].node != node)
+                        devices[i].removable = false;
+        }
+        if (any_dimm && !any)
+                return error_set(ret_error, ERROR_NOT_PLUGGED,
+                        "No DIMM is plugged in node %u; leave the node out, or name one that has some", node);
+        return 0;
+}
+
+int removal_plan(const struct partition *p, const struct job_request *request, char *const *excluded,
+        uint64_t bytes, struct plan_snapshot *ret_snapshot, struct plan_device **ret_devices,
+        struct plan_remove *ret, struct error *ret_error)
+{
+        const char *device = request->device[0] ? request->device : NULL;
+        int r;
+
+        if (partition_plan_snapshot(p, excluded, ret_snapshot, ret_devices) < 0)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        if (request->node >= 0) {
+                r = restrict_to_node(
+                        *ret_devices, ret_snapshot->n_devices, (unsigned)request->node, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        if (request->has_drc) {
+                size_t index;
+                r = plan_find_drc(ret_snapshot, request->drc, bytes, &index, ret_error);
+                if (r < 0)
+                        return r;
+                device = ret_snapshot->devices[index].id;
+        }
+        return plan_removal(ret_snapshot, bytes, device, ret, ret_error);
+}
+
+void removal_add_pending_reasons(struct job *j)
+{
+        const struct platform_snapshot *s = &j->partition->snapshot;
+
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct error error;
+
+                if (!s->devices[i].unplug_pending)
+                        continue;
+                error_set(&error, ERROR_UNPLUG_PENDING,
+                        "its unplug is pending in QEMU, and the guest does not see to it; a reset of the "
+                        "guest ends that (the device leaves then)");
+                job_add_reason(j, s->devices[i].id, UINT64_MAX, &error);
+        }
+}

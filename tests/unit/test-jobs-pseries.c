@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "jobs-fixture.h"
+
+/* A pseries guest: memory in LMBs of 256 MiB, named by DRC index, and unplugs that may be refused in silence.
+ */
+
+#define LMB_ONLINE(a)  "[" a ",256M,'online','movable',0]"
+#define LMB_OFFLINE(a) "[" a ",256M,'offline','unknown',0]"
+#define RELEASE(a)     "expect offline {'targets':[[" a ",256M]]}\nreply {'ranges':[" LMB_OFFLINE(a) "]}\n"
+#define PUT_BACK(a)                                                                                          \
+        "expect online {'targets':[[" a ",256M]],'zone':'movable'}\n"                                        \
+        "reply {'ranges':[" LMB_ONLINE(a) "]}\n"
+#define REMOVED(a) "expect await-removed {'targets':[[" a ",256M]]}\nreply\n"
+#define RESET      "event RESET {'guest':true,'reason':'host-qmp-system-reset'}\n"
+/* As QEMU 7.2 says one refusal. */
+#define REFUSED(n)                                                                                           \
+        "event MEM_UNPLUG_ERROR {'device':'opendlpar-dimm-" #n                                               \
+        "','msg':'Memory hotunplug rejected by the guest for device opendlpar-dimm-" #n "'}\n"               \
+        "event DEVICE_UNPLUG_GUEST_ERROR {'device':'opendlpar-dimm-" #n "','path':'/x'}\n"                   \
+        "event DEVICE_UNPLUG_GUEST_ERROR {'device':'opendlpar-dimm-" #n "','path':'/x'}\n"
+
+/* Two LMBs and a device of two more. */
+#define FOUR       "<0 1G 256M>,<1 1280M 256M>,<2 1536M 512M>"
+#define TWO        "<0 1G 256M>,<1 1280M 256M>"
+#define MIB_256    (256 * MIB)
+#define DRC(index) .has_drc = true, .drc = (index)
+
+static void start_four(struct fixture *fx)
+{
+        start_pseries(fx, DEVICES(FOUR, "1G"), BLOCKS(",[1G,1G,'online','movable',0]"));
+}
+
+static void start_two(struct fixture *fx)
+{
+        start_pseries(fx, DEVICES(TWO, "512M"), BLOCKS(",[1G,512M,'online','movable',0]"));
+}
+
+static bool is_pending(const struct fixture *fx, const char *id)
+{
+        const struct platform_device *d = platform_snapshot_find(&fx->p->snapshot, id);
+
+        return d && d->unplug_pending;
+}
+
+/* --- methods --- */
+
+static void test_methods(void **state)
+{
+        static const struct {
+                const char *method;
+                enum error_code on_x86, on_pseries;
+        } rows[] = {
+                { NULL, ERROR_NONE, ERROR_NONE },
+                { "auto", ERROR_NONE, ERROR_NONE },
+                { "dimm", ERROR_NONE, ERROR_UNKNOWN_METHOD },
+                { "lmb", ERROR_UNKNOWN_METHOD, ERROR_NONE },
+                { "LMB", ERROR_UNKNOWN_METHOD, ERROR_UNKNOWN_METHOD },
+                { "drmgr", ERROR_UNKNOWN_METHOD, ERROR_UNKNOWN_METHOD },
+                { "", ERROR_UNKNOWN_METHOD, ERROR_UNKNOWN_METHOD },
+        };
+
+        for (int pseries = 0; pseries < 2; pseries++) {
+                void *again;
+                fixture_setup(&again);
+                struct fixture *fx = again;
+                struct error error;
+                struct job *j;
+
+                if (pseries)
+                        start_four(fx);
+                else
+                        start(fx, DEVICES(BOTH, "2G"), BLOCKS(",[4G,2G,'online','movable',0]"));
+                for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                        enum error_code code = pseries ? rows[i].on_pseries : rows[i].on_x86;
+
+                        assert_int_equal(
+                                try_submit(fx, ADD(GIB, .method = rows[i].method, .dry_run = true)), code);
+                        RUN_UNTIL(fx, !fx->p->active);
+                        assert_int_equal(
+                                try_submit(fx, REMOVE(GIB, .method = rows[i].method, .dry_run = true)), code);
+                        RUN_UNTIL(fx, !fx->p->active);
+                }
+                /* The sentence says which method is the guest's. */
+                const char *wrong = pseries ? "dimm" : "lmb";
+                assert_true(manager_submit(fx->manager, fx->p, ADD(GIB, .method = wrong), &j, &error) < 0);
+                assert_non_null(strstr(
+                        error.message, pseries ? "a pseries guest (ppc64)" : "no pseries guest (x86_64)"));
+                assert_non_null(strstr(error.message, pseries ? "by method lmb" : "by method dimm"));
+                finish(fx);
+                fixture_teardown(&again);
+        }
+}
+
+/* Accepted while QEMU has not said what it is; the job finds out, and changes nothing. */
+static void test_method_found_wrong_later(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, "", "");
+        script(fx->qmp, "close\nnegotiate\nexpect query-status @s\n");
+        RUN_UNTIL(fx, fx->p->platform_up && !fx->p->has_snapshot &&
+                              agent_state(fx->p->agent) == AGENT_READY && fake_finished(fx->qmp));
+        struct job *j = submit(fx, ADD(GIB, .method = "lmb"));
+        script(fx->qmp, "reply @s {'status':'running','running':true}\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "", ERROR_UNKNOWN_METHOD, "by method dimm");
+        finish(fx);
+}
+
+/* --- additions --- */
+
+#define PLUG_LMB(n)                                                                                          \
+        "expect object-add {'qom-type':'memory-backend-ram','id':'opendlpar-mem-" #n "','size':256M}\n"      \
+        "reply\n"                                                                                            \
+        "expect device_add {'driver':'pc-dimm','id':'opendlpar-dimm-" #n "','memdev':'opendlpar-mem-" #n     \
+        "'}\n"
+#define NEW_LMBS "<0 1G 256M>,<1 1280M 256M>,<2 1536M 256M>,<3 1792M 256M>"
+
+/* An LMB is a device of its own, and there is no ACPI to wait for. */
+static void test_add(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_pseries(fx, "", "");
+        script(fx->qmp, PLUG_LMB(0) "reply\n" PLUG_LMB(1) "reply\n" PLUG_LMB(2) "reply\n" PLUG_LMB(3)
+                                DEVICES(NEW_LMBS, "1G") "reply\n");
+        script(fx->guest,
+                "expect prepare {'zone':'movable','bytes':1G}\nreply\n"
+                "expect online "
+                "{'targets':[[1G,256M],[1280M,256M],[1536M,256M],[1792M,256M]],'zone':'movable'}\n"
+                "reply {'ranges':[[1G,1G,'online','movable',0]]}\n" BLOCKS(",[1G,1G,'online','movable',0]"));
+        uint64_t began = now_monotonic_usec();
+        struct job *j = submit(fx, ADD(GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
+        assert_job(fx, j, JOB_DONE, GIB, 0);
+        assert_int_equal(j->movable_bytes, GIB);
+        assert_int_equal(j->n_plan, 4);
+        finish(fx);
+}
+
+/* A guest whose blocks are smaller than LMBs still gets whole LMBs. */
+static void test_granule(void **state)
+{
+        struct fixture *fx = *state;
+        _cleanup_free_ struct plan_device *devices = NULL;
+        struct plan_snapshot s;
+
+        start(fx, "on query-target reply {'arch':'ppc64'}\n", "");
+        assert_int_equal(partition_block_bytes(fx->p), 128 * MIB);
+        assert_int_equal(partition_plan_snapshot(fx->p, NULL, &s, &devices), 0);
+        assert_int_equal(s.granule_bytes, MIB_256);
+        assert_true(s.is_pseries);
+        assert_int_equal(try_submit(fx, ADD(384 * MIB)), ERROR_UNALIGNED_SIZE);
+        finish(fx);
+}
+
+/* What concerns all pieces is said once, and no backend stays. */
+static void test_add_refused_for_all(void **state)
+{
+        static const struct {
+                const char *words;
+                enum error_code code;
+                const char *part;
+        } rows[] = {
+                { "'DIMM property node has value 7' which exceeds the number of numa nodes: 2",
+                        ERROR_UNKNOWN_NODE, "nodes 0 to 1" },
+                { "device_add not allowed while migrating", ERROR_NOT_RUNNING, "being migrated" },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                struct job_request request = *ADD(GIB);
+                void *again;
+                char text[300];
+                fixture_setup(&again);
+                struct fixture *fx = again;
+
+                start_pseries(fx, "on object-add reply\non object-del reply\n", "on prepare reply\n");
+                snprintf(text, sizeof(text), "on device_add {'node':7} error GenericError %s\n",
+                        rows[i].words);
+                script(fx->qmp, text);
+                request.node = 7;
+                struct job *j = submit(fx, &request);
+                RUN_UNTIL_END(fx, j);
+                assert_job(fx, j, JOB_FAILED, 0, 1);
+                assert_reason(j, 0, "", rows[i].code, rows[i].part);
+                finish(fx);
+                fixture_teardown(&again);
+        }
+}
+
+/* --- by DRC index --- */
+
+static void test_drc(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_four(fx);
+        script(fx->guest, RELEASE("1G") REMOVED("1G"));
+        script(fx->qmp, UNPLUG(0) DEVICES("<1 1280M 256M>,<2 1536M 512M>", "768M") LEAVE(0) "reply\n");
+        struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000004)));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, MIB_256, 0);
+        assert_int_equal(j->n_plan, 1);
+        assert_non_null(strstr(j->plan[0], "opendlpar-dimm-0"));
+        assert_non_null(strstr(j->plan[0], "LMB 0x80000004"));
+        finish(fx);
+}
+
+/* The whole of a larger device, by any of its LMBs. */
+static void test_drc_of_a_larger_device(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_four(fx);
+        struct job *j = submit(fx, REMOVE(512 * MIB, DRC(0x80000007), .method = "lmb", .dry_run = true));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, 0, 0);
+        assert_int_equal(j->n_plan, 1);
+        assert_non_null(strstr(j->plan[0], "opendlpar-dimm-2"));
+        assert_non_null(strstr(j->plan[0], "LMBs 0x80000006 to 0x80000007"));
+        finish(fx);
+}
+
+static void test_drc_refused(void **state)
+{
+        static const struct {
+                uint32_t drc;
+                uint64_t bytes;
+                enum error_code code;
+        } rows[] = {
+                { 0, 256 * MIB, ERROR_UNKNOWN_DEVICE },
+                { 4, 256 * MIB, ERROR_UNKNOWN_DEVICE },
+                { 0x80000010, 256 * MIB, ERROR_UNKNOWN_DEVICE },
+                { 0x80000000, 256 * MIB, ERROR_NOT_PLUGGED },
+                { 0x80000003, 256 * MIB, ERROR_NOT_PLUGGED },
+                { 0x80000007, 256 * MIB, ERROR_NO_EXACT_FIT },
+                { 0x80000004, 512 * MIB, ERROR_NO_EXACT_FIT },
+        };
+        struct fixture *fx = *state;
+
+        start_four(fx);
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+                assert_int_equal(try_submit(fx, REMOVE(rows[i].bytes, DRC(rows[i].drc))), rows[i].code);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, DRC(0x80000004), .device = "opendlpar-dimm-0")),
+                ERROR_INVALID_ARGUMENT);
+        finish(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+static void test_drc_on_x86(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, DEVICES(BOTH, "2G"), BLOCKS(",[4G,2G,'online','movable',0]"));
+        assert_int_equal(try_submit(fx, REMOVE(GIB, DRC(0x80000010))), ERROR_INVALID_ARGUMENT);
+        finish(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+/* If that LMB will not go, no other one does in its place. */
+static void test_drc_is_busy(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_four(fx);
+        script(fx->guest,
+                "expect offline {'targets':[[1G,256M]]}\n"
+                "reply {'complete':false,'ranges':[" LMB_ONLINE(
+                        "1G") "],'failures':[{'start':1G,"
+                              "'length':256M,'code':'block-busy','message':'A page is pinned'}]}\n");
+        struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000004)));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "opendlpar-dimm-0", ERROR_BLOCK_BUSY, "pinned");
+        finish(fx);
+}
+
+/* --- unplugs that do not go as asked --- */
+
+/* Three events, one reason; once its pages are free the same LMB leaves. */
+static void test_refused_once(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->qmp, UNPLUG(1) REFUSED(1));
+        struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000005)));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_UNPLUG_REFUSED, "could not release");
+        finish(fx);
+        assert_false(is_pending(fx, "opendlpar-dimm-1"));
+
+        script(fx->guest, RELEASE("1280M") REMOVED("1280M"));
+        script(fx->qmp, UNPLUG(1) DEVICES("<0 1G 256M>", "256M") LEAVE(1) "reply\n");
+        j = submit(fx, REMOVE(MIB_256, DRC(0x80000005)));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, MIB_256, 0);
+        finish(fx);
+}
+
+/* The marked device is passed over, named, and refused by name. */
+static void check_passed_over(struct fixture *fx)
+{
+        assert_true(is_pending(fx, "opendlpar-dimm-1"));
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, .device = "opendlpar-dimm-1")), ERROR_UNPLUG_PENDING);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, DRC(0x80000005))), ERROR_UNPLUG_PENDING);
+
+        script(fx->guest, RELEASE("1G") REMOVED("1G"));
+        script(fx->qmp, UNPLUG(0) DEVICES("<1 1280M 256M>", "256M") LEAVE(0) "reply\n");
+        struct job *j = submit(fx, REMOVE(512 * MIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_PARTIAL, MIB_256, 2);
+        assert_reason(j, 0, "", ERROR_NO_EXACT_FIT, "nearest below is 256M");
+        assert_reason(j, 1, "opendlpar-dimm-1", ERROR_UNPLUG_PENDING, "a reset of the guest ends that");
+        finish(fx);
+        assert_true(is_pending(fx, "opendlpar-dimm-1"));
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256)), ERROR_NOT_PLUGGED);
+}
+
+static void test_silence(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->qmp, UNPLUG(1));
+        struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000005), .wait_usec = USEC_PER_SEC));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 2);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_UNPLUG_PENDING, "when the guest is reset");
+        finish(fx);
+        check_passed_over(fx);
+
+        /* The reset lets it leave, and QEMU says so before. */
+        script(fx->qmp, DEVICES("", "0") LEAVE(1) "reply\n" RESET);
+        RUN_UNTIL(fx, fake_finished(fx->qmp) && fx->p->n_resets == 1);
+        script(fx->guest, BLOCKS("") HELLO_OF_PSERIES);
+        finish(fx);
+        assert_int_equal(fx->p->snapshot.n_devices, 0);
+}
+
+/* What QEMU says of an unplug that was asked for before hvd came. */
+static void test_already_in_progress(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->qmp, "expect device_del {'id':'opendlpar-dimm-1'}\n"
+                        "error GenericError Memory unplug already in progress for device opendlpar-dimm-1\n");
+        struct job *j = submit(fx, REMOVE(MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_UNPLUG_PENDING, "an earlier unplug");
+        finish(fx);
+        check_passed_over(fx);
+
+        /* The guest's late refusal ends it too. */
+        script(fx->qmp, REFUSED(1));
+        RUN_UNTIL(fx, !is_pending(fx, "opendlpar-dimm-1"));
+        finish(fx);
+        script(fx->guest, RELEASE("1280M") REMOVED("1280M"));
+        script(fx->qmp, UNPLUG(1) DEVICES("", "0") LEAVE(1) "reply\n");
+        j = submit(fx, REMOVE(MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, MIB_256, 0);
+        finish(fx);
+}
+
+/* A guest that let go of the LMB by itself (drmgr, or /sys/kernel/dlpar): QEMU keeps the device for good. */
+static void test_let_go_before(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest,
+                "expect offline {'targets':[[1280M,256M]]}\n"
+                "reply "
+                "{'complete':false,'ranges':[[1280M,256M,'absent','unknown',0]],'failures':[{'start':1280M,"
+                "'length':256M,'code':'block-missing','message':'There is none'}]}\n"
+                "expect online {'targets':[[1280M,256M]]}\n"
+                "reply "
+                "{'complete':false,'ranges':[[1280M,256M,'absent','unknown',0]],'failures':[{'start':1280M,"
+                "'length':256M,'code':'block-missing','message':'There is none'}]}\n");
+        script(fx->qmp, UNPLUG(1));
+        struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000005), .wait_usec = USEC_PER_SEC));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 3);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_UNPLUG_PENDING, "when the guest is reset");
+        assert_reason(j, 1, "opendlpar-dimm-1", ERROR_ACCOUNTS_DIFFER, "QEMU still has the device");
+        finish(fx);
+        assert_true(is_pending(fx, "opendlpar-dimm-1"));
+}
+
+/* The guest says nothing, and is reset while its blocks are to be put back: the unplug is complete by that.
+ */
+static void test_reset_ends_silence(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("1280M") "expect online {'targets':[[1280M,256M]]}\n");
+        script(fx->qmp, UNPLUG(1));
+        struct job *j = submit(fx, REMOVE(MIB_256, .wait_usec = USEC_PER_SEC));
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_UNPLUG_PENDING, "");
+        script(fx->qmp, DEVICES("<0 1G 256M>", "256M") LEAVE(1) "reply\n" RESET);
+        RUN_UNTIL_END(fx, j);
+        assert_int_equal(j->state, JOB_DONE);
+        assert_int_equal(j->done_bytes, MIB_256);
+        script(fx->guest, HELLO_OF_PSERIES);
+        finish(fx);
+}
+
+/* --- times at which nothing may change --- */
+
+/* Until guestd has spoken the guest may not have negotiated hotplug, and an unplug would spoil its state. */
+static void test_guest_is_not_up(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->qmp, RESET);
+        RUN_UNTIL(fx, fx->p->n_resets == 1);
+        RUN_UNTIL(fx, !fx->p->settling);
+        assert_int_equal(try_submit(fx, ADD(MIB_256)), ERROR_AGENT_SILENT);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256)), ERROR_AGENT_SILENT);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, DRC(0x80000004))), ERROR_AGENT_SILENT);
+        script(fx->guest, HELLO_OF_PSERIES);
+        RUN_UNTIL(fx, agent_state(fx->p->agent) == AGENT_READY);
+        finish(fx);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, .dry_run = true)), ERROR_NONE);
+        finish(fx);
+}
+
+static void test_migrating(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->qmp, "on query-migrate reply {'status':'active'}\nevent MIGRATION {'status':'active'}\n");
+        RUN_UNTIL(fx, fx->p->snapshot.state == RUN_MIGRATING && !fx->p->settling);
+        assert_int_equal(try_submit(fx, ADD(MIB_256)), ERROR_NOT_RUNNING);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256)), ERROR_NOT_RUNNING);
+        assert_int_equal(fx->n_added, 0);
+
+        /* Its end makes no event. */
+        script(fx->qmp, "on query-migrate reply {'status':'cancelled'}\n");
+        RUN_UNTIL(fx, fx->p->snapshot.state == RUN_RUNNING && !fx->p->settling);
+        assert_int_equal(try_submit(fx, REMOVE(MIB_256, .dry_run = true)), ERROR_NONE);
+        finish(fx);
+}
+
+/* It begins while the guest is at work, unheard: QEMU refuses, what is offline is put back, and no other
+ * device is tried. */
+static void test_migration_begins(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_two(fx);
+        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->qmp, "expect device_del\nerror GenericError device_del not allowed while migrating\n");
+        struct job *j = submit(fx, REMOVE(MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_NOT_RUNNING, "being migrated");
+        finish(fx);
+        assert_false(is_pending(fx, "opendlpar-dimm-1"));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_methods),
+                TEST(test_method_found_wrong_later),
+                TEST(test_add),
+                TEST(test_granule),
+                cmocka_unit_test(test_add_refused_for_all),
+                TEST(test_drc),
+                TEST(test_drc_of_a_larger_device),
+                TEST(test_drc_refused),
+                TEST(test_drc_on_x86),
+                TEST(test_drc_is_busy),
+                TEST(test_refused_once),
+                TEST(test_silence),
+                TEST(test_already_in_progress),
+                TEST(test_let_go_before),
+                TEST(test_reset_ends_silence),
+                TEST(test_guest_is_not_up),
+                TEST(test_migrating),
+                TEST(test_migration_begins),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
