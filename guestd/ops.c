@@ -158,6 +158,8 @@ static void cancel(struct ops *ops, const struct message *m)
         reply_done(ops, m);
         if (ops->run.phase != PHASE_IDLE && ops->run.id == m->request.target_id)
                 stop_run(ops, ERROR_CANCELLED);
+        else if (ops->survey.id > 0 && ops->survey.id == m->request.target_id)
+                survey_stop(ops, ERROR_CANCELLED);
 }
 
 static void on_run_timer(struct loop_timer *timer)
@@ -227,6 +229,9 @@ void ops_request(struct ops *ops, const struct message *m)
         case OP_CANCEL:
                 cancel(ops, m);
                 return;
+        case OP_SURVEY:
+                survey_begin(ops, m);
+                return;
         default:
                 break;
         }
@@ -257,6 +262,7 @@ void ops_set_session(struct ops *ops, bool up)
         }
 
         loop_timer_disarm(ops->loop, &ops->event_timer);
+        survey_reset(ops);
         release(ops);
         if (ops->run.phase == PHASE_IDLE)
                 return;
@@ -372,6 +378,7 @@ struct ops *ops_free(struct ops *ops)
         if (!ops)
                 return NULL;
         ops->session = false;
+        survey_reset(ops);
         run_reset(ops);
         release(ops);
         loop_timer_disarm(ops->loop, &ops->grace_timer);
