@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/log.h"
 #include "common/size.h"
 
 /* For each GiB of the targets: an idle guest under emulation lets go of 1 GiB in some 100 ms, a KVM guest in
@@ -31,6 +32,7 @@ struct survey_ask {
         struct mem_range *targets; /* from targets[first] on they are still to be asked for */
         size_t n_targets, first;
         enum survey_care care;
+        uint64_t began_usec;
         struct survey survey;
         survey_answer_t done;
         void *userdata;
@@ -59,6 +61,18 @@ static void complete(struct survey_ask *a, const struct error *error)
         void *userdata = a->userdata;
         struct survey s = a->survey;
 
+        if (!error) {
+                uint64_t seen = 0, all = 0;
+
+                for (size_t i = 0; i < s.n_blocks; i++) {
+                        seen += s.blocks[i].sampled;
+                        all += s.blocks[i].length / s.page_bytes;
+                }
+                log_debug("Partition '%s': %zu blocks surveyed in %.1f ms, %.1f %% of their pages",
+                        a->partition->definition.name, s.n_blocks,
+                        (double)(now_monotonic_usec() - a->began_usec) / 1000,
+                        all ? 100.0 * (double)seen / (double)all : 0.0);
+        }
         a->survey = (struct survey) { 0 };
         survey_ask_free(a);
         done(error ? NULL : &s, error, userdata);
@@ -198,6 +212,7 @@ int survey_start(struct partition *p, const struct mem_range *targets, size_t n_
         a->partition = p;
         a->n_targets = n_targets;
         a->care = care;
+        a->began_usec = now_monotonic_usec();
         a->done = done;
         a->userdata = userdata;
         int r = ask(a);

@@ -49,7 +49,7 @@ static void test_plain(void **state)
 {
         _cleanup_free_ char *s = draw(all, false, 80);
 
-        assert_non_null(strstr(s, "web1: 1.38 GiB in blocks of 128 MiB, a cell is 128 MiB\n\n"
+        assert_non_null(strstr(s, "web1: 1.25 GiB in blocks of 128 MiB, a cell is 128 MiB\n\n"
                                   "0x0           base  BB\n"
                                   "0x100000000   d0    Shoo\n"
                                   "0x140000000   d1    LL\n"
