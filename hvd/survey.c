@@ -19,7 +19,7 @@
 
 /* For each GiB of the targets: an idle guest under emulation lets go of 1 GiB in some 100 ms, a KVM guest in
  * a fifth of that, in which it sees as many pages. */
-#define QUICK_USEC_PER_GIB (4 * USEC_PER_MSEC)
+#define QUICK_USEC_PER_GIB (2 * USEC_PER_MSEC)
 #define QUICK_MIN_USEC     (2 * USEC_PER_MSEC)
 /* What guestd looks for at most. */
 #define THOROUGH_USEC (2 * USEC_PER_SEC)

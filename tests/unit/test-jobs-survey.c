@@ -30,7 +30,7 @@ static void test_cheapest(void **state)
         struct fixture *fx = *state;
 
         start_three(fx);
-        script(fx->guest, "expect survey {'targets':[[4G,1G],[5G,1G],[6G,1G]],'deadline_msec':12}\n" SURVEY(
+        script(fx->guest, "expect survey {'targets':[[4G,1G],[5G,1G],[6G,1G]],'deadline_msec':6}\n" SURVEY(
                                   PAGES("4G", IDLE) "," PAGES("5G", SLAB) "," PAGES("6G", USED))
                                   RELEASE("4G") "expect await-removed\nreply\n");
         script(fx->qmp, UNPLUG(0) DEVICES("<1 5G 1G>,<2 6G 1G>", "2G") LEAVE(0) "reply\n");
