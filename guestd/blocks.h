@@ -84,6 +84,8 @@ int block_number_from_name(const char *name, uint32_t *ret_number);
 int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size);
 /* Writes a value in one write(). 0 or -errno, the kernel's answer to it. */
 int sysfs_write(int dir_fd, const char *path, const char *value);
+/* What the kernel calls a zone: "Normal", "Movable" ... */
+enum zone zone_from_name(const char *name);
 /* What valid_zones says of an online block. */
 enum zone sysfs_read_zone(int memory_fd, uint32_t number);
 enum block_state sysfs_read_state(int memory_fd, uint32_t number);

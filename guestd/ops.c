@@ -17,6 +17,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "guestd/memory.h"
+#include "guestd/zones.h"
 
 static void fail(struct ops *ops, const struct message *m, const struct error *error)
 {
@@ -52,6 +53,7 @@ static void get_blocks(struct ops *ops, const struct message *m)
         struct message_reply reply = { .op = OP_GET_BLOCKS };
         struct error error;
 
+        zones_learn(ops->config.proc_fd, ops->blocks);
         int r = blocks_ranges(
                 ops->blocks, m->request.from, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges, &reply.next);
         reply.has_next = reply.next > 0;
