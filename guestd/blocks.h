@@ -22,6 +22,8 @@ struct blocks {
         bool one_node;   /* there never is another than node 0 */
         struct block *v; /* sorted by number */
         size_t n, allocated;
+        uint64_t
+                n_changes; /* of states, as far as we were told: what was derived at another count is stale */
 };
 
 #define BLOCKS_TARGET_MAX (1U << 20) /* blocks in one request's targets */

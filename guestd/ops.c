@@ -24,6 +24,13 @@ static void fail(struct ops *ops, const struct message *m, const struct error *e
         ops->link.failure(m->id, error, ops->userdata);
 }
 
+static void note_zones(struct ops *ops, const struct guest_memory *m)
+{
+        ops->zones.at_change = ops->blocks->n_changes;
+        ops->zones.kernel_bytes = m->kernel_bytes;
+        ops->zones.movable_bytes = m->movable_bytes;
+}
+
 static void reply_memory(struct ops *ops, const struct message *m)
 {
         struct message_reply reply = { .op = m->request.op, .has_memory = true };
@@ -31,6 +38,7 @@ static void reply_memory(struct ops *ops, const struct message *m)
 
         int r = memory_read(ops->config.proc_fd, &reply.memory);
         if (r >= 0) {
+                note_zones(ops, &reply.memory);
                 blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);
         }
@@ -121,16 +129,19 @@ static void prepare(struct ops *ops, const struct message *m)
         struct guest_memory memory = { 0 };
         struct error error;
 
-        if (q->zone == ZONE_MOVABLE)
+        /* Zones change with blocks. The host has mostly asked for the guest's state since they last did. */
+        if (ops->zones.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes) {
                 (void)memory_read_zones(ops->config.proc_fd, &memory);
-        if (q->zone == ZONE_MOVABLE &&
-                !zone_ratio_allows(memory.kernel_bytes, memory.movable_bytes, q->bytes)) {
-                uint64_t budget = zone_ratio_budget(memory.kernel_bytes, memory.movable_bytes);
+                note_zones(ops, &memory);
+        }
+        uint64_t kernel_bytes = ops->zones.kernel_bytes, movable_bytes = ops->zones.movable_bytes;
+        if (q->zone == ZONE_MOVABLE && !zone_ratio_allows(kernel_bytes, movable_bytes, q->bytes)) {
+                uint64_t budget = zone_ratio_budget(kernel_bytes, movable_bytes);
 
                 error_set(&error, ERROR_ZONE_RATIO,
                         "%" PRIu64 " MiB more in zone Movable are beyond 3:1: kernel zones have %" PRIu64
                         " MiB, Movable %" PRIu64 " MiB; up to %" PRIu64 " MiB are possible",
-                        q->bytes / MIB, memory.kernel_bytes / MIB, memory.movable_bytes / MIB, budget / MIB);
+                        q->bytes / MIB, kernel_bytes / MIB, movable_bytes / MIB, budget / MIB);
                 fail(ops, m, &error);
                 return;
         }

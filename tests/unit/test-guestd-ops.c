@@ -329,6 +329,14 @@ static void test_prepare(void **state)
         prepare(e, 3, ZONE_KERNEL, 25 * GIB);
         assert_int_equal(e->reply_id, 3);
         assert_auto_online(e, "online_kernel");
+        /* What zones hold is looked at anew when a block has changed. */
+        tree_zoneinfo(&e->tree, 8 * GIB, 24 * GIB);
+        ops_on_block(e->ops, 50, BLOCK_OFFLINE);
+        prepare(e, 3, ZONE_MOVABLE, GIB);
+        assert_int_equal(e->failure_id, 3);
+        assert_int_equal(e->failure.code, ERROR_ZONE_RATIO);
+        tree_zoneinfo(&e->tree, 8 * GIB, 0);
+        ops_on_block(e->ops, 50, BLOCK_ABSENT);
         /* What was there before the first of them comes back, once. */
         request(e, 4, OP_RELEASE, 0, 0, 0, 0);
         assert_int_equal(e->reply_id, 4);
