@@ -154,9 +154,9 @@ uint64_t job_elapsed_usec(const struct job *j)
 
 static enum job_state end_state(const struct job *j)
 {
-        if (j->request.dry_run || j->request.bytes == 0) /* 0: a restore with nothing but backends */
-                return j->n_reasons ? JOB_FAILED : JOB_DONE;
-        if (j->done_bytes >= j->request.bytes)
+        bool moves = !j->request.dry_run && j->request.bytes > 0; /* 0: a restore with nothing but backends */
+
+        if (moves ? j->done_bytes >= j->request.bytes : j->n_reasons == 0)
                 return JOB_DONE;
         if (j->done_bytes > 0)
                 return JOB_PARTIAL;

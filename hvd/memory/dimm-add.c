@@ -143,10 +143,18 @@ static void leave(struct dimm_add *w, struct piece *piece, const struct error *w
         struct error error;
 
         piece->state = PIECE_LEFT;
-        error_set(&error, why->code,
-                "%s of %s stays plugged without being in use (%.300s); it is brought online when guestd "
-                "speaks again",
-                piece->id, SIZE(piece->size_bytes), why->message);
+        if (!w->job->partition->platform_up)
+                error_set(&error, ERROR_HYPERVISOR_ABSENT,
+                        "%s of %s was plugged when QEMU went away (%.300s); if it answers again, the device "
+                        "is "
+                        "brought online",
+                        piece->id, SIZE(piece->size_bytes), why->message);
+        else
+                error_set(&error, why->code,
+                        "%s of %s stays plugged without being in use (%.300s); it is brought online when "
+                        "guestd "
+                        "speaks again",
+                        piece->id, SIZE(piece->size_bytes), why->message);
         fail(w, piece->id, &error);
 }
 

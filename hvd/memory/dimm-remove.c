@@ -363,8 +363,16 @@ static void leave_offline(struct dimm_remove *w, struct target *t)
 {
         struct error error;
 
-        error_set(&error, ERROR_AGENT_ABSENT,
-                "%s is offline in the guest and stays so until guestd answers again", SIZE(t->size_bytes));
+        if (!w->job->partition->platform_up)
+                error_set(&error, ERROR_HYPERVISOR_ABSENT,
+                        "%s was offline in the guest when QEMU went away; if it answers again, so will "
+                        "guestd, "
+                        "and it is put back",
+                        SIZE(t->size_bytes));
+        else
+                error_set(&error, ERROR_AGENT_ABSENT,
+                        "%s is offline in the guest and stays so until guestd answers again",
+                        SIZE(t->size_bytes));
         job_add_reason(w->job, t->id, UINT64_MAX, &error);
         t->state = TARGET_STAYED;
 }
