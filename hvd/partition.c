@@ -371,6 +371,7 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         log_info("Partition '%s': %s speaks (%s, blocks of %s, boot %.8s)", p->definition.name, hello->agent,
                 hello->arch, SIZE(hello->block_bytes), hello->boot_id);
 
+        p->session_resets = p->n_resets;
         struct agent_waiter *w = steal_pointer(p->waiter);
         if (w)
                 w->on_ready(w);

@@ -41,6 +41,7 @@ struct partition {
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */
         unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */
+        unsigned session_resets;     /* n_resets when the last session with guestd began */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
