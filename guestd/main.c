@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
@@ -29,10 +30,12 @@
  * host may still remove it, what was reported offline. Below the unit's TimeoutStopSec=. */
 #define EXIT_USEC (OPS_GRACE_USEC + 5 * USEC_PER_SEC)
 
+#define STATE_FILE "/run/guestd.settings"
+
 static const char *arg_port = NULL;
 static const char *arg_sys_root = "/sys";
 static const char *arg_proc_root = "/proc";
-static const char *arg_state_file = "/run/guestd.settings";
+static const char *arg_state_file = NULL;
 static uint64_t arg_margin_bytes = 0;
 
 struct guestd {
@@ -53,13 +56,13 @@ static void usage(void)
                "  --margin SIZE      What must stay available after a block has gone (default: %s, or\n"
                "                     %u %% of the memory if that is more)\n"
                "  --state-file PATH  Where the guest's own settings are kept while ours are in their place\n"
-               "                     (default: %s)\n"
+               "                     (default: $RUNTIME_DIRECTORY/settings, or " STATE_FILE ")\n"
                "  --sys-root PATH    Instead of /sys\n"
                "  --proc-root PATH   Instead of /proc\n"
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
                "  --version          The version\n"
                "  --help             This text\n",
-                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT, arg_state_file);
+                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT);
 }
 
 /* 1: go on; 0: done; -EINVAL: usage error, said. */
@@ -268,13 +271,27 @@ static int failed(int r, const char *what)
         return r;
 }
 
+/* systemd's folder for it goes only with the service, and may be the only one that it can write to. */
+static const char *state_file(void)
+{
+        static char path[PATH_MAX];
+        const char *folder = getenv("RUNTIME_DIRECTORY");
+
+        if (arg_state_file)
+                return arg_state_file;
+        if (!folder)
+                return STATE_FILE;
+        snprintf(path, sizeof(path), "%s/settings", folder);
+        return path;
+}
+
 /* In an order that loses nothing: the monitor listens before the blocks are listed. */
 static int set_up(struct guestd *g)
 {
         static const struct monitor_handlers monitor_handlers = { on_block, on_port, on_overflow };
         static const struct channel_handlers channel_handlers = { on_session, on_request };
         static const struct ops_link link = { link_reply, link_failure, link_progress, link_event };
-        struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = arg_state_file };
+        struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = state_file() };
         struct message_hello hello;
 
         if (failed(config.sys_fd = g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||

@@ -19,6 +19,9 @@
 #include "guestd/memory.h"
 #include "guestd/zones.h"
 
+/* Longer than any device takes to leave that is wholly offline. */
+#define HURRY_MAX_USEC (60 * USEC_PER_SEC)
+
 static void fail(struct ops *ops, const struct message *m, const struct error *error)
 {
         ops->link.failure(m->id, error, ops->userdata);
@@ -92,12 +95,23 @@ static void hurry(struct ops *ops)
         int r = settings_replace(&ops->settings, SETTING_RCU_EXPEDITED, "1");
         if (r < 0)
                 log_debug("rcu_expedited cannot be set: %s", strerror(-r));
+        /* Whatever the host does or forgets. */
+        loop_timer_arm(ops->loop, &ops->rest_timer, now_monotonic_usec() + HURRY_MAX_USEC);
+}
+
+static void on_rest_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
 }
 
 void ops_rest(struct ops *ops)
 {
-        if (!ops->prepared && ops->run.phase == PHASE_IDLE && ops->n_pledges == 0)
-                settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
+        if (ops->prepared || ops->run.phase != PHASE_IDLE || ops->n_pledges > 0)
+                return;
+        loop_timer_disarm(ops->loop, &ops->rest_timer);
+        settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
 }
 
 void ops_be_quiet(struct ops *ops)
@@ -118,9 +132,29 @@ void ops_listen(struct ops *ops)
 static void release(struct ops *ops)
 {
         ops_listen(ops);
+        loop_timer_disarm(ops->loop, &ops->release_timer);
         ops->prepared = false;
         settings_restore(&ops->settings, SETTING_AUTO_ONLINE);
         ops_rest(ops);
+}
+
+/* Without the host's word, as it or a guestd before us is gone. Not at once: the kernel may be bringing up
+ * what was plugged, and a DIMM in the middle of which auto_online_blocks becomes "offline" gets the rest of
+ * its blocks in zone Normal (Linux 6.1: online_memory_block() takes MMOP_OFFLINE for "wherever"). */
+static void release_later(struct ops *ops)
+{
+        if (ops->prepared)
+                loop_timer_arm(ops->loop, &ops->release_timer, now_monotonic_usec() + ops->config.grace_usec);
+}
+
+static void on_release_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        if (ops_busy(ops))
+                release_later(ops);
+        else
+                release(ops);
 }
 
 static void prepare(struct ops *ops, const struct message *m)
@@ -152,6 +186,7 @@ static void prepare(struct ops *ops, const struct message *m)
                 return;
         }
         ops->prepared = true;
+        loop_timer_disarm(ops->loop, &ops->release_timer);
         ops_be_quiet(ops);
         reply_done(ops, m);
         hurry(ops); /* the host is to plug first */
@@ -225,8 +260,9 @@ void ops_request(struct ops *ops, const struct message *m)
 {
         struct error error;
 
-        /* ONLINE listens by itself, as soon as its targets are known. */
-        if (m->request.op != OP_PREPARE && m->request.op != OP_ONLINE && m->request.op != OP_CANCEL)
+        /* Who waits for blocks listens when it knows which. */
+        if (m->request.op != OP_PREPARE && m->request.op != OP_ONLINE && m->request.op != OP_AWAIT_REMOVED &&
+                m->request.op != OP_CANCEL)
                 ops_listen(ops);
         if (!ops->quiet)
                 monitor_drain(ops->monitor);
@@ -240,6 +276,10 @@ void ops_request(struct ops *ops, const struct message *m)
         case OP_CANCEL:
                 cancel(ops, m);
                 return;
+        case OP_RELEASE:
+                release(ops);
+                reply_done(ops, m);
+                return;
         default:
                 break;
         }
@@ -251,10 +291,7 @@ void ops_request(struct ops *ops, const struct message *m)
         }
         if (m->request.op == OP_PREPARE)
                 prepare(ops, m);
-        else if (m->request.op == OP_RELEASE) {
-                release(ops);
-                reply_done(ops, m);
-        } else
+        else
                 begin(ops, m);
 }
 
@@ -270,7 +307,8 @@ void ops_set_session(struct ops *ops, bool up)
         }
 
         loop_timer_disarm(ops->loop, &ops->event_timer);
-        release(ops);
+        ops_listen(ops);
+        release_later(ops);
         if (ops->run.phase == PHASE_IDLE)
                 return;
         if (ops->run.op == OP_OFFLINE)
@@ -356,6 +394,8 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 .run.timer = { .on_expired = on_run_timer, .userdata = ops },
                 .grace_timer = { .on_expired = pledge_on_timer, .userdata = ops },
                 .event_timer = { .on_expired = on_event_timer, .userdata = ops },
+                .release_timer = { .on_expired = on_release_timer, .userdata = ops },
+                .rest_timer = { .on_expired = on_rest_timer, .userdata = ops },
         };
         if (ops->config.grace_usec == 0)
                 ops->config.grace_usec = OPS_GRACE_USEC;
@@ -376,6 +416,8 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 return r;
         }
         settings_init(&ops->settings, config->sys_fd, config->state_path);
+        ops->prepared = settings_any(&ops->settings);
+        release_later(ops);
         *ret = ops;
         return 0;
 }
@@ -387,6 +429,8 @@ struct ops *ops_free(struct ops *ops)
         ops->session = false;
         run_reset(ops);
         release(ops);
+        on_rest_timer(&ops->rest_timer); /* also with devices that are still to leave */
+        loop_timer_disarm(ops->loop, &ops->rest_timer);
         loop_timer_disarm(ops->loop, &ops->grace_timer);
         loop_timer_disarm(ops->loop, &ops->event_timer);
         children_free(ops->children);

@@ -89,6 +89,7 @@ enum refresh_what {
         REFRESH_HYPERVISOR = 1 << 0,
         REFRESH_MEMORY = 1 << 1,
         REFRESH_BLOCKS = 1 << 2,
+        REFRESH_DEVICES = 1 << 3, /* of the hypervisor's account only these: in the middle of a job */
         REFRESH_ALL = REFRESH_HYPERVISOR | REFRESH_MEMORY | REFRESH_BLOCKS,
 };
 struct partition_refresh;

@@ -421,8 +421,7 @@ static void batch_plugged(struct dimm_add *w)
         /* An early answer that lacks a device is no proof. */
         if (w->listed && all_listed(w))
                 on_located(p, NULL, w);
-        else if (!w->refresh &&
-                 partition_refresh(p, REFRESH_HYPERVISOR, on_located, w, &w->refresh, &error) < 0)
+        else if (!w->refresh && partition_refresh(p, REFRESH_DEVICES, on_located, w, &w->refresh, &error) < 0)
                 on_located(p, &error, w);
 }
 
@@ -440,7 +439,7 @@ static void on_listed(struct partition *p, const struct error *error, void *user
 static void list_devices(struct dimm_add *w)
 {
         w->listed = false;
-        partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_listed, w, &w->refresh, NULL);
+        partition_refresh(w->job->partition, REFRESH_DEVICES, on_listed, w, &w->refresh, NULL);
 }
 
 static void on_plugged(const struct error *error, void *userdata)

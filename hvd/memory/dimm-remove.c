@@ -266,8 +266,8 @@ static void verify(struct dimm_remove *w)
         }
         job_set_state(w->job, JOB_VERIFYING);
         ask_guest(w);
-        if (partition_refresh(
-                    w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
+        if (partition_refresh(w->job->partition, REFRESH_DEVICES, on_host_verified, w, &w->refresh, &error) <
+                        0 &&
                 !w->call)
                 conclude(w);
 }
