@@ -222,13 +222,6 @@ static void on_host_verified(struct partition *p, const struct error *error, voi
                 conclude(w);
 }
 
-static int compare_ranges(const void *a, const void *b)
-{
-        const struct mem_range *x = a, *y = b;
-
-        return x->start < y->start ? -1 : x->start > y->start;
-}
-
 /* Sets w->call, unless there is no guest to ask or nothing to ask it. */
 static void ask_guest(struct dimm_remove *w)
 {
@@ -241,7 +234,7 @@ static void ask_guest(struct dimm_remove *w)
                         ranges[n++] = (struct mem_range) { w->targets[i].address, w->targets[i].size_bytes };
         if (n == 0)
                 return;
-        qsort(ranges, n, sizeof(ranges[0]), compare_ranges);
+        ranges_sort(ranges, n);
 
         struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
         uint64_t limit = MAX(job_left_usec(w->job), VERIFY_USEC);
