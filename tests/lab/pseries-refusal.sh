@@ -17,9 +17,9 @@ refused() {
     local name=$1 size=$2 block=$3 before begin=$EPOCHREALTIME
     shift 3
     before=$(snapshot "$name")
-    expect 1 cli -o json remove-memory "$name" "$size" --wait 5s "$@"
+    expect 1 cli -o json remove-memory "$name" "$size" --wait 4s "$@"
     note "after $(((${EPOCHREALTIME/./} - ${begin/./}) / 1000)) ms: $(jq -r '[.reasons[] | "\(.block) \(.code): \(.message)"] | join("; ")' <<<"$out")"
-    assert_at_most "milliseconds until the end, with a wait of 5 s" $((5000 + $(patience 1500))) $(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
+    assert_at_most "milliseconds until the end, with a wait of 4 s" $((4000 + $(patience 1500))) $(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
     assert_equal "blocks that are named" "$(printf '0x%x' $((block * lmb)))" "$(jq -r '[.reasons[].block | select(. != "")] | unique | join(" ")' <<<"$out")"
     assert_same "nothing left, and yet something changed" "$before" "$(snapshot "$name")"
     check_lmbs "$name" "$(host_plugged "$name")"
@@ -72,7 +72,7 @@ pin_in p2 5
 refused p2 256M 5 --drc 0x80000005
 
 step "without an index the others leave"
-expect 64 cli -o json remove-memory p2 1G --wait 8s
+expect 64 cli -o json remove-memory p2 1G --wait 5s
 assert_equal "what left" "$((3 * lmb))" "$(jq .done_bytes <<<"$out")"
 assert_equal "what stayed" 0x80000005 "$(host_drcs p2)"
 check_lmbs p2 "$lmb"
