@@ -84,6 +84,7 @@ enum block_state blocks_note(struct blocks *b, uint32_t number, enum block_state
 
         if (state == before)
                 return before;
+        b->n_changes++;
         if (state == BLOCK_ABSENT) {
                 size_t i = (size_t)(k - b->v);
                 memmove(b->v + i, b->v + i + 1, (b->n - i - 1) * sizeof(*b->v));
@@ -185,6 +186,7 @@ int blocks_scan(struct blocks *b)
         if (!d)
                 return -errno;
         b->n = 0;
+        b->n_changes++;
         for (struct dirent *e; (e = readdir(d));) {
                 if (block_number_from_name(e->d_name, &number) < 0)
                         continue;
@@ -245,6 +247,7 @@ static enum block_state settled_state(struct blocks *b, uint32_t number)
         if (k->state == BLOCK_CHANGING) {
                 enum block_state now = sysfs_read_state(b->memory_fd, number);
                 if (now != BLOCK_ABSENT && now != BLOCK_CHANGING) { /* absent: its event will say so */
+                        b->n_changes++;
                         k->state = (uint8_t)now;
                         k->zone = ZONE_MAX; /* while it changed, valid_zones named another thing */
                 }

@@ -22,6 +22,8 @@ struct blocks {
         bool one_node;   /* there never is another than node 0 */
         struct block *v; /* sorted by number */
         size_t n, allocated;
+        uint64_t
+                n_changes; /* of states, as far as we were told: what was derived at another count is stale */
 };
 
 #define BLOCKS_TARGET_MAX (1U << 20) /* blocks in one request's targets */
@@ -84,6 +86,8 @@ int block_number_from_name(const char *name, uint32_t *ret_number);
 int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size);
 /* Writes a value in one write(). 0 or -errno, the kernel's answer to it. */
 int sysfs_write(int dir_fd, const char *path, const char *value);
+/* What the kernel calls a zone: "Normal", "Movable" ... */
+enum zone zone_from_name(const char *name);
 /* What valid_zones says of an online block. */
 enum zone sysfs_read_zone(int memory_fd, uint32_t number);
 enum block_state sysfs_read_state(int memory_fd, uint32_t number);

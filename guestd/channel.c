@@ -123,7 +123,8 @@ static void lose_port(struct channel *c)
         c->io.fd = close_fd(c->io.fd);
         set_state(c, CHANNEL_NO_PORT);
         log_notice("The port is gone");
-        arm(c, &c->timer, c->times.port_usec);
+        if (c->state == CHANNEL_NO_PORT) /* what waited for the session's end may have told of a new port */
+                arm(c, &c->timer, c->times.port_usec);
 }
 
 /* Writes what the port takes. Failures that say more than "later" show up again in the next poll() or read().

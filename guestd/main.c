@@ -6,7 +6,9 @@
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <inttypes.h>
+#include <link.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,11 +30,15 @@
 /* On the way out: for putting back what an operation had taken offline, and, after the grace in which the
  * host may still remove it, what was reported offline. Below the unit's TimeoutStopSec=. */
 #define EXIT_USEC (OPS_GRACE_USEC + 5 * USEC_PER_SEC)
+/* What a new process has of its stack at once. */
+#define STACK_BYTES (128U * 1024)
+
+#define STATE_FILE "/run/guestd.settings"
 
 static const char *arg_port = NULL;
 static const char *arg_sys_root = "/sys";
 static const char *arg_proc_root = "/proc";
-static const char *arg_state_file = "/run/guestd.settings";
+static const char *arg_state_file = NULL;
 static uint64_t arg_margin_bytes = 0;
 
 struct guestd {
@@ -53,13 +59,13 @@ static void usage(void)
                "  --margin SIZE      What must stay available after a block has gone (default: %s, or\n"
                "                     %u %% of the memory if that is more)\n"
                "  --state-file PATH  Where the guest's own settings are kept while ours are in their place\n"
-               "                     (default: %s)\n"
+               "                     (default: $RUNTIME_DIRECTORY/settings, or " STATE_FILE ")\n"
                "  --sys-root PATH    Instead of /sys\n"
                "  --proc-root PATH   Instead of /proc\n"
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
                "  --version          The version\n"
                "  --help             This text\n",
-                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT, arg_state_file);
+                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT);
 }
 
 /* 1: go on; 0: done; -EINVAL: usage error, said. */
@@ -125,6 +131,43 @@ static int parse_argv(int argc, char *argv[])
         return 1;
 }
 
+/* Reads an object in as a whole, and locks it; of libc and its linker only what is guestd's own. */
+static int lock_object(struct dl_phdr_info *info, size_t size, void *userdata)
+{
+        const char *slash = strrchr(info->dlpi_name, '/'), *name = slash ? slash + 1 : info->dlpi_name;
+        bool is_libc = strncmp(name, "libc.so", 7) == 0 || strncmp(name, "ld", 2) == 0;
+        int *error = userdata;
+
+        if (strncmp(name, "linux-vdso", 10) == 0)
+                return 0;
+        for (size_t i = 0; i < info->dlpi_phnum; i++) {
+                const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+
+                if (segment->p_type == PT_LOAD && (!is_libc || (segment->p_flags & PF_W)) &&
+                        mlock((const void *)(info->dlpi_addr + segment->p_vaddr), segment->p_memsz) < 0)
+                        *error = errno;
+        }
+        return 0;
+}
+
+/* All of it is locked, and all but libc's text is there from the beginning. Of that a page is locked when it
+ * has been used: guestd needs a third of it, which the guest's other programs use too, and with pages of
+ * 64 KiB the rest would be as large as all else. 0 or -errno. */
+static int lock_in_memory(void)
+{
+        int error = 0;
+
+        if (mlockall(MCL_CURRENT | MCL_ONFAULT) < 0 || mlockall(MCL_FUTURE) < 0)
+                return -errno;
+        dl_iterate_phdr(lock_object, &error);
+
+        /* The stack is among what is locked when it is used: as much as it begins with. */
+        volatile char stack[STACK_BYTES];
+        for (size_t i = 0; i < sizeof(stack); i += 4096)
+                stack[i] = 0;
+        return -error;
+}
+
 static void make_lasting(void)
 {
         _cleanup_close_ int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -138,8 +181,9 @@ static void make_lasting(void)
         mallopt(M_TOP_PAD, 16 * 1024);
         mallopt(M_TRIM_THRESHOLD, 64 * 1024);
         mallopt(M_MMAP_THRESHOLD, 64 * 1024);
-        if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
-                log_warning("guestd is not locked in memory: %s", strerror(errno));
+        int r = lock_in_memory();
+        if (r < 0)
+                log_warning("guestd is not locked in memory: %s", strerror(-r));
 }
 
 static int link_reply(uint64_t id, const struct message_reply *reply, void *userdata)
@@ -270,13 +314,27 @@ static int failed(int r, const char *what)
         return r;
 }
 
+/* systemd's folder for it goes only with the service, and may be the only one that it can write to. */
+static const char *state_file(void)
+{
+        static char path[PATH_MAX];
+        const char *folder = getenv("RUNTIME_DIRECTORY");
+
+        if (arg_state_file)
+                return arg_state_file;
+        if (!folder)
+                return STATE_FILE;
+        snprintf(path, sizeof(path), "%s/settings", folder);
+        return path;
+}
+
 /* In an order that loses nothing: the monitor listens before the blocks are listed. */
 static int set_up(struct guestd *g)
 {
         static const struct monitor_handlers monitor_handlers = { on_block, on_port, on_overflow };
         static const struct channel_handlers channel_handlers = { on_session, on_request };
         static const struct ops_link link = { link_reply, link_failure, link_progress, link_event };
-        struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = arg_state_file };
+        struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = state_file() };
         struct message_hello hello;
 
         if (failed(config.sys_fd = g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Reads /proc's accounts of memory. No state. zoneinfo grows with the number of CPUs, so it is read in
- * pieces; the others fit into a page of the stack. */
+/* Reads /proc's accounts of memory, which fit into a page of the stack. No state. */
 
 #include "guestd/memory.h"
 
@@ -12,15 +11,8 @@
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "common/lines.h"
 #include "guestd/blocks.h"
-
-#define ZONEINFO_LINE_MAX 512U
-
-static void line_reader_donep(struct line_reader *r)
-{
-        line_reader_done(r);
-}
+#include "guestd/zones.h"
 
 /* "Name:   123 kB" -> bytes. */
 static bool field_bytes(const char *text, const char *name, uint64_t *ret)
@@ -51,45 +43,20 @@ static int read_meminfo(int proc_fd, struct guest_memory *m)
         return 0;
 }
 
-/* Most lines are none of ours, and sscanf() is slow in an emulated guest: a glance decides. */
-static void zoneinfo_line(const char *line, char zone[static 16], struct guest_memory *m)
+static void add_zone(const struct zone_info *z, void *userdata)
 {
-        static const char node[] = "Node ", present[] = "present ";
-        uint64_t pages;
+        struct guest_memory *m = userdata;
 
-        if (strncmp(line, node, sizeof(node) - 1) == 0) {
-                (void)sscanf(line, "Node %*u, zone %15s", zone);
-                return;
-        }
-        line += strspn(line, " ");
-        if (strncmp(line, present, sizeof(present) - 1) != 0 || strcmp(zone, "Device") == 0)
-                return;
-        pages = strtoull(line + sizeof(present) - 1, NULL, 10);
-        uint64_t bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
-        if (strcmp(zone, "Movable") == 0)
-                m->movable_bytes += bytes;
-        else
-                m->kernel_bytes += bytes;
+        if (z->zone == ZONE_MOVABLE)
+                m->movable_bytes += z->present_bytes;
+        else if (z->zone == ZONE_KERNEL)
+                m->kernel_bytes += z->present_bytes;
 }
 
 int memory_read_zones(int proc_fd, struct guest_memory *ret)
 {
-        _cleanup_(line_reader_donep) struct line_reader reader;
-        _cleanup_close_ int fd = -1;
-        char zone[16] = "", *line;
-        size_t length;
-        ssize_t n;
-
         ret->kernel_bytes = ret->movable_bytes = 0;
-        line_reader_init(&reader, ZONEINFO_LINE_MAX, false);
-        fd = openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        while ((n = line_reader_read(&reader, fd, 4096)) > 0)
-                for (int r; (r = line_reader_next(&reader, &line, &length)) != 0;)
-                        if (r > 0)
-                                zoneinfo_line(line, zone, ret);
-        return (int)n;
+        return zones_read(proc_fd, add_zone, ret);
 }
 
 /* "some avg10=1.23 ..." -> 123. */

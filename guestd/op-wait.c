@@ -15,6 +15,7 @@
 
 #include "common/cleanup.h"
 #include "common/size.h"
+#include "guestd/zones.h"
 
 #define WORK_TRIES 3U
 /* With nobody else who would bring the blocks up: long enough to take in the events of one addition. */
@@ -86,6 +87,8 @@ static void finish(struct ops *ops, enum error_code why)
                 run->failed = false;
         }
 
+        if (run->op == OP_ONLINE)
+                zones_learn(ops->config.proc_fd, ops->blocks);
         TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 enum block_state state = blocks_state(ops->blocks, number);
 

@@ -64,6 +64,11 @@ struct ops {
         bool session;
         bool prepared; /* from PREPARE to RELEASE: auto_online_blocks is ours */
         struct settings settings;
+        struct loop_timer release_timer, rest_timer;
+        /* What zones held when blocks->n_changes was this; kernel_bytes is 0 before the first look. */
+        struct {
+                uint64_t at_change, kernel_bytes, movable_bytes;
+        } zones;
         bool quiet;       /* the monitor is paused between the requests of one operation */
         bool catching_up; /* and now hands over what it held */
 

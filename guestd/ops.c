@@ -17,10 +17,21 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "guestd/memory.h"
+#include "guestd/zones.h"
+
+/* Longer than any device takes to leave that is wholly offline. */
+#define HURRY_MAX_USEC (60 * USEC_PER_SEC)
 
 static void fail(struct ops *ops, const struct message *m, const struct error *error)
 {
         ops->link.failure(m->id, error, ops->userdata);
+}
+
+static void note_zones(struct ops *ops, const struct guest_memory *m)
+{
+        ops->zones.at_change = ops->blocks->n_changes;
+        ops->zones.kernel_bytes = m->kernel_bytes;
+        ops->zones.movable_bytes = m->movable_bytes;
 }
 
 static void reply_memory(struct ops *ops, const struct message *m)
@@ -30,6 +41,7 @@ static void reply_memory(struct ops *ops, const struct message *m)
 
         int r = memory_read(ops->config.proc_fd, &reply.memory);
         if (r >= 0) {
+                note_zones(ops, &reply.memory);
                 blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);
         }
@@ -52,6 +64,7 @@ static void get_blocks(struct ops *ops, const struct message *m)
         struct message_reply reply = { .op = OP_GET_BLOCKS };
         struct error error;
 
+        zones_learn(ops->config.proc_fd, ops->blocks);
         int r = blocks_ranges(
                 ops->blocks, m->request.from, PROTO_RANGES_MAX, &reply.ranges, &reply.n_ranges, &reply.next);
         reply.has_next = reply.next > 0;
@@ -82,12 +95,23 @@ static void hurry(struct ops *ops)
         int r = settings_replace(&ops->settings, SETTING_RCU_EXPEDITED, "1");
         if (r < 0)
                 log_debug("rcu_expedited cannot be set: %s", strerror(-r));
+        /* Whatever the host does or forgets. */
+        loop_timer_arm(ops->loop, &ops->rest_timer, now_monotonic_usec() + HURRY_MAX_USEC);
+}
+
+static void on_rest_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
 }
 
 void ops_rest(struct ops *ops)
 {
-        if (!ops->prepared && ops->run.phase == PHASE_IDLE && ops->n_pledges == 0)
-                settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
+        if (ops->prepared || ops->run.phase != PHASE_IDLE || ops->n_pledges > 0)
+                return;
+        loop_timer_disarm(ops->loop, &ops->rest_timer);
+        settings_restore(&ops->settings, SETTING_RCU_EXPEDITED);
 }
 
 void ops_be_quiet(struct ops *ops)
@@ -108,9 +132,29 @@ void ops_listen(struct ops *ops)
 static void release(struct ops *ops)
 {
         ops_listen(ops);
+        loop_timer_disarm(ops->loop, &ops->release_timer);
         ops->prepared = false;
         settings_restore(&ops->settings, SETTING_AUTO_ONLINE);
         ops_rest(ops);
+}
+
+/* Without the host's word, as it or a guestd before us is gone. Not at once: the kernel may be bringing up
+ * what was plugged, and a DIMM in the middle of which auto_online_blocks becomes "offline" gets the rest of
+ * its blocks in zone Normal (Linux 6.1: online_memory_block() takes MMOP_OFFLINE for "wherever"). */
+static void release_later(struct ops *ops)
+{
+        if (ops->prepared)
+                loop_timer_arm(ops->loop, &ops->release_timer, now_monotonic_usec() + ops->config.grace_usec);
+}
+
+static void on_release_timer(struct loop_timer *timer)
+{
+        struct ops *ops = timer->userdata;
+
+        if (ops_busy(ops))
+                release_later(ops);
+        else
+                release(ops);
 }
 
 static void prepare(struct ops *ops, const struct message *m)
@@ -119,16 +163,19 @@ static void prepare(struct ops *ops, const struct message *m)
         struct guest_memory memory = { 0 };
         struct error error;
 
-        if (q->zone == ZONE_MOVABLE)
+        /* Zones change with blocks. The host has mostly asked for the guest's state since they last did. */
+        if (ops->zones.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes) {
                 (void)memory_read_zones(ops->config.proc_fd, &memory);
-        if (q->zone == ZONE_MOVABLE &&
-                !zone_ratio_allows(memory.kernel_bytes, memory.movable_bytes, q->bytes)) {
-                uint64_t budget = zone_ratio_budget(memory.kernel_bytes, memory.movable_bytes);
+                note_zones(ops, &memory);
+        }
+        uint64_t kernel_bytes = ops->zones.kernel_bytes, movable_bytes = ops->zones.movable_bytes;
+        if (q->zone == ZONE_MOVABLE && !zone_ratio_allows(kernel_bytes, movable_bytes, q->bytes)) {
+                uint64_t budget = zone_ratio_budget(kernel_bytes, movable_bytes);
 
                 error_set(&error, ERROR_ZONE_RATIO,
                         "%" PRIu64 " MiB more in zone Movable are beyond 3:1: kernel zones have %" PRIu64
                         " MiB, Movable %" PRIu64 " MiB; up to %" PRIu64 " MiB are possible",
-                        q->bytes / MIB, memory.kernel_bytes / MIB, memory.movable_bytes / MIB, budget / MIB);
+                        q->bytes / MIB, kernel_bytes / MIB, movable_bytes / MIB, budget / MIB);
                 fail(ops, m, &error);
                 return;
         }
@@ -139,6 +186,7 @@ static void prepare(struct ops *ops, const struct message *m)
                 return;
         }
         ops->prepared = true;
+        loop_timer_disarm(ops->loop, &ops->release_timer);
         ops_be_quiet(ops);
         reply_done(ops, m);
         hurry(ops); /* the host is to plug first */
@@ -214,8 +262,9 @@ void ops_request(struct ops *ops, const struct message *m)
 {
         struct error error;
 
-        /* ONLINE listens by itself, as soon as its targets are known. */
-        if (m->request.op != OP_PREPARE && m->request.op != OP_ONLINE && m->request.op != OP_CANCEL)
+        /* Who waits for blocks listens when it knows which. */
+        if (m->request.op != OP_PREPARE && m->request.op != OP_ONLINE && m->request.op != OP_AWAIT_REMOVED &&
+                m->request.op != OP_CANCEL)
                 ops_listen(ops);
         if (!ops->quiet)
                 monitor_drain(ops->monitor);
@@ -232,6 +281,10 @@ void ops_request(struct ops *ops, const struct message *m)
         case OP_SURVEY:
                 survey_begin(ops, m);
                 return;
+        case OP_RELEASE:
+                release(ops);
+                reply_done(ops, m);
+                return;
         default:
                 break;
         }
@@ -243,10 +296,7 @@ void ops_request(struct ops *ops, const struct message *m)
         }
         if (m->request.op == OP_PREPARE)
                 prepare(ops, m);
-        else if (m->request.op == OP_RELEASE) {
-                release(ops);
-                reply_done(ops, m);
-        } else
+        else
                 begin(ops, m);
 }
 
@@ -263,7 +313,8 @@ void ops_set_session(struct ops *ops, bool up)
 
         loop_timer_disarm(ops->loop, &ops->event_timer);
         survey_reset(ops);
-        release(ops);
+        ops_listen(ops);
+        release_later(ops);
         if (ops->run.phase == PHASE_IDLE)
                 return;
         if (ops->run.op == OP_OFFLINE)
@@ -349,6 +400,8 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 .run.timer = { .on_expired = on_run_timer, .userdata = ops },
                 .grace_timer = { .on_expired = pledge_on_timer, .userdata = ops },
                 .event_timer = { .on_expired = on_event_timer, .userdata = ops },
+                .release_timer = { .on_expired = on_release_timer, .userdata = ops },
+                .rest_timer = { .on_expired = on_rest_timer, .userdata = ops },
         };
         if (ops->config.grace_usec == 0)
                 ops->config.grace_usec = OPS_GRACE_USEC;
@@ -369,6 +422,8 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 return r;
         }
         settings_init(&ops->settings, config->sys_fd, config->state_path);
+        ops->prepared = settings_any(&ops->settings);
+        release_later(ops);
         *ret = ops;
         return 0;
 }
@@ -381,6 +436,8 @@ struct ops *ops_free(struct ops *ops)
         survey_reset(ops);
         run_reset(ops);
         release(ops);
+        on_rest_timer(&ops->rest_timer); /* also with devices that are still to leave */
+        loop_timer_disarm(ops->loop, &ops->rest_timer);
         loop_timer_disarm(ops->loop, &ops->grace_timer);
         loop_timer_disarm(ops->loop, &ops->event_timer);
         children_free(ops->children);

@@ -13,6 +13,12 @@
 #include "common/log.h"
 #include "common/size.h"
 
+static void run_listen(struct ops *ops)
+{
+        if (!ops->quiet)
+                monitor_resume(ops->monitor);
+}
+
 static struct block_failure *find_failure(struct op_run *run, uint64_t address)
 {
         for (size_t i = 0; i < run->n_failures; i++)
@@ -103,7 +109,7 @@ void run_reset(struct ops *ops)
         run->phase = PHASE_IDLE;
         if (run->worker) {
                 run->worker = worker_free(run->worker);
-                monitor_resume(ops->monitor);
+                run_listen(ops);
         }
         loop_timer_disarm(ops->loop, &run->timer);
         free(run->targets);
@@ -130,7 +136,7 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
         int r = worker_start(
                 ops->loop, ops->children, work, items, n_items, limits, handlers, ops, &ops->run.worker);
         if (r < 0)
-                monitor_resume(ops->monitor);
+                run_listen(ops);
         return r;
 }
 
@@ -173,6 +179,6 @@ bool run_work_done(struct ops *ops)
                 note_kill(ops, why, items[item].block, attempt_usec);
         }
         run->worker = worker_free(w);
-        monitor_resume(ops->monitor);
+        run_listen(ops);
         return done;
 }

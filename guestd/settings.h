@@ -20,11 +20,14 @@ struct settings {
 };
 
 /* Borrows both. state_path: where the values of before are kept while ours stand in their place, so that a
- * guestd that is killed leaves no trace: what the one before us left is restored here. NULL: nowhere. */
+ * guestd that is killed leaves no trace: what the one before us changed is ours then, to be restored. NULL:
+ * nowhere. */
 void settings_init(struct settings *s, int sys_fd, const char *state_path);
 
+/* Whether any is changed. */
+bool settings_any(const struct settings *s);
 /* Remembers the guest's own value, unless that was done, and writes ours. 0 or -errno (-ENOENT: this kernel
- * has no such setting, -EINVAL: it does not know the value). */
+ * has no such setting, -EINVAL: it does not know the value); then it is as it was. */
 int settings_replace(struct settings *s, enum setting which, const char *value);
-/* Writes back what was there before us; nothing if it is not ours. */
+/* Writes back what was there before us; nothing if it is not ours. If that fails it stays ours. */
 void settings_restore(struct settings *s, enum setting which);

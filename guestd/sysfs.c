@@ -61,6 +61,16 @@ enum block_state sysfs_read_state(int memory_fd, uint32_t number)
         return BLOCK_CHANGING;
 }
 
+enum zone zone_from_name(const char *name)
+{
+        if (strcmp(name, "Movable") == 0)
+                return ZONE_MOVABLE;
+        if (strcmp(name, "Normal") == 0 || strcmp(name, "DMA") == 0 || strcmp(name, "DMA32") == 0 ||
+                strcmp(name, "HighMem") == 0)
+                return ZONE_KERNEL;
+        return ZONE_UNKNOWN;
+}
+
 enum zone sysfs_read_zone(int memory_fd, uint32_t number)
 {
         char path[48], words[128];
@@ -72,14 +82,7 @@ enum zone sysfs_read_zone(int memory_fd, uint32_t number)
         if (n < 0)
                 return ZONE_UNKNOWN;
         words[strcspn(words, " \t\n")] = '\0';
-        if (strcmp(words, "Movable") == 0)
-                return ZONE_MOVABLE;
-        if (strcmp(words, "none") == 0)
-                return ZONE_NONE;
-        if (strcmp(words, "Normal") == 0 || strcmp(words, "DMA") == 0 || strcmp(words, "DMA32") == 0 ||
-                strcmp(words, "HighMem") == 0)
-                return ZONE_KERNEL;
-        return ZONE_UNKNOWN;
+        return strcmp(words, "none") == 0 ? ZONE_NONE : zone_from_name(words);
 }
 
 int block_number_from_name(const char *name, uint32_t *ret_number)

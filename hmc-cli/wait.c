@@ -36,6 +36,9 @@
 #define PROGRESS_FIRST_USEC (300 * USEC_PER_MSEC) /* a short job is over before a line would be read */
 #define PROGRESS_EVERY_USEC USEC_PER_SEC
 #define PROGRESS_MIN_USEC   (50 * USEC_PER_MSEC)
+/* hvd ends a job at its deadline, or when it has put back what it can: one that is silent for longer is
+ * asked. */
+#define OVERDUE_USEC (60 * USEC_PER_SEC)
 /* Taking a job needs no guest: an hvd this slow is stuck. */
 #define CALL_TIMEOUT_USEC (25 * USEC_PER_SEC)
 
@@ -51,7 +54,8 @@ struct wait {
 
         bool show_progress, progress_drawn, progress_due;
         uint64_t progress_usec; /* CLOCK_MONOTONIC of the last one drawn */
-        sd_event_source *progress_timer, *interrupt;
+        sd_event_source *progress_timer, *interrupt, *overdue;
+        sd_bus_slot *ask_slot;
         sd_bus_slot *slots[12]; /* of matches and calls; freeing them at the end forgets what is pending */
         size_t n_slots;
 };
@@ -62,6 +66,8 @@ static void wait_done(struct wait *w)
                 sd_bus_slot_unref(w->slots[i]);
         sd_event_source_unref(w->progress_timer);
         sd_event_source_unref(w->interrupt);
+        sd_event_source_unref(w->overdue);
+        sd_bus_slot_unref(w->ask_slot);
         if (w->cli->bus)
                 sd_bus_detach_event(w->cli->bus);
         sd_event_unref(w->event);
@@ -141,19 +147,20 @@ static int wait_finish(struct wait *w)
 }
 
 static int wait_call(struct wait *w, const char *path, const char *interface, const char *member,
-        sd_bus_message_handler_t callback, const char *argument)
+        sd_bus_message_handler_t callback)
 {
         sd_bus_slot **slot = w->n_slots < ARRAY_SIZE(w->slots) ? &w->slots[w->n_slots] : NULL;
         int r;
 
         if (!slot)
                 return -ENOBUFS;
-        r = sd_bus_call_method_async(w->cli->bus, slot, HVD_NAME, path, interface, member, callback, w,
-                argument ? "s" : NULL, argument);
+        r = sd_bus_call_method_async(w->cli->bus, slot, HVD_NAME, path, interface, member, callback, w, NULL);
         if (r >= 0)
                 w->n_slots++;
         return r;
 }
+
+static int watch_overdue(struct wait *w);
 
 static int on_job(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
@@ -167,12 +174,39 @@ static int on_job(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
                 return wait_fail(w, NULL, r);
         if (w->options->no_wait)
                 return wait_finish(w);
-        return report_job_is_final(w->job) ? wait_finish(w) : 0;
+        return report_job_is_final(w->job) ? wait_finish(w) : watch_overdue(w);
 }
 
 static int ask_job(struct wait *w)
 {
-        return wait_call(w, w->path, "org.freedesktop.DBus.Properties", "GetAll", on_job, HVD_JOB_INTERFACE);
+        w->ask_slot = sd_bus_slot_unref(w->ask_slot);
+        return sd_bus_call_method_async(w->cli->bus, &w->ask_slot, HVD_NAME, w->path,
+                "org.freedesktop.DBus.Properties", "GetAll", on_job, w, "s", HVD_JOB_INTERFACE);
+}
+
+static int on_overdue(sd_event_source *source, uint64_t usec, void *userdata)
+{
+        struct wait *w = userdata;
+        int r = ask_job(w);
+
+        return r < 0 ? wait_fail(w, NULL, r) : 0;
+}
+
+/* Nothing is heard of an hvd that hangs, nor of a change that the bus could not take: an hvd that does not
+ * answer then either is out of reach. */
+static int watch_overdue(struct wait *w)
+{
+        uint64_t deadline = field_u64(w->job, "deadline"), left = OVERDUE_USEC;
+        struct timespec now;
+        int r;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        uint64_t now_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
+        if (deadline > now_usec)
+                left += deadline - now_usec;
+        w->overdue = sd_event_source_disable_unref(w->overdue);
+        r = sd_event_add_time_relative(w->event, &w->overdue, CLOCK_MONOTONIC, left, 0, on_overdue, w);
+        return r < 0 ? wait_fail(w, NULL, r) : 0;
 }
 
 static int on_job_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
@@ -229,7 +263,7 @@ static int cancel_job(struct wait *w)
 
         fprintf(stderr, "Stopping job %" PRIu32 "; what has moved stays. Ctrl-C again leaves at once.\n",
                 w->id);
-        r = wait_call(w, w->path, HVD_JOB_INTERFACE, "Cancel", on_cancelled, NULL);
+        r = wait_call(w, w->path, HVD_JOB_INTERFACE, "Cancel", on_cancelled);
         return r < 0 ? wait_fail(w, NULL, r) : 0;
 }
 

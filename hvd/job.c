@@ -154,9 +154,9 @@ uint64_t job_elapsed_usec(const struct job *j)
 
 static enum job_state end_state(const struct job *j)
 {
-        if (j->request.dry_run || j->request.bytes == 0) /* 0: a restore with nothing but backends */
-                return j->n_reasons ? JOB_FAILED : JOB_DONE;
-        if (j->done_bytes >= j->request.bytes)
+        bool moves = !j->request.dry_run && j->request.bytes > 0; /* 0: a restore with nothing but backends */
+
+        if (moves ? j->done_bytes >= j->request.bytes : j->n_reasons == 0)
                 return JOB_DONE;
         if (j->done_bytes > 0)
                 return JOB_PARTIAL;
@@ -190,8 +190,10 @@ static void end(struct job *j)
         add_stop_reason(j);
         j->ended_usec = now_monotonic_usec();
         j->deadline_timer = sd_event_source_disable_unref(j->deadline_timer);
-        j->current_bytes = partition_current_bytes(j->partition);
-        j->max_bytes = partition_max_bytes(j->partition);
+        if (j->partition->has_snapshot) {
+                j->current_bytes = partition_current_bytes(j->partition);
+                j->max_bytes = partition_max_bytes(j->partition);
+        }
         job_set_state(j, end_state(j));
         log_info("Job %" PRIu32 ": %s of %s for '%s' ends %s, %s in %.3f s%s%s", j->id,
                 job_kind_to_string(j->request.kind), SIZE(j->request.bytes), j->partition_name,

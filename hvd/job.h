@@ -85,7 +85,8 @@ struct job {
         uint64_t done_bytes;     /* confirmed by both ends */
         uint64_t progress_bytes; /* with what is under way */
         uint64_t movable_bytes, kernel_bytes;
-        uint64_t current_bytes, max_bytes; /* the partition's, when the job ended; 0 before */
+        uint64_t current_bytes,
+                max_bytes; /* the partition's, when the job ended; 0 before, and if QEMU was gone */
         struct job_reason *reasons;
         size_t n_reasons;
         char *plan[JOB_PLAN_MAX];

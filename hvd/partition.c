@@ -70,6 +70,29 @@ static void refresh_part_done(struct partition_refresh *r, enum refresh_what par
         done(p, first.code ? &first : NULL, userdata);
 }
 
+/* What QEMU counts as plugged is what lies in its memory devices. */
+static void take_devices(struct partition *p, struct platform_snapshot *s)
+{
+        struct platform_device *devices = p->snapshot.devices;
+
+        p->snapshot.devices = s->devices;
+        p->snapshot.n_devices = s->n_devices;
+        p->snapshot.plugged_bytes = 0;
+        for (size_t i = 0; i < s->n_devices; i++)
+                p->snapshot.plugged_bytes += s->devices[i].size_bytes;
+        s->devices = devices;
+}
+
+static void on_devices(struct platform_snapshot *s, const struct error *error, void *userdata)
+{
+        struct partition_refresh *r = userdata;
+
+        r->query = NULL;
+        if (s)
+                take_devices(r->partition, s);
+        refresh_part_done(r, REFRESH_DEVICES, error);
+}
+
 static void on_snapshot(struct platform_snapshot *s, const struct error *error, void *userdata)
 {
         struct partition_refresh *r = userdata;
@@ -162,7 +185,7 @@ static void on_blocks(const struct message_reply *reply, const struct error *err
 int partition_refresh(struct partition *p, unsigned what, partition_refreshed_t done, void *userdata,
         struct partition_refresh **ret, struct error *ret_error)
 {
-        if (what & REFRESH_HYPERVISOR && !p->platform_up)
+        if (what & (REFRESH_HYPERVISOR | REFRESH_DEVICES) && !p->platform_up)
                 return error_set(ret_error, p->platform_error.code ?: ERROR_HYPERVISOR_ABSENT, "%s",
                         p->platform_error.message);
         if (what & (REFRESH_MEMORY | REFRESH_BLOCKS) && agent_state(p->agent) != AGENT_READY) {
@@ -181,7 +204,9 @@ int partition_refresh(struct partition *p, unsigned what, partition_refreshed_t 
         struct message_request get_state = { .op = OP_GET_STATE };
         int k = 0;
         if (what & REFRESH_HYPERVISOR)
-                k = platform_query(p->platform, on_snapshot, r, &r->query);
+                k = platform_query(p->platform, false, on_snapshot, r, &r->query);
+        else if (what & REFRESH_DEVICES)
+                k = platform_query(p->platform, true, on_devices, r, &r->query);
         if (k >= 0 && what & REFRESH_MEMORY)
                 k = agent_call(
                         p->agent, &get_state, GUEST_QUERY_USEC, on_memory, NULL, r, &r->memory_call, NULL);
@@ -254,8 +279,10 @@ void partition_settle(struct partition *p, bool restore)
                 what |= REFRESH_HYPERVISOR;
         if (agent_state(p->agent) == AGENT_READY)
                 what |= REFRESH_MEMORY | REFRESH_BLOCKS;
-        if (what)
-                partition_refresh(p, what, on_settled, NULL, &p->settling, NULL);
+        if (what && partition_refresh(p, what, on_settled, NULL, &p->settling, NULL) < 0) {
+                p->settle_failed = true;
+                settle_after(p, RETRY_USEC);
+        }
         manager_partition_changed(p->manager, p);
 }
 
@@ -371,6 +398,7 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         log_info("Partition '%s': %s speaks (%s, blocks of %s, boot %.8s)", p->definition.name, hello->agent,
                 hello->arch, SIZE(hello->block_bytes), hello->boot_id);
 
+        p->session_resets = p->n_resets;
         struct agent_waiter *w = steal_pointer(p->waiter);
         if (w)
                 w->on_ready(w);

@@ -41,6 +41,7 @@ struct partition {
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */
         unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */
+        unsigned session_resets;     /* n_resets when the last session with guestd began */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
@@ -88,6 +89,7 @@ enum refresh_what {
         REFRESH_HYPERVISOR = 1 << 0,
         REFRESH_MEMORY = 1 << 1,
         REFRESH_BLOCKS = 1 << 2,
+        REFRESH_DEVICES = 1 << 3, /* of the hypervisor's account only these: in the middle of a job */
         REFRESH_ALL = REFRESH_HYPERVISOR | REFRESH_MEMORY | REFRESH_BLOCKS,
 };
 struct partition_refresh;

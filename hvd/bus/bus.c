@@ -114,7 +114,7 @@ static void emit_changed(struct bus *b, const char *path, const char *interface)
         /* All of those that can change. */
         int r = sd_bus_emit_properties_changed_strv(b->bus, path, interface, NULL);
         if (r < 0)
-                log_debug("PropertiesChanged of %s could not be sent: %s", path, strerrordesc_np(-r));
+                log_warning("PropertiesChanged of %s could not be sent: %s", path, strerrordesc_np(-r));
 }
 
 static void dirty_free(struct bus *b, struct dirty *d)

@@ -17,61 +17,19 @@
 
 #include "common/log.h"
 #include "common/size.h"
-#include "hvd/manager.h"
-#include "hvd/memory/guest.h"
+#include "hvd/memory/dimm-add.h"
 #include "hvd/memory/mechanism.h"
-#include "hvd/memory/ranges.h"
 
 /* Kept from the job's time so that the guest's answer and what follows it fit before the deadline. */
 #define GUEST_RESERVE_USEC (300 * USEC_PER_MSEC)
-/* What was plugged must be brought online or be withdrawn even when time is up. */
-#define MOP_UP_USEC (5 * USEC_PER_SEC)
-/* Of all devices together. */
-#define WITHDRAW_USEC (30 * USEC_PER_SEC)
 /* Page structures: 64 bytes for a page of 4 KiB. */
 #define MEMMAP_DIVISOR 64U
 /* Each takes two of the QMP client's calls, and QEMU's time for one must not use up another's. */
 #define BATCH_MAX 64U
 
-enum piece_state {
-        PIECE_PLANNED,
-        PIECE_PLUGGING,
-        PIECE_PLUGGED,
-        PIECE_FAILED, /* refused by QEMU, or gone at once: nothing is left of it */
-        PIECE_ONLINE,
-        PIECE_DOUBTFUL, /* plugged, and not wholly online: to be withdrawn */
-        PIECE_WITHDRAWN,
-        PIECE_LEFT,
-};
-
-struct piece {
-        struct job *job;
-        enum piece_state state;
-        char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
-        uint64_t size_bytes, address;
-        enum zone zone;
-        uint64_t movable_bytes, kernel_bytes;
-        struct platform_op *op;
-};
-
-struct dimm_add {
-        struct job *job;
-        struct piece pieces[PLAN_DEVICES_MAX];
-        size_t n_pieces;
-        size_t batch, batch_end; /* the pieces under way */
-        size_t n_plugging;
-        struct partition_refresh *refresh;
-        struct guest_call *call;
-        bool guest_lost; /* no further request to the guest */
-        uint64_t withdraw_until_usec;
-        bool listed;           /* QEMU has said where the batch's devices lie */
-        unsigned n_departures; /* the partition's, when it began */
-};
-
 static void next_batch(struct dimm_add *w);
-static void withdraw_next(struct dimm_add *w);
 
-static void fail(struct dimm_add *w, const char *device, const struct error *error)
+void dimm_add_fail(struct dimm_add *w, const char *device, const struct error *error)
 {
         job_add_reason(w->job, device, UINT64_MAX, error);
 }
@@ -84,7 +42,7 @@ static void fail_piece(struct dimm_add *w, const struct piece *piece, const stru
         for (size_t i = 0; of_all && i < w->job->n_reasons; i++)
                 if (w->job->reasons[i].error.code == error->code)
                         return;
-        fail(w, of_all ? NULL : piece->id, error);
+        dimm_add_fail(w, of_all ? NULL : piece->id, error);
 }
 
 /* --- the end --- */
@@ -109,12 +67,12 @@ static void on_verified(struct partition *p, const struct error *error, void *us
                 error_set(&missing, ERROR_ACCOUNTS_DIFFER,
                         "the guest has %s online, but QEMU does not confirm the device: %.200s", piece->id,
                         error ? error->message : "it is not in its list");
-                fail(w, piece->id, &missing);
+                dimm_add_fail(w, piece->id, &missing);
         }
         job_finish(w->job);
 }
 
-static void verify(struct dimm_add *w)
+void dimm_add_verify(struct dimm_add *w)
 {
         struct partition *p = w->job->partition;
         struct message_request release = { .op = OP_RELEASE };
@@ -136,117 +94,6 @@ static void verify(struct dimm_add *w)
                 on_verified(p, &error, w);
 }
 
-/* --- withdrawing --- */
-
-static void leave(struct dimm_add *w, struct piece *piece, const struct error *why)
-{
-        struct error error;
-
-        piece->state = PIECE_LEFT;
-        error_set(&error, why->code,
-                "%s of %s stays plugged without being in use (%.300s); it is brought online when guestd "
-                "speaks again",
-                piece->id, SIZE(piece->size_bytes), why->message);
-        fail(w, piece->id, &error);
-}
-
-static void on_withdrawn(const struct error *error, void *userdata)
-{
-        struct piece *piece = userdata;
-        struct dimm_add *w = piece->job->work;
-
-        piece->op = NULL;
-        if (error && error->code != ERROR_ACCOUNTS_DIFFER)
-                leave(w, piece, error);
-        else {
-                piece->state = PIECE_WITHDRAWN;
-                if (error) /* it left without its backend, which the restore job deletes */
-                        fail(w, piece->id, error);
-        }
-        withdraw_next(w);
-}
-
-static struct piece *next_doubtful(struct dimm_add *w)
-{
-        for (size_t i = w->n_pieces; i-- > 0;)
-                if (w->pieces[i].state == PIECE_DOUBTFUL)
-                        return &w->pieces[i];
-        return NULL;
-}
-
-static void on_taken_offline(const struct message_reply *reply, const struct error *error, void *userdata)
-{
-        struct dimm_add *w = userdata;
-        struct partition *p = w->job->partition;
-        struct piece *piece = next_doubtful(w);
-
-        w->call = NULL;
-        if (error) {
-                /* One that is silent, or gone, is not asked for each of the others in turn. */
-                w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
-                leave(w, piece, error);
-                withdraw_next(w);
-                return;
-        }
-
-        struct range_account a =
-                ranges_account(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes);
-        if (ranges_is_settled(reply) && a.absent_bytes + a.offline_bytes == piece->size_bytes) {
-                int r = platform_detach(
-                        p->platform, piece->id, piece->backend, MOP_UP_USEC, on_withdrawn, piece, &piece->op);
-                if (r >= 0)
-                        return;
-                struct error absent;
-                error_set_errno(&absent, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to unplug it");
-                leave(w, piece, &absent);
-        } else if (range_account_online(&a) == piece->size_bytes && reply->n_failures > 0) {
-                /* It is whole and in use, and will not leave: then it has been added. */
-                ranges_add_reasons(w->job, reply);
-                piece->state = PIECE_ONLINE;
-                piece->movable_bytes = a.movable_bytes;
-                piece->kernel_bytes = a.kernel_bytes + a.stuck_bytes;
-        } else {
-                struct error mixed;
-                error_set(&mixed, ERROR_BLOCK_FAILED, "%s of it is online and will not go offline again",
-                        SIZE(range_account_online(&a)));
-                leave(w, piece, &mixed);
-        }
-        withdraw_next(w);
-}
-
-static void withdraw_next(struct dimm_add *w)
-{
-        struct piece *piece = next_doubtful(w);
-        struct error error;
-
-        if (!piece) {
-                verify(w);
-                return;
-        }
-        job_set_state(w->job, JOB_WITHDRAWING);
-        if (!w->withdraw_until_usec)
-                w->withdraw_until_usec = now_monotonic_usec() + WITHDRAW_USEC;
-        if (w->guest_lost || now_monotonic_usec() > w->withdraw_until_usec) {
-                error_set(&error, ERROR_DEADLINE, "there was no time to take it out again");
-                leave(w, piece, &error);
-                withdraw_next(w);
-                return;
-        }
-
-        struct mem_range target = { piece->address, piece->size_bytes };
-        struct message_request request = {
-                .op = OP_OFFLINE,
-                .targets = &target,
-                .n_targets = 1,
-                .attempt_msec = MOP_UP_USEC / USEC_PER_MSEC,
-        };
-        if (guest_call_start(w->job, &request, now_monotonic_usec() + MOP_UP_USEC, on_taken_offline, NULL, w,
-                    &w->call, &error) < 0) {
-                leave(w, piece, &error);
-                withdraw_next(w);
-        }
-}
-
 /* No further batch: what is doubtful leaves again, and with all-or-nothing everything does unless all is
  * online. */
 static void wrap_up(struct dimm_add *w)
@@ -259,7 +106,7 @@ static void wrap_up(struct dimm_add *w)
                 for (size_t i = 0; i < w->n_pieces; i++)
                         if (w->pieces[i].state == PIECE_ONLINE)
                                 w->pieces[i].state = PIECE_DOUBTFUL;
-        withdraw_next(w);
+        dimm_add_withdraw(w);
 }
 
 /* --- a batch --- */
@@ -271,7 +118,7 @@ static void on_available(struct partition *p, const struct error *error, void *u
 
         w->refresh = NULL;
         if (error)
-                fail(w, NULL, error);
+                dimm_add_fail(w, NULL, error);
         if (error || w->job->stop != JOB_STOP_NO)
                 wrap_up(w);
         else
@@ -292,7 +139,7 @@ static void on_online(const struct message_reply *reply, const struct error *err
                 if (piece->state != PIECE_PLUGGED)
                         continue;
                 if (error) {
-                        leave(w, piece, error);
+                        dimm_add_leave(w, piece, error);
                         all_online = false;
                         continue;
                 }
@@ -304,7 +151,7 @@ static void on_online(const struct message_reply *reply, const struct error *err
                         piece->kernel_bytes = a.kernel_bytes + a.stuck_bytes;
                         online_bytes += piece->size_bytes;
                 } else {
-                        piece->state = PIECE_DOUBTFUL;
+                        piece->state = dimm_add_is_coming(w, &a) ? PIECE_COMING : PIECE_DOUBTFUL;
                         all_online = false;
                         ranges_add_missing_reason(w->job, reply, piece->id,
                                 (struct mem_range) { piece->address, piece->size_bytes },
@@ -349,7 +196,7 @@ static size_t locate(struct dimm_add *w, struct mem_range targets[static PLAN_DE
                         continue;
                 error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU took the device and does not list it");
                 piece->state = PIECE_FAILED;
-                fail(w, piece->id, &error);
+                dimm_add_fail(w, piece->id, &error);
         }
         return n_targets;
 }
@@ -413,8 +260,7 @@ static void batch_plugged(struct dimm_add *w)
         /* An early answer that lacks a device is no proof. */
         if (w->listed && all_listed(w))
                 on_located(p, NULL, w);
-        else if (!w->refresh &&
-                 partition_refresh(p, REFRESH_HYPERVISOR, on_located, w, &w->refresh, &error) < 0)
+        else if (!w->refresh && partition_refresh(p, REFRESH_DEVICES, on_located, w, &w->refresh, &error) < 0)
                 on_located(p, &error, w);
 }
 
@@ -432,7 +278,7 @@ static void on_listed(struct partition *p, const struct error *error, void *user
 static void list_devices(struct dimm_add *w)
 {
         w->listed = false;
-        partition_refresh(w->job->partition, REFRESH_HYPERVISOR, on_listed, w, &w->refresh, NULL);
+        partition_refresh(w->job->partition, REFRESH_DEVICES, on_listed, w, &w->refresh, NULL);
 }
 
 static void on_plugged(const struct error *error, void *userdata)
@@ -466,7 +312,7 @@ static void plug(struct dimm_add *w, struct piece *piece)
         struct error error;
         error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to plug %s", piece->id);
         piece->state = PIECE_FAILED;
-        fail(w, piece->id, &error);
+        dimm_add_fail(w, piece->id, &error);
 }
 
 static void on_prepared(const struct message_reply *reply, const struct error *error, void *userdata)
@@ -476,7 +322,7 @@ static void on_prepared(const struct message_reply *reply, const struct error *e
         w->call = NULL;
         if (error || w->job->stop != JOB_STOP_NO) {
                 if (error)
-                        fail(w, NULL, error);
+                        dimm_add_fail(w, NULL, error);
                 wrap_up(w);
                 return;
         }
@@ -585,7 +431,7 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
                         next_batch(w);
                 return;
         }
-        fail(w, NULL, error ?: &local);
+        dimm_add_fail(w, NULL, error ?: &local);
         job_finish(w->job);
 }
 
@@ -624,7 +470,7 @@ static void dimm_add_start(struct job *j)
         }
         unsigned what = REFRESH_HYPERVISOR | (p->has_memory ? 0 : REFRESH_MEMORY);
         if (partition_refresh(p, what, on_surveyed, w, &w->refresh, &error) < 0) {
-                fail(w, NULL, &error);
+                dimm_add_fail(w, NULL, &error);
                 job_finish(j);
         }
 }

@@ -225,13 +225,6 @@ static void on_host_verified(struct partition *p, const struct error *error, voi
                 conclude(w);
 }
 
-static int compare_ranges(const void *a, const void *b)
-{
-        const struct mem_range *x = a, *y = b;
-
-        return x->start < y->start ? -1 : x->start > y->start;
-}
-
 /* Sets w->call, unless there is no guest to ask or nothing to ask it. */
 static void ask_guest(struct dimm_remove *w)
 {
@@ -244,7 +237,7 @@ static void ask_guest(struct dimm_remove *w)
                         ranges[n++] = (struct mem_range) { w->targets[i].address, w->targets[i].size_bytes };
         if (n == 0)
                 return;
-        qsort(ranges, n, sizeof(ranges[0]), compare_ranges);
+        ranges_sort(ranges, n);
 
         struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
         uint64_t limit = MAX(job_left_usec(w->job), VERIFY_USEC);
@@ -269,8 +262,8 @@ static void verify(struct dimm_remove *w)
         }
         job_set_state(w->job, JOB_VERIFYING);
         ask_guest(w);
-        if (partition_refresh(
-                    w->job->partition, REFRESH_HYPERVISOR, on_host_verified, w, &w->refresh, &error) < 0 &&
+        if (partition_refresh(w->job->partition, REFRESH_DEVICES, on_host_verified, w, &w->refresh, &error) <
+                        0 &&
                 !w->call)
                 conclude(w);
 }
@@ -366,8 +359,16 @@ static void leave_offline(struct dimm_remove *w, struct target *t)
 {
         struct error error;
 
-        error_set(&error, ERROR_AGENT_ABSENT,
-                "%s is offline in the guest and stays so until guestd answers again", SIZE(t->size_bytes));
+        if (!w->job->partition->platform_up)
+                error_set(&error, ERROR_HYPERVISOR_ABSENT,
+                        "%s was offline in the guest when QEMU went away; if it answers again, so will "
+                        "guestd, "
+                        "and it is put back",
+                        SIZE(t->size_bytes));
+        else
+                error_set(&error, ERROR_AGENT_ABSENT,
+                        "%s is offline in the guest and stays so until guestd answers again",
+                        SIZE(t->size_bytes));
         job_add_reason(w->job, t->id, UINT64_MAX, &error);
         t->state = TARGET_STAYED;
 }

@@ -190,9 +190,15 @@ int guest_call_start(struct job *j, const struct message_request *request, uint6
         guest_reply_t on_reply, guest_progress_t on_progress, void *userdata, struct guest_call **ret,
         struct error *ret_error)
 {
-        struct agent *agent = j->partition->agent;
+        const struct partition *p = j->partition;
+        struct agent *agent = p->agent;
+        bool ready = agent_state(agent) == AGENT_READY;
 
-        if (agent_state(agent) != AGENT_READY) {
+        /* A session that was lost since the job began may come back, as one does that is lost in the middle;
+         * after a reset of the guest none does. */
+        bool lost = agent_state(agent) == AGENT_WAITING && agent_hello(agent) && p->platform_up &&
+                    p->n_resets == p->session_resets;
+        if (!ready && !lost) {
                 struct error error;
                 agent_explain(agent, &error);
                 return error_set(ret_error, error.code, "%s", error.message);
@@ -221,7 +227,9 @@ int guest_call_start(struct job *j, const struct message_request *request, uint6
                         request->n_targets * sizeof(*c->request.targets));
         }
 
-        int r = send_request(c);
+        if (!ready)
+                agent_explain(agent, &c->broken);
+        int r = ready ? send_request(c) : await_session(c);
         if (r < 0) {
                 guest_call_free(c);
                 return error_set_errno(ret_error, ERROR_AGENT_ABSENT, r, "%s could not be sent to the guest",

@@ -4,9 +4,9 @@
 #include "hvd/job.h"
 #include "proto/message.h"
 
-/* A request to a job's guest that outlives a restart of guestd: when the session breaks and the same boot
- * speaks again in time, the request is sent again (every operation can be repeated). AWAIT_REMOVED is sent to
- * another boot as well, unless QEMU says that the guest was reset. */
+/* A request to a job's guest that outlives a restart of guestd: when the session breaks, or broke since the
+ * job began, and the same boot speaks again in time, the request is sent again (every operation can be
+ * repeated). AWAIT_REMOVED is sent to another boot as well, unless QEMU says that the guest was reset. */
 struct guest_call;
 
 /* reply is borrowed and set when error is NULL. Exactly once, unless freed before; never from inside start.

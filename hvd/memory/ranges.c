@@ -4,6 +4,8 @@
 
 #include "hvd/memory/ranges.h"
 
+#include <stdlib.h>
+
 #include "common/size.h"
 
 struct range_account ranges_account(
@@ -37,6 +39,18 @@ struct range_account ranges_account(
                 }
         }
         return a;
+}
+
+static int compare_ranges(const void *a, const void *b)
+{
+        const struct mem_range *x = a, *y = b;
+
+        return x->start < y->start ? -1 : x->start > y->start;
+}
+
+void ranges_sort(struct mem_range *ranges, size_t n_ranges)
+{
+        qsort(ranges, n_ranges, sizeof(ranges[0]), compare_ranges);
 }
 
 bool ranges_is_settled(const struct message_reply *reply)

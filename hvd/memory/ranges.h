@@ -15,6 +15,9 @@ static inline uint64_t range_account_online(const struct range_account *a)
         return a->movable_bytes + a->kernel_bytes + a->stuck_bytes;
 }
 
+/* By address, as the targets of a request must be. */
+void ranges_sort(struct mem_range *ranges, size_t n_ranges);
+
 /* Whether a guest's answer to OFFLINE is its last word on the set: a guest that ran out of time while it put
  * blocks back answers before they are. What is missing has left, and is no obstacle. */
 bool ranges_is_settled(const struct message_reply *reply);

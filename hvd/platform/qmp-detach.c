@@ -66,8 +66,8 @@ static void on_unplug_requested(struct json_object *result, const struct error *
         struct platform_op *op = userdata;
 
         op->calls[0] = NULL;
-        /* A repeated device_del that is refused changes nothing: the first one is under way. */
-        /* One without an answer may be carried out yet: then the event, or the limit, tells. */
+        /* A repeated device_del that is refused changes nothing: the first one is under way. One without an
+         * answer may be carried out yet: then the event, or the limit, tells. */
         op->requested |= !error || error->code == ERROR_HYPERVISOR_SILENT;
         if (op->requested)
                 return;
@@ -237,4 +237,12 @@ void qmp_forget_pending_unplugs(struct qmp_platform *p)
 {
         for (size_t i = 0; i < p->n_known; i++)
                 p->known[i].unplug_pending = false;
+}
+
+void qmp_stop_asking(struct qmp_platform *p)
+{
+        struct platform_op *op;
+
+        LIST_FOREACH (op, &p->ops, entry)
+                op->reissue = sd_event_source_disable_unref(op->reissue);
 }

@@ -99,8 +99,8 @@ void qmp_translate_refusal(struct error *error);
 /* {"key": "value"}, or NULL when out of memory. */
 struct json_object *object_with_string(const char *key, const char *value);
 
-int qmp_platform_query(
-        struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret);
+int qmp_platform_query(struct platform *base, bool devices_only, platform_query_t done, void *userdata,
+        struct platform_op **ret);
 int qmp_platform_detach(struct platform *base, const char *id, const char *backend, uint64_t timeout_usec,
         platform_done_t done, void *userdata, struct platform_op **ret);
 int qmp_platform_delete_backend(struct platform *base, const char *backend, platform_done_t done,
@@ -110,4 +110,6 @@ int qmp_platform_delete_backend(struct platform *base, const char *backend, plat
 void qmp_device_deleted(struct qmp_platform *p, const char *device);
 void qmp_unplug_refused(struct qmp_platform *p, const char *device, const char *why);
 /* No unplug is pending any more, as far as is known. */
+/* No device_del is sent again: the guest was reset, and the next boot may have the blocks online. */
+void qmp_stop_asking(struct qmp_platform *p);
 void qmp_forget_pending_unplugs(struct qmp_platform *p);

@@ -156,7 +156,8 @@ static int query_arguments(enum query_part part, struct json_object **ret)
         return *ret ? 0 : -ENOMEM;
 }
 
-int qmp_platform_query(struct platform *base, platform_query_t done, void *userdata, struct platform_op **ret)
+int qmp_platform_query(struct platform *base, bool devices_only, platform_query_t done, void *userdata,
+        struct platform_op **ret)
 {
         struct qmp_platform *p = (struct qmp_platform *)base;
         struct platform_op *op = op_new(p, OP_KIND_QUERY, userdata);
@@ -168,7 +169,8 @@ int qmp_platform_query(struct platform *base, platform_query_t done, void *userd
                 struct json_object *arguments;
 
                 if ((p->has_constants && part_is_constant(part)) ||
-                        (p->has_no_balloon && part == QUERY_BALLOON))
+                        (p->has_no_balloon && part == QUERY_BALLOON) ||
+                        (p->has_constants && devices_only && part != QUERY_DEVICES))
                         continue;
                 int r = query_arguments(part, &arguments);
                 if (r >= 0)

@@ -317,6 +317,7 @@ static void on_qmp_event(struct qmp_client *c, const char *name, struct json_obj
         else if (strcmp(name, "RESET") == 0) {
                 /* What was pending has left: QEMU said that before it said this. */
                 qmp_forget_pending_unplugs(p);
+                qmp_stop_asking(p);
                 p->base.handlers->on_reset(&p->base, p->base.userdata);
         } else
                 for (size_t i = 0; i < ARRAY_SIZE(changes); i++)

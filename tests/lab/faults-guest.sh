@@ -39,6 +39,11 @@ tell_job() {
     note "$(jq -r '"\(.state), \(.done_bytes / 1048576) MiB: \([.reasons[].code] | unique | join(", "))"' <<<"$1")"
 }
 
+# What guestd sets for the time of an operation is as the guest had it, whatever became of guestd.
+own_settings() {
+    [[ $(guest r1 'cat /sys/devices/system/memory/auto_online_blocks /sys/kernel/rcu_expedited' | xargs) == "offline 0" ]]
+}
+
 # shrink: to the beginning of the next scenario.
 shrink() {
     local plugged
@@ -46,6 +51,7 @@ shrink() {
     plugged=$(host_plugged r1)
     ((plugged == 0)) || expect 0 cli remove-memory r1 $((plugged / MiB))M
     check_accounts r1 0
+    await 5 "the guest's own settings" own_settings
 }
 
 test_begin
@@ -85,6 +91,7 @@ guest r1 'kill -9 "$(cat /run/guestd.pid)"'
 await_job "$job_id" 60
 tell_job "$job_json"
 await 20 "guestd again" agent_is r1 ready
+await 15 "the guest's own settings" own_settings
 accounts_settle r1 10
 shrink
 
@@ -94,6 +101,7 @@ guest r1 'kill -9 "$(cat /run/guestd.pid)"'
 await_job "$job_id" 60
 tell_job "$job_json"
 await 20 "guestd again" agent_is r1 ready
+await 15 "the guest's own settings" own_settings
 accounts_settle r1 10
 shrink
 

@@ -335,6 +335,55 @@ hvd_plugged_is() { # NAME BYTES
     [[ $(cli -o json list | jq --arg name "$1" '.[] | select(.name == $name) | .plugged_bytes') == "$2" ]]
 }
 
+# --- LMBs of a pseries guest ---
+
+lmb=$((256 * MiB))
+
+hvd_drcs() {
+    show "$1" '.devices[] | range(.drc_first; .drc_last + 1)' | while read -r n; do printf '0x%x\n' "$n"; done | sort
+}
+
+# check_lmbs NAME [PLUGGED]: check_accounts(), and powerpc-utils in the guest, QEMU and hvd name the same LMBs.
+check_lmbs() {
+    local drcs
+    check_accounts "$@"
+    drcs=$(host_drcs "$1")
+    assert_equal "LMBs of $1 by lsslot" "$drcs" "$(guest_drcs "$1")"
+    assert_equal "LMBs of $1 by hvd" "$drcs" "$(hvd_drcs "$1")"
+    assert_equal "number of LMBs of $1" $(($(host_plugged "$1") / lmb)) "$(grep -c . <<<"$drcs" || true)"
+}
+
+lmbs_settle() { # NAME SECONDS [PLUGGED]: check_lmbs(), with patience
+    accounts_settle "$@"
+    check_lmbs "$1" "${3:-}"
+}
+
+# Brings the program that pins pages into a pseries guest; a reset takes it away.
+bring_pin() {
+    guest "$1" "echo $(base64 -w 0 "$repo_root/build/ppc64le/tests/lab/tools/lab-pin") | base64 -d >/run/pin && chmod +x /run/pin"
+}
+
+# pin_in NAME BLOCK: eight pages of that LMB, which must be in zone Movable, cannot move any more. For the moment it is
+# the only one of its zone.
+pin_in() {
+    guest "$1" "cd /sys/devices/system/memory
+        others=
+        for b in \$(grep -l Movable memory[0-9]*/valid_zones); do
+            b=\${b%/*}
+            [ \$b = memory$2 ] || { [ \$(cat \$b/state) = online ] && echo offline >\$b/state && others=\"\$others \$b\"; }
+        done
+        (/run/pin </dev/null >/dev/null 2>&1 &)
+        sleep 0.5
+        for b in \$others; do echo online_movable >\$b/state; done
+        pidof pin" >/dev/null
+    check_accounts "$1"
+}
+
+unpin() {
+    # shellcheck disable=SC2016  # it is for the guest's shell
+    guest "$1" 'kill $(pidof pin)'
+}
+
 # --- jobs ---
 
 # start_job COMMAND...: begins an add-memory or remove-memory. Sets job_id.

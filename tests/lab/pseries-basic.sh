@@ -8,16 +8,6 @@ set -euo pipefail
 # shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
-# check_lmbs NAME PLUGGED: all accounts, and powerpc-utils see the LMBs of QEMU's devices beside those of the beginning.
-check_lmbs() {
-    local drcs
-    check_accounts "$1" "$2"
-    drcs=$(guest_drcs "$1" | grep -vxF "${start_drcs:-none}" || true)
-    assert_equal "LMBs of $1 by lsslot" "$(host_drcs "$1")" "$drcs"
-    assert_equal "number of LMBs of $1" $(($2 / lmb)) "$(grep -c . <<<"$drcs" || true)"
-}
-
-lmb=$((256 * MiB))
 test_begin
 step "sizes that a pseries guest cannot have"
 expect 2 lab guest p0 --arch ppc64le --memory 1000M
@@ -37,7 +27,6 @@ assert_equal "QEMU's state" true "$(qmp p1 query-status | jq .running)"
 assert_match "LMB size by lsslot" 'LMB size 0x10000000' "$(guest p1 'lsslot -c mem')"
 start=$(guest_account p1)
 start_backends=$(host_backends p1)
-start_drcs=$(guest_drcs p1)
 check_lmbs p1 0
 
 step "an x86-64 guest beside it"
@@ -55,8 +44,8 @@ assert_equal "blocks in Movable" 4 "$(jq .movable <<<"$now")"
 assert_equal "blocks elsewhere" "$(jq .kernel+.stuck <<<"$start")" "$(jq .kernel+.stuck <<<"$now")"
 assert_at_least "growth of MemTotal, KiB (0.98 GiB)" 1027604 $(($(jq .total_kib <<<"$now") - $(jq .total_kib <<<"$start")))
 
-step "the guest uses it: a file of 1200 MiB in memory"
-fill p1 1200
+step "the guest uses it: a file of 1000 MiB in memory"
+fill p1 1000
 unfill p1
 
 step "1 GiB leaves"
@@ -84,11 +73,10 @@ assert_match "the reason" 'block size, 256M' "$out$err"
 assert_same "a refused addition changed something" "$before" "$(snapshot p1)"
 
 step "guestd is small"
-# Pages have 64 KiB here: each library and each stack takes more than on x86-64.
 pss=$(guest p1 'p=$(cat /run/guestd.pid); for p in $p $(cat /proc/$p/task/$p/children); do cat /proc/$p/smaps_rollup; done |
     awk "/^Pss:/ { n += \$2 } END { print n }"')
 note "PSS $pss KiB with its child"
-assert_at_most "PSS of guestd and its child, KiB" 5120 "$pss"
+((sanitized)) || assert_at_most "PSS of guestd and its child, KiB" 4096 "$pss"
 
 step "both guests at once"
 start_job add-memory p1 2G

@@ -305,7 +305,7 @@ enum error_code try_submit(struct fixture *fx, const struct job_request *request
 
 void unsettle(struct fixture *fx)
 {
-        assert_true(partition_is_settled(fx->p));
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
         script(fx->guest, "event blocks-changed\n");
         RUN_UNTIL(fx, !partition_is_settled(fx->p));
 }

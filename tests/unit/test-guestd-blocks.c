@@ -6,6 +6,7 @@
 
 #include "guestd/blocks.h"
 #include "guestd/memory.h"
+#include "guestd/zones.h"
 
 #define BLOCK (128 * MIB)
 
@@ -246,6 +247,48 @@ static void test_auto_online(void **state)
         blocks_close(&b);
 }
 
+/* Where one zone alone lies, its blocks are known without asking for each; elsewhere the kernel is asked:
+ * here it says "none" of every block, so that the one is told from the other. */
+static void test_learn_zones(void **state)
+{
+        struct tree *t = *state;
+        char text[512];
+        struct blocks b;
+
+        unsigned long long pages = (128 * MIB) / (uint64_t)sysconf(_SC_PAGESIZE);
+        snprintf(text, sizeof(text),
+                "Node 0, zone      DMA\n  pages free     0\n        spanned  0\n        present  0\n"
+                "Node 0, zone   Normal\n        spanned  %llu\n        present  9\n  start_pfn:           "
+                "%llu\n"
+                "Node 1, zone  Movable\n        spanned  %llu\n        present  9\n  start_pfn:           "
+                "%llu\n",
+                10 * pages, 40 * pages, 12 * pages, 48 * pages);
+        tree_write(t->proc_fd, "zoneinfo", text);
+        for (unsigned i = 40; i < 62; i++)
+                tree_block(t, i, i == 45 ? "offline\n" : "online\n", "none\n", 0);
+        assert_int_equal(blocks_open(&b, t->sys_fd), 0);
+        zones_learn(t->proc_fd, &b);
+        for (unsigned i = 40; i < 62; i++)
+                assert_int_equal(blocks_zone(&b, i), i == 45             ? ZONE_UNKNOWN
+                                                     : i < 48            ? ZONE_KERNEL
+                                                     : i < 50 || i >= 60 ? ZONE_NONE
+                                                                         : ZONE_MOVABLE);
+        /* A few are not worth it; without zoneinfo each is asked for. */
+        for (unsigned i = 0; i < 40; i++)
+                (void)blocks_zone(&b, i);
+        for (unsigned i = 40; i < 44; i++) {
+                blocks_note(&b, i, BLOCK_OFFLINE);
+                blocks_note(&b, i, BLOCK_ONLINE);
+        }
+        zones_learn(t->proc_fd, &b);
+        assert_int_equal(blocks_zone(&b, 40), ZONE_NONE);
+        blocks_scan(&b);
+        unlinkat(t->proc_fd, "zoneinfo", 0);
+        zones_learn(t->proc_fd, &b);
+        assert_int_equal(blocks_zone(&b, 55), ZONE_NONE);
+        blocks_close(&b);
+}
+
 static void test_memory(void **state)
 {
         struct tree *t = *state;
@@ -308,6 +351,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_bad_trees, setup, teardown),
                 cmocka_unit_test(test_names),
                 cmocka_unit_test_setup_teardown(test_auto_online, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_learn_zones, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
                 cmocka_unit_test(test_margin),
                 cmocka_unit_test_setup_teardown(test_boot_id, setup, teardown),

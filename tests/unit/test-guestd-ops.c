@@ -329,6 +329,14 @@ static void test_prepare(void **state)
         prepare(e, 3, ZONE_KERNEL, 25 * GIB);
         assert_int_equal(e->reply_id, 3);
         assert_auto_online(e, "online_kernel");
+        /* What zones hold is looked at anew when a block has changed. */
+        tree_zoneinfo(&e->tree, 8 * GIB, 24 * GIB);
+        ops_on_block(e->ops, 50, BLOCK_OFFLINE);
+        prepare(e, 3, ZONE_MOVABLE, GIB);
+        assert_int_equal(e->failure_id, 3);
+        assert_int_equal(e->failure.code, ERROR_ZONE_RATIO);
+        tree_zoneinfo(&e->tree, 8 * GIB, 0);
+        ops_on_block(e->ops, 50, BLOCK_ABSENT);
         /* What was there before the first of them comes back, once. */
         request(e, 4, OP_RELEASE, 0, 0, 0, 0);
         assert_int_equal(e->reply_id, 4);
@@ -340,8 +348,44 @@ static void test_prepare(void **state)
 
         prepare(e, 6, ZONE_MOVABLE, GIB);
         assert_auto_online(e, "online_movable");
+        /* Not at once: the kernel may be bringing up what was plugged. */
         ops_set_session(e->ops, false);
+        assert_auto_online(e, "online_movable");
+        run_for(e, 40);
         assert_auto_online(e, "online");
+        assert_hurry(e, false);
+}
+
+/* A host that comes back in time takes it over. */
+static void test_prepare_taken_over(void **state)
+{
+        struct env *e = *state;
+
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        prepare(e, 1, ZONE_KERNEL, GIB);
+        run_for(e, 40);
+        assert_auto_online(e, "online_kernel");
+        request(e, 2, OP_RELEASE, 0, 0, 0, 0);
+        assert_auto_online(e, "offline");
+}
+
+/* Whatever is under way, and whatever is still to leave. */
+static void test_released(void **state)
+{
+        struct env *e = *state;
+
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
+        request(e, 3, OP_RELEASE, 0, 0, 0, 0);
+        assert_int_equal(e->reply_id, 3);
+        assert_auto_online(e, "offline");
+        assert_hurry(e, true);
+        RUN_UNTIL(e, e->reply_id == 2);
+        assert_true(e->reply.complete);
+        assert_hurry(e, true);
+        e->ops = ops_free(e->ops);
         assert_hurry(e, false);
 }
 
@@ -366,9 +410,10 @@ static void test_prepare_survives_kill(void **state)
         static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
         struct env *e = *state;
         char path[128];
-        struct ops_config config = {
-                .sys_fd = e->tree.sys_fd, .proc_fd = e->tree.proc_fd, .state_path = path
-        };
+        struct ops_config config = { .sys_fd = e->tree.sys_fd,
+                .proc_fd = e->tree.proc_fd,
+                .state_path = path,
+                .grace_usec = 20 * USEC_PER_MSEC };
         struct ops *next, *after;
 
         snprintf(path, sizeof(path), "%s/settings", e->tree.path);
@@ -379,6 +424,8 @@ static void test_prepare_survives_kill(void **state)
         assert_hurry(e, true);
         /* The next one finds what this one, killed now, would leave. */
         assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &next), 0);
+        assert_auto_online(e, "online_movable");
+        run_for(e, 40);
         assert_auto_online(e, "offline");
         assert_hurry(e, false);
         assert_int_equal(access(path, F_OK), -1);
@@ -389,6 +436,14 @@ static void test_prepare_survives_kill(void **state)
         assert_hurry(e, false);
         assert_int_equal(access(path, F_OK), -1);
         ops_free(after);
+        /* What cannot be remembered is not changed. */
+        snprintf(path, sizeof(path), "%s/no/such/folder", e->tree.path);
+        ops_free(e->ops);
+        assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &link, e, &e->ops), 0);
+        prepare(e, 2, ZONE_MOVABLE, GIB);
+        assert_int_equal(e->failure_id, 2);
+        assert_auto_online(e, "offline");
+        assert_hurry(e, false);
         ops_free(next);
 }
 
@@ -1119,6 +1174,8 @@ int main(void)
                 TEST(test_state_and_blocks),
                 TEST(test_prepare),
                 TEST(test_hurry),
+                TEST(test_prepare_taken_over),
+                TEST(test_released),
                 TEST(test_prepare_survives_kill),
                 TEST(test_offline),
                 TEST(test_offline_bad_targets),

@@ -453,6 +453,12 @@ static void test_cancel_surveying(void **state)
         job_stop(j, JOB_STOP_CANCEL);
         finish(fx);
         assert_job(fx, j, JOB_CANCELLED, 0, 1);
+
+        unsettle(fx);
+        j = submit(fx, ADD(GIB, .dry_run = true));
+        job_stop(j, JOB_STOP_CANCEL);
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_CANCELLED, 0, 1);
 }
 
 static void test_cancel_preparing(void **state)

@@ -191,6 +191,116 @@ static void test_add_refused_for_all(void **state)
         }
 }
 
+/* --- an addition that the guest has not finished --- */
+
+#define TWO_LMBS      "[[1G,256M],[1280M,256M]]"
+#define LMB_ABSENT(a) "[" a ",256M,'absent','unknown',0]"
+#define MISSING(a)    "'failures':[{'start':" a ",'length':256M,'code':'block-missing','message':'Not here'}]"
+
+/* Two LMBs are plugged, and the guest says of the request to see them online what is told. */
+static void add_two(struct fixture *fx, const char *online_reply)
+{
+        start_pseries(fx, "", "");
+        script(fx->qmp, PLUG_LMB(0) "reply\n" PLUG_LMB(1) DEVICES(TWO, "512M") "reply\n");
+        script(fx->guest, "expect prepare\nreply\nexpect online {'targets':" TWO_LMBS "}\n");
+        script(fx->guest, online_reply);
+}
+
+/* Until the guest has shown every block of a device QEMU is not told to take it out: the guest would give up
+ * what it is doing. They come a moment later, and leave in order. */
+static void test_withdrawn_after_it_has_come(void **state)
+{
+        struct fixture *fx = *state;
+
+        add_two(fx, "");
+        struct job *j = submit(fx, ADD(2 * MIB_256));
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        expect_cancel(fx);
+        script(fx->guest,
+                "reply {'complete':false,'ranges':[" LMB_ONLINE("1G") "," LMB_ABSENT("1280M") "]," MISSING(
+                        "1280M") "}\n"
+                                 "expect online {'targets':[[1280M,256M]],'zone':'movable'}\nquiet 50\n"
+                                 "reply {'ranges':[" LMB_ONLINE("1280M") "]}\n" RELEASE("1280M"));
+        script(fx->qmp, UNPLUG(1) DEVICES("<0 1G 256M>", "256M") LEAVE(1) "reply\n");
+        job_stop(j, JOB_STOP_CANCEL);
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_PARTIAL, MIB_256, 2);
+        assert_reason(j, 0, "opendlpar-dimm-1", ERROR_BLOCK_MISSING, "");
+        assert_trace(fx, j, "QUEUED SURVEYING PLUGGING ONLINING WITHDRAWING VERIFYING PARTIAL");
+        finish(fx);
+}
+
+/* None of it has come when the job ends: the guest is asked for all devices at once. */
+static void test_withdrawn_together(void **state)
+{
+        struct fixture *fx = *state;
+
+        add_two(fx, "reply {'complete':false,'ranges':[[1G,512M,'absent','unknown',0]]," MISSING(
+                            "1G") "}\n"
+                                  "expect online {'targets':" TWO_LMBS "}\n"
+                                  "reply {'ranges':[[1G,512M,'online','movable',0]]}\n" RELEASE("1280M")
+                                          RELEASE("1G"));
+        script(fx->qmp, UNPLUG(1) DEVICES("<0 1G 256M>", "256M") LEAVE(1) "reply\n" UNPLUG(0) DEVICES("", "0")
+                                LEAVE(0) "reply\n");
+        struct job *j = submit(fx, ADD(2 * MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 2);
+        finish(fx);
+}
+
+/* One that does not come stays in QEMU, without a device_del, and is reported. */
+static void test_never_comes(void **state)
+{
+        struct fixture *fx = *state;
+
+        add_two(fx, "reply {'complete':false,'ranges':[" LMB_ONLINE("1G") "," LMB_ABSENT(
+                            "1280M") "]," MISSING("1280M") "}\n"
+                                                           "expect online {'targets':[[1280M,256M]]}\n"
+                                                           "reply {'complete':false,'ranges':[" LMB_ABSENT(
+                                                                   "1280M") "]," MISSING("1280M") "}\n");
+        script(fx->guest, BLOCKS(",[1G,256M,'online','movable',0]"));
+        struct job *j = submit(fx, ADD(2 * MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_PARTIAL, MIB_256, 2);
+        assert_reason(j, 1, "opendlpar-dimm-1", ERROR_BLOCK_MISSING, "taken in 0 B of its 256 MiB");
+        finish(fx);
+        assert_false(is_pending(fx, "opendlpar-dimm-1"));
+}
+
+/* The guest gave them up between its two answers. */
+static void test_given_up_while_withdrawn(void **state)
+{
+        struct fixture *fx = *state;
+
+        add_two(fx, "reply {'complete':false,'ranges':[" LMB_ONLINE("1G") "," LMB_OFFLINE(
+                            "1280M") "]}\n"
+                                     "expect offline {'targets':[[1280M,256M]]}\n"
+                                     "reply {'complete':false,'ranges':[" LMB_ABSENT("1280M") "]," MISSING(
+                                             "1280M") "}\n");
+        script(fx->guest, BLOCKS(",[1G,256M,'online','movable',0]"));
+        struct job *j = submit(fx, ADD(2 * MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_PARTIAL, MIB_256, 2);
+        assert_reason(j, 1, "opendlpar-dimm-1", ERROR_BLOCK_MISSING, "stays plugged");
+        finish(fx);
+}
+
+/* guestd is silent while they are waited for: nothing is unplugged. */
+static void test_silent_while_it_comes(void **state)
+{
+        struct fixture *fx = *state;
+
+        add_two(fx, "reply {'complete':false,'ranges':[[1G,512M,'absent','unknown',0]]," MISSING(
+                            "1G") "}\n"
+                                  "expect online\nfailure internal Out of luck\n");
+        script(fx->guest, BLOCKS(",[1G,512M,'online','movable',0]"));
+        struct job *j = submit(fx, ADD(2 * MIB_256));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 4);
+        assert_reason(j, 2, "opendlpar-dimm-1", ERROR_INTERNAL, "stays plugged");
+        finish(fx);
+}
+
 /* --- by DRC index --- */
 
 static void test_drc(void **state)
@@ -482,6 +592,11 @@ int main(void)
                 TEST(test_add),
                 TEST(test_granule),
                 cmocka_unit_test(test_add_refused_for_all),
+                TEST(test_withdrawn_after_it_has_come),
+                TEST(test_withdrawn_together),
+                TEST(test_never_comes),
+                TEST(test_given_up_while_withdrawn),
+                TEST(test_silent_while_it_comes),
                 TEST(test_drc),
                 TEST(test_drc_of_a_larger_device),
                 TEST(test_drc_refused),

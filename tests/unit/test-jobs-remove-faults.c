@@ -390,7 +390,7 @@ static void test_monitor_lost_verifying(void **state)
 
         start_two(fx);
         script(fx->guest, RELEASE("5G") "expect await-removed\n");
-        script(fx->qmp, UNPLUG(1) LEAVE(1) "reply\nexpect query-status\nclose\n");
+        script(fx->qmp, UNPLUG(1) LEAVE(1) "reply\nexpect query-memory-devices\nclose\n");
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest) && !fx->p->platform_up);
         script(fx->guest, "reply\n");

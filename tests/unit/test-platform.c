@@ -134,7 +134,7 @@ static void query(struct context *c, struct record *r)
 {
         unsigned n = r->n;
 
-        assert_int_equal(platform_query(c->platform, on_snapshot, r, NULL), 0);
+        assert_int_equal(platform_query(c->platform, false, on_snapshot, r, NULL), 0);
         RUN(c, r->n == n + 1);
 }
 
@@ -182,7 +182,7 @@ static void test_not_up(void **state)
         struct record r = { 0 };
         struct platform_op *op = NULL;
 
-        assert_int_equal(platform_query(c->platform, on_snapshot, &r, &op), -ENOTCONN);
+        assert_int_equal(platform_query(c->platform, false, on_snapshot, &r, &op), -ENOTCONN);
         assert_int_equal(platform_attach_dimm(c->platform, "d", "b", GIB, -1, on_done, &r, &op), -ENOTCONN);
         assert_int_equal(platform_detach(c->platform, "d", "b", 1, on_done, &r, &op), -ENOTCONN);
         assert_int_equal(platform_delete_backend(c->platform, "b", on_done, &r, &op), -ENOTCONN);
@@ -318,8 +318,8 @@ static void test_query_lost_and_freed(void **state)
         struct platform_op *op;
 
         start_up(c, "", "expect query-uuid\nclose\n");
-        assert_int_equal(platform_query(c->platform, on_snapshot, &lost, NULL), 0);
-        assert_int_equal(platform_query(c->platform, on_snapshot, &freed, &op), 0);
+        assert_int_equal(platform_query(c->platform, false, on_snapshot, &lost, NULL), 0);
+        assert_int_equal(platform_query(c->platform, false, on_snapshot, &freed, &op), 0);
         assert_null(platform_op_free(op));
         RUN(c, lost.n == 1);
         assert_record(&lost, ERROR_HYPERVISOR_ABSENT, "closed");
@@ -677,6 +677,20 @@ static void test_detach_refused(void **state)
 }
 
 /* Silence: said again after a second, in vain; the guest lets go long after nobody waits any more. */
+/* A guest that was reset is not asked again: its blocks may be online. */
+static void test_detach_reset(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "");
+        script(c->fx->qmp, UNPLUG(0) "event RESET {'guest':true,'reason':'guest-reset'}\nquiet 1200\n");
+        detach(c, "opendlpar-mem-0", 1100 * USEC_PER_MSEC, &r);
+        RUN_SCRIPT(c);
+        RUN(c, r.n == 1);
+        assert_record(&r, ERROR_UNPLUG_PENDING, "opendlpar-dimm-0");
+}
+
 static void test_detach_silence(void **state)
 {
         struct context *c = *state;
@@ -989,6 +1003,7 @@ int main(void)
                 TEST(test_detach_ost),
                 TEST(test_detach_guest_errors),
                 TEST(test_detach_refused),
+                TEST(test_detach_reset),
                 TEST(test_detach_silence),
                 cmocka_unit_test(test_detach_silence_on_pseries),
                 TEST(test_pending_leaves_with_reset),

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The kernel's zones, from /proc/zoneinfo. The file grows with the number of CPUs, so it is read in pieces.
+ */
+
+#include "guestd/zones.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/cleanup.h"
+#include "common/lines.h"
+
+#define LINE_MAX_BYTES 512U
+/* Fewer blocks are looked at one by one: reading zoneinfo costs an emulated guest as much as six of them. */
+#define LEARN_BLOCKS_MIN 8U
+#define SPANS_MAX        64U
+
+struct reading {
+        void (*on_zone)(const struct zone_info *z, void *userdata);
+        void *userdata;
+        bool any;
+        uint64_t page_bytes, spanned_bytes;
+        struct zone_info zone;
+};
+
+static void line_reader_donep(struct line_reader *r)
+{
+        line_reader_done(r);
+}
+
+static void zone_ends(struct reading *r)
+{
+        if (r->any)
+                r->on_zone(&r->zone, r->userdata);
+}
+
+static bool take_pages(const struct reading *r, const char *line, const char *name, uint64_t *ret_bytes)
+{
+        size_t length = strlen(name);
+
+        if (strncmp(line, name, length) != 0)
+                return false;
+        *ret_bytes = strtoull(line + length, NULL, 10) * r->page_bytes;
+        return true;
+}
+
+/* Most lines are none of ours, and sscanf() is slow in an emulated guest: a glance decides. */
+static void take_line(struct reading *r, const char *line)
+{
+        static const char node[] = "Node ";
+        char name[16];
+
+        if (strncmp(line, node, sizeof(node) - 1) == 0) {
+                zone_ends(r);
+                r->any = sscanf(line, "Node %*u, zone %15s", name) == 1;
+                r->zone = (struct zone_info) { .zone = r->any ? zone_from_name(name) : ZONE_UNKNOWN };
+                return;
+        }
+        line += strspn(line, " ");
+        if (take_pages(r, line, "spanned ", &r->spanned_bytes) ||
+                take_pages(r, line, "present ", &r->zone.present_bytes))
+                return;
+        if (take_pages(r, line, "start_pfn:", &r->zone.start))
+                r->zone.end = r->zone.start + r->spanned_bytes;
+}
+
+int zones_read(int proc_fd, void (*on_zone)(const struct zone_info *z, void *userdata), void *userdata)
+{
+        _cleanup_(line_reader_donep) struct line_reader reader;
+        struct reading r = {
+                .on_zone = on_zone, .userdata = userdata, .page_bytes = (uint64_t)sysconf(_SC_PAGESIZE)
+        };
+        _cleanup_close_ int fd = -1;
+        size_t length;
+        char *line;
+        ssize_t n;
+
+        line_reader_init(&reader, LINE_MAX_BYTES, false);
+        fd = openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        while ((n = line_reader_read(&reader, fd, 4096)) > 0)
+                for (int k; (k = line_reader_next(&reader, &line, &length)) != 0;)
+                        if (k > 0)
+                                take_line(&r, line);
+        zone_ends(&r);
+        return (int)n;
+}
+
+struct spans {
+        struct zone_info v[SPANS_MAX];
+        size_t n;
+};
+
+static void note_span(const struct zone_info *z, void *userdata)
+{
+        struct spans *spans = userdata;
+
+        if (z->start < z->end && spans->n++ < SPANS_MAX)
+                spans->v[spans->n - 1] = *z;
+}
+
+static enum zone only_zone_of(const struct spans *spans, uint64_t start, uint64_t end)
+{
+        const struct zone_info *in = NULL;
+
+        for (size_t i = 0; i < spans->n; i++) {
+                const struct zone_info *z = &spans->v[i];
+
+                if (end <= z->start || z->end <= start)
+                        continue;
+                if (in || start < z->start || z->end < end)
+                        return ZONE_UNKNOWN;
+                in = z;
+        }
+        return in ? in->zone : ZONE_UNKNOWN;
+}
+
+void zones_learn(int proc_fd, struct blocks *b)
+{
+        struct spans spans = { 0 };
+        size_t n = 0;
+
+        for (size_t i = 0; i < b->n; i++)
+                n += b->v[i].state == BLOCK_ONLINE && b->v[i].zone == ZONE_MAX;
+        if (n < LEARN_BLOCKS_MIN || zones_read(proc_fd, note_span, &spans) < 0 || spans.n > SPANS_MAX)
+                return;
+        for (size_t i = 0; i < b->n; i++) {
+                struct block *k = &b->v[i];
+                uint64_t start = k->number * b->block_bytes;
+
+                if (k->state != BLOCK_ONLINE || k->zone != ZONE_MAX)
+                        continue;
+                enum zone zone = only_zone_of(&spans, start, start + b->block_bytes);
+                if (zone != ZONE_UNKNOWN)
+                        k->zone = (uint8_t)zone;
+        }
+}
