@@ -84,7 +84,12 @@ static _Noreturn void run(
         sigprocmask(SIG_SETMASK, &none, NULL);
         close_others(config->memory_fd, config->proc_fd, fd);
         while (read(fd, &byte, 1) == 1) {
-                worker_walk(&shared->worker, config, (enum work)shared->work, shared->items, shared->n_items);
+                if (shared->work == WORK_SURVEY)
+                        worker_survey(&shared->worker, config, shared->items, shared->n_items,
+                                shared->survey_until_usec, shared->counts);
+                else
+                        worker_walk(&shared->worker, config, (enum work)shared->work, shared->items,
+                                shared->n_items);
                 if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
                         break;
         }
@@ -196,26 +201,28 @@ void children_keep_spare(struct children *c)
                 keep(c, child);
 }
 
-static bool set_to_work(struct child *child, enum work work, const struct work_item *items, size_t n_items)
+static bool set_to_work(struct child *child, enum work work, const struct work_item *items, size_t n_items,
+        uint64_t survey_until_usec)
 {
         char byte = 0;
 
         child->shared->worker = (struct worker_shared) { 0 };
         child->shared->work = work;
+        child->shared->survey_until_usec = survey_until_usec;
         child->shared->n_items = (uint32_t)n_items;
         memcpy(child->shared->items, items, n_items * sizeof(*items));
         return send(child->fd, &byte, 1, MSG_NOSIGNAL) == 1;
 }
 
-int children_start(
-        struct children *c, enum work work, const struct work_item *items, size_t n_items, struct child **ret)
+int children_start(struct children *c, enum work work, const struct work_item *items, size_t n_items,
+        uint64_t survey_until_usec, struct child **ret)
 {
         struct child *child;
 
         reap(c);
         if (c->spare && n_items <= c->spare->n_items_max) {
                 child = take_spare(c);
-                if (set_to_work(child, work, items, n_items)) {
+                if (set_to_work(child, work, items, n_items, survey_until_usec)) {
                         *ret = child;
                         return 0;
                 }
@@ -224,7 +231,7 @@ int children_start(
         int r = child_new(&c->config, MAX(n_items, SPARE_ITEMS_MAX), &child);
         if (r < 0)
                 return r;
-        if (!set_to_work(child, work, items, n_items)) {
+        if (!set_to_work(child, work, items, n_items, survey_until_usec)) {
                 r = -errno;
                 children_end(c, child, true);
                 return r;

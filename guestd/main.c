@@ -284,6 +284,7 @@ static int watch_signals(struct guestd *g)
 
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
+        static char survey[] = PROTO_CAPABILITY_SURVEY, *capabilities[] = { survey, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {
@@ -291,6 +292,7 @@ static int make_hello(struct guestd *g, struct message_hello *ret)
                 .version_min = PROTO_VERSION_MIN,
                 .agent = "guestd " PROJECT_VERSION,
                 .block_bytes = g->blocks.block_bytes,
+                .capabilities = capabilities,
         };
         if (uname(&u) < 0)
                 return -errno;

@@ -43,6 +43,15 @@ struct op_run {
         struct loop_timer timer;
 };
 
+/* The SURVEY under way. */
+struct op_survey {
+        uint64_t id; /* 0: there is none */
+        struct work_item *items;
+        size_t n_items;
+        uint64_t next; /* address of the first block that did not fit; 0: all did */
+        struct worker *worker;
+};
+
 struct ops {
         struct loop *loop;
         struct blocks *blocks;
@@ -64,6 +73,7 @@ struct ops {
         bool catching_up; /* and now hands over what it held */
 
         struct op_run run;
+        struct op_survey survey;
 
         /* Offline by a request that was complete, not yet removed, and where each was before: sorted by
          * block. */
@@ -116,6 +126,13 @@ void offline_stop(struct ops *ops, enum error_code why);
 void offline_on_timer(struct ops *ops);
 /* Takes the items over and puts them online, in each one's zone. The run must be idle. */
 void put_back_begin(struct ops *ops, struct work_item *items, size_t n_items);
+
+/* op-survey.c */
+void survey_begin(struct ops *ops, const struct message *m);
+/* One is under way; it answers that it was stopped. */
+void survey_stop(struct ops *ops, enum error_code why);
+/* Ends it without a word. */
+void survey_reset(struct ops *ops);
 
 /* pledge.c */
 void pledge_add(struct ops *ops, const struct work_item *items, size_t n_items);

@@ -206,6 +206,8 @@ static void cancel(struct ops *ops, const struct message *m)
         reply_done(ops, m);
         if (ops->run.phase != PHASE_IDLE && ops->run.id == m->request.target_id)
                 stop_run(ops, ERROR_CANCELLED);
+        else if (ops->survey.id > 0 && ops->survey.id == m->request.target_id)
+                survey_stop(ops, ERROR_CANCELLED);
 }
 
 static void on_run_timer(struct loop_timer *timer)
@@ -276,6 +278,9 @@ void ops_request(struct ops *ops, const struct message *m)
         case OP_CANCEL:
                 cancel(ops, m);
                 return;
+        case OP_SURVEY:
+                survey_begin(ops, m);
+                return;
         case OP_RELEASE:
                 release(ops);
                 reply_done(ops, m);
@@ -307,6 +312,7 @@ void ops_set_session(struct ops *ops, bool up)
         }
 
         loop_timer_disarm(ops->loop, &ops->event_timer);
+        survey_reset(ops);
         ops_listen(ops);
         release_later(ops);
         if (ops->run.phase == PHASE_IDLE)
@@ -427,6 +433,7 @@ struct ops *ops_free(struct ops *ops)
         if (!ops)
                 return NULL;
         ops->session = false;
+        survey_reset(ops);
         run_reset(ops);
         release(ops);
         on_rest_timer(&ops->rest_timer); /* also with devices that are still to leave */

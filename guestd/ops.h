@@ -42,6 +42,7 @@ struct ops_config {
 #define OPS_RESERVE_USEC                                                                                     \
         1500000ULL /* of a deadline, kept for putting blocks back; at most a quarter of it                   \
                     */
+#define OPS_SURVEY_MAX_USEC     2000000ULL /* for one SURVEY, whatever the host asks */
 #define OPS_PUT_BACK_TRIES      3U
 #define OPS_PUT_BACK_USEC       10000000ULL /* for one try */
 #define OPS_PUT_BACK_PAUSE_USEC 200000ULL

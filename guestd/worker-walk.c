@@ -101,6 +101,19 @@ static int set_state(const struct worker_config *config, enum work work, const s
         }
 }
 
+int worker_survey(struct worker_shared *shared, const struct worker_config *config,
+        const struct work_item *items, size_t n_items, uint64_t until_usec, struct page_counts *counts)
+{
+        int r = pages_survey(config->proc_fd, config->block_bytes, items, n_items, until_usec, counts);
+
+        if (r < 0) {
+                note_failure(shared, &(struct worker_failure) { .code = ERROR_INTERNAL, .errnum = -r });
+                return 1;
+        }
+        shared->n_done = (uint32_t)n_items;
+        return 0;
+}
+
 int worker_walk(struct worker_shared *shared, const struct worker_config *config, enum work work,
         const struct work_item *items, size_t n_items)
 {

@@ -69,6 +69,11 @@ enum error_code worker_killed(struct worker *w, size_t *ret_item, uint64_t *ret_
         return w->killed;
 }
 
+const struct page_counts *worker_counts(struct worker *w)
+{
+        return w->child->shared->counts;
+}
+
 void worker_explain(struct worker *w, size_t i, struct error *ret_error)
 {
         const struct worker_failure *f = worker_failure(w, i);
@@ -195,7 +200,7 @@ int worker_start(struct loop *loop, struct children *children, enum work work, c
                 .handlers = *handlers,
                 .userdata = userdata,
         };
-        int r = children_start(children, work, items, n_items, &w->child);
+        int r = children_start(children, work, items, n_items, limits->survey_until_usec, &w->child);
         if (r < 0)
                 return r;
         w->shared = &w->child->shared->worker;

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "guestd/loop.h"
+#include "guestd/pages.h"
 #include "proto/message.h"
 
 /* A walk over memory blocks that writes their states, in a child process of its own: an offline may run for
@@ -20,6 +21,7 @@ enum work {
         WORK_OFFLINE, /* in the order given; headroom is checked before each block; stops at the first failure
                        */
         WORK_ONLINE,  /* each into its item's zone; goes on after a failure */
+        WORK_SURVEY,  /* counts the pages of at most PROTO_SURVEYS_MAX blocks; writes nothing */
 };
 
 struct work_item {
@@ -43,6 +45,7 @@ struct worker_limits {
         uint64_t stop_at_usec;        /* the walk is killed then, less... */
         uint64_t stop_per_item_usec;  /* ...this for each item that is done, ... */
         uint64_t stop_items_max_usec; /* ...which sums up to at most this; stop_at_usec 0: no limit */
+        uint64_t survey_until_usec;   /* SURVEY: when the child takes what it has for enough */
 };
 
 struct worker_failure {
@@ -83,6 +86,8 @@ size_t worker_n_done(struct worker *w);
 enum error_code worker_killed(struct worker *w, size_t *ret_item, uint64_t *ret_attempt_usec);
 size_t worker_n_failures(struct worker *w);
 const struct worker_failure *worker_failure(struct worker *w, size_t i);
+/* SURVEY, when all items are done: one for each. */
+const struct page_counts *worker_counts(struct worker *w);
 /* The failure in words. */
 void worker_explain(struct worker *w, size_t i, struct error *ret_error);
 
@@ -93,6 +98,9 @@ struct worker_shared {
         struct worker_failure failures[WORKER_FAILURES_MAX];
 };
 
+/* The child's half of a survey: 0 or 1, and n_done or a failure in shared. */
+int worker_survey(struct worker_shared *shared, const struct worker_config *config,
+        const struct work_item *items, size_t n_items, uint64_t until_usec, struct page_counts *counts);
 /* The child's half: walks and returns the exit status. Allocates nothing. */
 int worker_walk(struct worker_shared *shared, const struct worker_config *config, enum work work,
         const struct work_item *items, size_t n_items);

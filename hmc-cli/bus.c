@@ -146,12 +146,15 @@ int bus_fail_partition(const struct cli *cli, const char *name, const sd_bus_err
 /* The members of the structs in array properties. */
 static const struct {
         const char *property;
-        const char *members[14];
+        const char *members[20];
 } struct_names[] = {
         { "Reasons", { "device", "block", "code", "message" } },
         { "Devices", { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
                              "offline_bytes", "stuck_bytes", "state", "drc_first", "drc_last" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },
+        { "MemoryMap", { "start", "length", "state", "zone", "node", "device", "drc", "fate", "why",
+                               "sampled_pages", "free_pages", "movable_pages", "huge_pages", "slab_pages",
+                               "page_table_pages", "unmovable_pages", "pinned_pages", "cost_bytes" } },
 };
 
 static const char *const *find_members(const char *name)

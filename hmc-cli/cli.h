@@ -52,4 +52,5 @@ struct cli_verb {
 extern const struct cli_verb verb_define, verb_undefine, verb_list, verb_show;
 extern const struct cli_verb verb_jobs, verb_cancel;
 extern const struct cli_verb verb_add_memory, verb_remove_memory;
+extern const struct cli_verb verb_memory_map;
 extern const struct cli_verb verb_pool;

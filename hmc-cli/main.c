@@ -13,6 +13,7 @@
 static const struct cli_verb *const verbs[] = {
         &verb_list,
         &verb_show,
+        &verb_memory_map,
         &verb_define,
         &verb_undefine,
         &verb_add_memory,

@@ -20,7 +20,7 @@
 #include "common/cleanup.h"
 #include "common/size.h"
 
-/* Bounds a subset sum's tables: 8 bytes a unit, and a bit for each device and unit (8 MiB). */
+/* Bounds a subset sum's tables: 16 bytes a unit, and a bit for each device and unit (8 MiB). */
 #define SUM_UNITS_MAX (1U << 18)
 
 #define DIV_UP(a, b) (((a) + (b)-1) / (b))
@@ -275,6 +275,7 @@ struct candidate {
         size_t index;
         uint64_t address, size_bytes;
         enum device_class class;
+        uint64_t cost; /* in steps */
         bool taken;
 };
 
@@ -286,10 +287,10 @@ struct candidates {
 
 static enum device_class classify(const struct plan_device *d)
 {
-        return d->stuck_bytes > 0     ? CLASS_STUCK
-               : d->kernel_bytes > 0  ? CLASS_KERNEL
-               : d->movable_bytes > 0 ? CLASS_MOVABLE
-                                      : CLASS_OFFLINE;
+        return d->stuck_bytes > 0 || d->has_obstacle ? CLASS_STUCK
+               : d->kernel_bytes > 0                 ? CLASS_KERNEL
+               : d->movable_bytes > 0                ? CLASS_MOVABLE
+                                                     : CLASS_OFFLINE;
 }
 
 static void collect_candidates(const struct plan_snapshot *s, struct candidates *ret)
@@ -310,6 +311,7 @@ static void collect_candidates(const struct plan_snapshot *s, struct candidates 
                         .address = d->address,
                         .size_bytes = d->size_bytes,
                         .class = classify(d),
+                        .cost = d->migrate_bytes / PLAN_COST_STEP,
                 };
                 c.n++;
                 c.total_bytes += d->size_bytes;
@@ -328,11 +330,37 @@ static uint64_t greatest_common_divisor(uint64_t a, uint64_t b)
         return a;
 }
 
-/* A set's cost in one number whose order is that of (stuck, kernel, Movable) units; SUM_UNITS_MAX fits 21
- * bits. */
-static uint64_t unit_cost(enum device_class class)
+/* What is to be least of a set. Both parts add up, and the first one weighs more; in each lie two figures
+ * that cannot overflow into one another: units are at most SUM_UNITS_MAX, and the Movable ones are not more.
+ */
+struct cost {
+        uint64_t units; /* stuck, and below kernel units */
+        uint64_t moved; /* steps of migration, and below Movable units */
+};
+#define UNIT_BITS 20
+#define NO_SET    ((struct cost) { UINT64_MAX, UINT64_MAX })
+#define STEPS_MAX (UINT64_C(1) << 35) /* of one device: 256 PiB, and 2^8 of them fit */
+_Static_assert(SUM_UNITS_MAX < 1U << UNIT_BITS, "units of a set overflow");
+_Static_assert(PLAN_DEVICES_MAX <= 256, "steps of a set overflow");
+
+static struct cost cost_of(const struct candidate *d, size_t units)
 {
-        return class == CLASS_OFFLINE ? 0 : UINT64_C(1) << (21 * (class - CLASS_MOVABLE));
+        return (struct cost) {
+                .units = d->class == CLASS_STUCK    ? (uint64_t)units << UNIT_BITS
+                         : d->class == CLASS_KERNEL ? units
+                                                    : 0,
+                .moved = MIN(d->cost, STEPS_MAX) << UNIT_BITS | (d->class == CLASS_MOVABLE ? units : 0),
+        };
+}
+
+static struct cost cost_sum(struct cost a, struct cost b)
+{
+        return (struct cost) { a.units + b.units, a.moved + b.moved };
+}
+
+static bool cost_is_more(struct cost a, struct cost b)
+{
+        return a.units != b.units ? a.units > b.units : a.moved > b.moved;
 }
 
 /* Marks as taken the best set of at most target_bytes, as plan.h promises, and returns its total. A knapsack
@@ -341,7 +369,8 @@ static uint64_t unit_cost(enum device_class class)
  * address first, so walking back from the last one prefers high addresses. */
 static int take_best(struct candidates *c, uint64_t target_bytes, uint64_t *ret_total)
 {
-        _cleanup_free_ uint64_t *cost = NULL, *taken = NULL;
+        _cleanup_free_ struct cost *cost = NULL;
+        _cleanup_free_ uint64_t *taken = NULL;
         uint64_t unit = 0, total = 0;
 
         target_bytes = MIN(target_bytes, c->total_bytes);
@@ -358,18 +387,21 @@ static int take_best(struct candidates *c, uint64_t target_bytes, uint64_t *ret_
         taken = calloc(c->n * row / 64 + 1, sizeof(*taken));
         if (!cost || !taken)
                 return -ENOMEM;
-        cost[0] = 0;
+        cost[0] = (struct cost) { 0 };
         for (size_t u = 1; u <= n_units; u++)
-                cost[u] = UINT64_MAX;
+                cost[u] = NO_SET;
 
         for (size_t i = 0; i < c->n; i++) {
                 size_t w = DIV_UP(c->list[i].size_bytes, unit);
-                uint64_t w_cost = w * unit_cost(c->list[i].class);
+                struct cost own = cost_of(&c->list[i], w);
 
                 for (size_t u = n_units; u >= w && u <= n_units; u--) {
-                        if (cost[u - w] == UINT64_MAX || cost[u - w] + w_cost > cost[u])
+                        if (cost[u - w].units == UINT64_MAX)
                                 continue;
-                        cost[u] = cost[u - w] + w_cost;
+                        struct cost with = cost_sum(cost[u - w], own);
+                        if (cost_is_more(with, cost[u]))
+                                continue;
+                        cost[u] = with;
                         taken[(i * row + u) / 64] |= UINT64_C(1) << ((i * row + u) % 64);
                         best = MAX(best, u);
                 }
@@ -473,6 +505,23 @@ static int remove_device(const struct plan_snapshot *s, uint64_t size_bytes, con
         return unknown_device(s, device_id, ret_error);
 }
 
+/* Of those that are marked, the one that is to go first; its mark is taken off. NULL: there is none left. */
+static const struct candidate *take_next(struct candidates *c)
+{
+        struct candidate *best = NULL;
+
+        for (size_t i = c->n; i-- > 0;) {
+                struct candidate *d = &c->list[i];
+
+                if (d->taken && (!best || d->class < best->class ||
+                                        (d->class == best->class && d->cost < best->cost)))
+                        best = d;
+        }
+        if (best)
+                best->taken = false;
+        return best;
+}
+
 int plan_removal(const struct plan_snapshot *s, uint64_t size_bytes, const char *device_id,
         struct plan_remove *ret, struct error *ret_error)
 {
@@ -521,10 +570,8 @@ int plan_removal(const struct plan_snapshot *s, uint64_t size_bytes, const char 
         struct plan_remove remove = { 0 };
         if (take_best(&c, size_bytes, &remove.total_bytes) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory while choosing DIMMs; try again");
-        for (enum device_class k = CLASS_OFFLINE; k <= CLASS_STUCK; k++)
-                for (size_t i = c.n; i-- > 0;)
-                        if (c.list[i].taken && c.list[i].class == k)
-                                remove.devices[remove.n_devices++] = c.list[i].index;
+        for (const struct candidate *next; (next = take_next(&c));)
+                remove.devices[remove.n_devices++] = next->index;
         *ret = remove;
         return 0;
 }

@@ -25,6 +25,10 @@ struct plan_device {
         bool unplug_pending; /* in QEMU, until the guest is reset */
         /* from the guest's block inventory, bytes of the device's range: */
         uint64_t movable_bytes, kernel_bytes, offline_bytes, stuck_bytes; /* stuck: zone "none" */
+        /* from a survey of its pages, where there was one: */
+        bool is_surveyed;
+        bool has_obstacle;      /* it holds pages that do not move */
+        uint64_t migrate_bytes; /* what has to be moved before it can leave */
 };
 
 struct plan_snapshot {
@@ -80,6 +84,8 @@ struct plan_add {
 int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_policy policy,
         struct plan_add *ret, struct error *ret_error);
 
+#define PLAN_COST_STEP (UINT64_C(8) << 20)
+
 struct plan_remove {
         size_t devices[PLAN_DEVICES_MAX]; /* indices into the snapshot, in the order to take them */
         size_t n_devices;
@@ -87,14 +93,16 @@ struct plan_remove {
 };
 
 /* Picks whole DIMMs for a removal of size_bytes. Candidates are removable DIMMs of whole granules. A DIMM's
- * class is its worst block's: stuck, else kernel zone, else Movable, else wholly offline. Guaranteed, in this
- * order:
+ * class is its worst block's: stuck (also one with an obstacle), else kernel zone, else Movable, else wholly
+ * offline. Its cost is its migrate_bytes, in whole steps of PLAN_COST_STEP so that idle devices are alike.
+ * Guaranteed, in this order:
  *  1. the total is the largest subset sum that is at most size_bytes (exact up to 2^18 units of the sizes'
  * greatest common divisor, which is 32 TiB in 128 MiB; beyond it is close, and never above size_bytes);
- *  2. among such sets, the fewest bytes in stuck DIMMs; then the fewest in kernel-zone DIMMs; then the fewest
- * in Movable ones (so the most in offline ones);
+ *  2. among such sets, the fewest bytes in stuck DIMMs; then the fewest in kernel-zone DIMMs; then the least
+ * cost; then the fewest bytes in Movable ones (so the most in offline ones);
  *  3. among those, the set that holds the DIMM at the highest address that any of them holds, and so on
- * downwards. Order to take: offline, Movable, kernel, stuck; within a class the highest address first.
+ * downwards. Order to take: offline, Movable, kernel, stuck; within a class the cheapest first, and of those
+ * the highest address.
  *
  * device_id (may be NULL) restricts it to that one device, whose size must be size_bytes. Errors:
  * AGENT_ABSENT (granule 0), INVALID_SIZE (0), UNALIGNED_SIZE (the nearest totals), NOT_PLUGGED (more than is

@@ -17,6 +17,7 @@ enum {
         REPLY_MEMORY = 1 << 7,
         REPLY_RANGES = 1 << 8,
         REPLY_COMPLETE = 1 << 9,
+        REPLY_SURVEYS = 1 << 10,
 };
 unsigned op_shape(enum op op);
 

@@ -303,13 +303,46 @@ static int get_failures(struct json_object *o, struct message_reply *p, struct e
         return 0;
 }
 
+static int get_surveys(struct json_object *o, struct message_reply *p, struct error *ret_error)
+{
+        struct json_object *surveys;
+        size_t n;
+        int r;
+
+        if (!(op_shape(p->op) & REPLY_SURVEYS))
+                return 0;
+        if ((r = get_u64(o, "page_bytes", PROTO_BLOCK_MIN, &p->page_bytes, ret_error)) < 0 ||
+                (r = get_array(o, "surveys", true, PROTO_SURVEYS_MAX, &surveys, &n, ret_error)) < 0)
+                return r;
+        if (n > 0 && !(p->surveys = calloc(n, sizeof(*p->surveys))))
+                return no_memory(ret_error);
+        for (p->n_surveys = 0; p->n_surveys < n; p->n_surveys++) {
+                struct json_object *v = json_object_array_get_idx(surveys, p->n_surveys);
+                struct block_survey *b = p->surveys + p->n_surveys;
+                size_t at = 0;
+                bool good = json_object_is_type(v, json_type_array) &&
+                            json_object_array_length(v) == 4 + PAGE_KIND_MAX &&
+                            json_array_get_u64(v, at++, PROTO_ADDRESS_MAX, &b->start) >= 0 &&
+                            json_array_get_u64(v, at++, PROTO_ADDRESS_MAX, &b->length) >= 0 &&
+                            json_array_get_u64(v, at++, PROTO_ADDRESS_MAX, &b->sampled) >= 0;
+
+                for (enum page_kind k = 0; good && k < PAGE_KIND_MAX; k++)
+                        good = json_array_get_u64(v, at++, PROTO_ADDRESS_MAX, &b->pages[k]) >= 0;
+                if (!good || json_array_get_u64(v, at, PROTO_ADDRESS_MAX, &b->cost_bytes) < 0)
+                        return BAD(ret_error, "'surveys' has a member that is not %d numbers",
+                                4 + PAGE_KIND_MAX);
+        }
+        return 0;
+}
+
 static int decode_reply(struct json_object *o, struct message *m, struct error *ret_error)
 {
         struct message_reply *p = &m->reply;
         int r;
 
         if ((r = get_op(o, &p->op, ret_error)) < 0 || (r = get_memory(o, p, ret_error)) < 0 ||
-                (r = get_ranges(o, p, ret_error)) < 0 || (r = get_failures(o, p, ret_error)) < 0)
+                (r = get_ranges(o, p, ret_error)) < 0 || (r = get_failures(o, p, ret_error)) < 0 ||
+                (r = get_surveys(o, p, ret_error)) < 0)
                 return r;
         if ((op_shape(p->op) & REPLY_COMPLETE) && (r = json_get_bool(o, "complete", &p->complete)) < 0)
                 return bad_key(r, "complete", ret_error);

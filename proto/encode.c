@@ -181,6 +181,30 @@ static int add_failures(struct json_object *o, const struct block_failure *failu
         return r < 0 ? r : add_array(o, "failures", &array);
 }
 
+static int add_surveys(struct json_object *o, const struct message_reply *p)
+{
+        _cleanup_json_ struct json_object *array = NULL;
+        int r = new_array(&array);
+
+        for (size_t i = 0; r >= 0 && i < p->n_surveys; i++) {
+                const struct block_survey *b = p->surveys + i;
+                _cleanup_json_ struct json_object *v = NULL;
+
+                if ((r = new_run(b->start, b->length, &v)) < 0 ||
+                        (r = json_array_add(v, json_object_new_uint64(b->sampled))) < 0)
+                        return r;
+                for (enum page_kind k = 0; k < PAGE_KIND_MAX; k++)
+                        if ((r = json_array_add(v, json_object_new_uint64(b->pages[k]))) < 0)
+                                return r;
+                if ((r = json_array_add(v, json_object_new_uint64(b->cost_bytes))) < 0)
+                        return r;
+                r = json_array_add(array, steal_pointer(v));
+        }
+        if (r < 0 || (r = json_add_u64(o, "page_bytes", p->page_bytes)) < 0)
+                return r;
+        return add_array(o, "surveys", &array);
+}
+
 static int encode_reply(struct json_object *o, const struct message *m)
 {
         const struct message_reply *p = &m->reply;
@@ -196,6 +220,8 @@ static int encode_reply(struct json_object *o, const struct message *m)
         if ((p->n_ranges > 0 || (shape & REPLY_RANGES)) && (r = add_ranges(o, p->ranges, p->n_ranges)) < 0)
                 return r;
         if (p->n_failures > 0 && (r = add_failures(o, p->failures, p->n_failures)) < 0)
+                return r;
+        if ((shape & REPLY_SURVEYS) && (r = add_surveys(o, p)) < 0)
                 return r;
         return p->has_next ? json_add_u64(o, "next", p->next) : 0;
 }

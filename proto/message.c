@@ -29,6 +29,16 @@ static const char *const block_state_names[BLOCK_STATE_MAX] = {
         [BLOCK_ABSENT] = "absent",
 };
 
+static const char *const page_kind_names[PAGE_KIND_MAX] = {
+        [PAGE_FREE] = "free",
+        [PAGE_MOVABLE] = "movable",
+        [PAGE_HUGE] = "huge",
+        [PAGE_SLAB] = "slab",
+        [PAGE_TABLE] = "page-table",
+        [PAGE_UNMOVABLE] = "unmovable",
+        [PAGE_PINNED] = "pinned",
+};
+
 static const char *const event_names[EVENT_TYPE_MAX] = {
         [EVENT_BLOCKS_CHANGED] = "blocks-changed",
 };
@@ -42,6 +52,7 @@ static const char *const op_names[OP_MAX] = {
         [OP_OFFLINE] = "offline",
         [OP_AWAIT_REMOVED] = "await-removed",
         [OP_CANCEL] = "cancel",
+        [OP_SURVEY] = "survey",
 };
 
 static const char *const type_names[MESSAGE_TYPE_MAX] = {
@@ -63,6 +74,7 @@ static const unsigned op_shapes[OP_MAX] = {
         [OP_OFFLINE] = REQUEST_TARGETS | REQUEST_DEADLINE | REQUEST_ATTEMPT | REPLY_COMPLETE,
         [OP_AWAIT_REMOVED] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_COMPLETE,
         [OP_CANCEL] = REQUEST_TARGET_ID,
+        [OP_SURVEY] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_SURVEYS,
 };
 
 #define FIELD(member, low, high, f) #member, offsetof(struct message_request, member), low, high, f
@@ -111,6 +123,7 @@ static int find_name(const char *const *names, int n, const char *s)
 
 DEFINE_NAMES(zone, enum zone, zone_names)
 DEFINE_NAMES(block_state, enum block_state, block_state_names)
+DEFINE_NAMES(page_kind, enum page_kind, page_kind_names)
 DEFINE_NAMES(op, enum op, op_names)
 DEFINE_NAMES(message_type, enum message_type, type_names)
 DEFINE_NAMES(event_type, enum event_type, event_names)
@@ -166,6 +179,7 @@ void message_done(struct message *m)
         case MESSAGE_REPLY:
                 free(m->reply.ranges);
                 free(m->reply.failures);
+                free(m->reply.surveys);
                 break;
         default:
                 break;
@@ -301,7 +315,7 @@ static int check_memory(const struct guest_memory *m, struct error *ret_error)
         return check_fields(memory_fields, n_memory_fields, 0, m, ret_error);
 }
 
-static int check_ranges(const struct message_reply *p, struct error *ret_error)
+static int check_ranges(const struct message_reply *p, uint64_t *ret_end, struct error *ret_error)
 {
         uint64_t end = 0;
 
@@ -317,15 +331,48 @@ static int check_ranges(const struct message_reply *p, struct error *ret_error)
                 if (r < 0)
                         return r;
         }
-        /* Or a reader of pages would go round for ever. */
-        if (p->has_next && (p->n_ranges == 0 || p->next < end || p->next >= PROTO_ADDRESS_MAX))
-                return BAD(ret_error, "'next' is not behind the ranges");
+        *ret_end = end;
+        return 0;
+}
+
+static int check_surveys(const struct message_reply *p, uint64_t *ret_end, struct error *ret_error)
+{
+        uint64_t end = 0;
+
+        if (p->n_surveys > PROTO_SURVEYS_MAX)
+                return BAD(ret_error, "'surveys' has more than %u members", PROTO_SURVEYS_MAX);
+        /* Beside them all there may be no room in a line for others. */
+        if (p->n_ranges > 0 || p->n_failures > 0)
+                return BAD(ret_error, "'ranges' or 'failures' stands beside 'surveys'");
+        if (p->page_bytes < PROTO_PAGE_MIN || p->page_bytes > PROTO_BLOCK_MIN ||
+                (p->page_bytes & (p->page_bytes - 1)) != 0)
+                return BAD(ret_error, "'page_bytes' is not a power of two from 4 KiB to 1 MiB");
+        for (size_t i = 0; i < p->n_surveys; i++) {
+                const struct block_survey *b = p->surveys + i;
+                uint64_t left = b->sampled;
+
+                int r = check_run("surveys", b->start, b->length, &end, ret_error);
+                if (r < 0)
+                        return r;
+                if (b->length > PROTO_BLOCK_MAX)
+                        return BAD(ret_error, "'surveys' has a member that is longer than a block can be");
+                if (b->sampled > b->length / p->page_bytes || b->cost_bytes > b->length)
+                        return BAD(ret_error, "'surveys' has a member with more than its block has");
+                for (enum page_kind k = 0; k < PAGE_KIND_MAX; k++) {
+                        if (b->pages[k] > left)
+                                return BAD(ret_error,
+                                        "'surveys' has a member with more pages than were looked at");
+                        left -= b->pages[k];
+                }
+        }
+        *ret_end = end;
         return 0;
 }
 
 static int check_reply(const struct message_reply *p, struct error *ret_error)
 {
         unsigned shape = op_shape(p->op);
+        uint64_t end = 0;
         int r;
 
         if (!op_to_string(p->op))
@@ -334,8 +381,16 @@ static int check_reply(const struct message_reply *p, struct error *ret_error)
                 return BAD(ret_error, "'memory' is missing");
         if (p->has_memory && (r = check_memory(&p->memory, ret_error)) < 0)
                 return r;
-        if ((r = check_ranges(p, ret_error)) < 0)
+        if (shape & REPLY_SURVEYS)
+                r = check_surveys(p, &end, ret_error);
+        else
+                r = check_ranges(p, &end, ret_error);
+        if (r < 0)
                 return r;
+        /* Or a reader of pages would go round for ever. */
+        size_t n = shape & REPLY_SURVEYS ? p->n_surveys : p->n_ranges;
+        if (p->has_next && (n == 0 || p->next < end || p->next >= PROTO_ADDRESS_MAX))
+                return BAD(ret_error, "'next' is not behind what the reply lists");
 
         if (p->n_failures > PROTO_FAILURES_MAX)
                 return BAD(ret_error, "'failures' has more than %u members", PROTO_FAILURES_MAX);
@@ -343,11 +398,11 @@ static int check_reply(const struct message_reply *p, struct error *ret_error)
                 return BAD(ret_error, "'complete' is true beside failures");
         for (size_t i = 0; i < p->n_failures; i++) {
                 const struct block_failure *f = p->failures + i;
-                uint64_t end = 0;
+                uint64_t failure_end = 0;
 
                 if (f->error.code <= ERROR_NONE || f->error.code >= ERROR_CODE_MAX)
                         return BAD(ret_error, "'code' is out of range");
-                r = check_run("failures", f->start, f->length, &end, ret_error);
+                r = check_run("failures", f->start, f->length, &failure_end, ret_error);
                 if (r < 0)
                         return r;
         }

@@ -19,6 +19,8 @@
 #define PROTO_RESYNC            0xFF
 #define PROTO_LINE_MAX          (64U * 1024U) /* bytes of a line without its newline */
 #define PROTO_RANGES_MAX        512U          /* targets or ranges in one message */
+#define PROTO_SURVEYS_MAX       256U          /* blocks in one reply to SURVEY */
+#define PROTO_PAGE_MIN          4096U
 #define PROTO_FAILURES_MAX      64U /* failures in one reply: beside all ranges they fit in PROTO_LINE_MAX */
 #define PROTO_REASON_MAX        192U /* bytes of a failure's message in a reply; the encoder cuts longer ones */
 #define PROTO_TOKEN_LENGTH      16U          /* characters of a nonce or session id: lower case hexadecimal */
@@ -30,6 +32,9 @@
 #define PROTO_BLOCK_MAX         (1ULL << 36)
 #define PROTO_ID_MAX            ((1ULL << 53) - 1)
 #define PROTO_DEADLINE_MAX_MSEC (7ULL * 24 * 3600 * 1000)
+
+/* What a guestd that knows SURVEY says among its capabilities. */
+#define PROTO_CAPABILITY_SURVEY "survey"
 
 enum zone {
         ZONE_UNKNOWN, /* offline, or the kernel did not say */
@@ -68,6 +73,27 @@ struct block_failure {
         struct error error;
 };
 
+/* What a page is to one who wants its block to go offline. */
+enum page_kind {
+        PAGE_FREE,
+        PAGE_MOVABLE,   /* of a program or of the page cache: the kernel moves it */
+        PAGE_HUGE,      /* hugetlb: moves if there is a free one elsewhere */
+        PAGE_SLAB,      /* the kernel's; none of the following move */
+        PAGE_TABLE,     /* the kernel's: a page table */
+        PAGE_UNMOVABLE, /* the kernel's otherwise */
+        PAGE_PINNED,    /* a program's, in no page table and yet held: it will hardly move */
+        PAGE_KIND_MAX,
+        PAGE_KIND_INVALID = -1,
+};
+
+/* One block's pages. Those that were looked at are spread evenly over it. */
+struct block_survey {
+        uint64_t start, length;
+        uint64_t sampled;              /* pages looked at; length / page_bytes: all */
+        uint64_t pages[PAGE_KIND_MAX]; /* of them; their sum may be less, as a block has holes */
+        uint64_t cost_bytes;           /* an estimate for the whole block: what is to be moved elsewhere */
+};
+
 /* The guest's memory at one moment, in bytes. */
 struct guest_memory {
         uint64_t total_bytes;     /* MemTotal */
@@ -103,6 +129,7 @@ enum op {
         OP_OFFLINE,    /* targets, deadline, attempt: all blocks of the set or none -> outcome */
         OP_AWAIT_REMOVED, /* targets, deadline: wait until the blocks are gone -> outcome */
         OP_CANCEL,        /* target_id: stop that request; it replies by itself */
+        OP_SURVEY, /* targets, deadline: what their pages are; only with the capability -> surveys, next */
         OP_MAX,
         OP_INVALID = -1,
 };
@@ -155,8 +182,11 @@ struct message_reply {
         size_t n_ranges;
         struct block_failure *failures; /* owned */
         size_t n_failures;
+        uint64_t page_bytes;          /* SURVEY */
+        struct block_survey *surveys; /* owned */
+        size_t n_surveys;
         bool has_next;
-        uint64_t next; /* there are more ranges: GET_BLOCKS from this address */
+        uint64_t next; /* there are more: GET_BLOCKS, or SURVEY of the targets' rest, from this address */
 };
 
 struct message_progress {
@@ -200,6 +230,8 @@ const char *zone_to_string(enum zone z);
 enum zone zone_from_string(const char *s);
 const char *block_state_to_string(enum block_state s);
 enum block_state block_state_from_string(const char *s);
+const char *page_kind_to_string(enum page_kind k);
+enum page_kind page_kind_from_string(const char *s);
 const char *op_to_string(enum op op);
 enum op op_from_string(const char *s);
 

@@ -12,7 +12,7 @@ struct bus {
         struct manager *manager;
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
         sd_event_source *flush;
-        TAILQ_HEAD(, survey) surveys;
+        TAILQ_HEAD(, survey_call) surveys;
         sd_bus_slot *slots[16];
         size_t n_slots;
 };

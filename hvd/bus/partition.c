@@ -7,14 +7,18 @@
 
 #include "common/log.h"
 #include "hvd/bus/internal.h"
+#include "hvd/bus/map.h"
 
-/* A Survey() call that awaits the partition's answer. */
-struct survey {
-        TAILQ_ENTRY(survey) entry;
+/* A Survey() or MemoryMap() call that awaits the partition's answer. */
+struct survey_call {
+        TAILQ_ENTRY(survey_call) entry;
         struct bus *bus;
         struct partition *partition;
         sd_bus_message *message;
         struct partition_refresh *refresh;
+        bool is_map; /* MemoryMap: the pages are asked for next */
+        uint64_t map_bytes;
+        struct survey_ask *ask;
 };
 
 /* For one partition: anyone may ask, and a job's own calls to QEMU and to the guest must find room. */
@@ -120,10 +124,11 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
 
 /* --- Survey --- */
 
-static void survey_free(struct survey *s)
+static void survey_free(struct survey_call *s)
 {
         TAILQ_REMOVE(&s->bus->surveys, s, entry);
         partition_refresh_free(s->refresh);
+        survey_ask_free(s->ask);
         sd_bus_message_unref(s->message);
         free(s);
 }
@@ -136,7 +141,7 @@ void bus_surveys_free(struct bus *b)
 
 void bus_partition_forget(struct bus *b, struct partition *p)
 {
-        struct survey *s, *next;
+        struct survey_call *s, *next;
 
         for (s = TAILQ_FIRST(&b->surveys); s; s = next) {
                 next = TAILQ_NEXT(s, entry);
@@ -179,13 +184,54 @@ static int append_blocks(sd_bus_message *reply, const struct partition *p)
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static void answer_map(struct survey_call *s, const struct survey *pages, const char *note)
+{
+        sd_bus_message *reply = NULL;
+        int r = sd_bus_message_new_method_return(s->message, &reply);
+
+        if (r >= 0)
+                r = bus_append_map(reply, s->partition, pages, note, s->map_bytes);
+        if (r >= 0)
+                r = sd_bus_send(NULL, reply, NULL);
+        sd_bus_message_unref(reply);
+        if (r < 0)
+                log_debug("A memory map could not be sent: %s", strerrordesc_np(-r));
+        survey_free(s);
+}
+
+static void on_pages(struct survey *pages, const struct error *error, void *userdata)
+{
+        struct survey_call *s = userdata;
+
+        s->ask = NULL;
+        answer_map(s, pages ?: &(struct survey) { 0 }, error ? error->message : "");
+}
+
+static void ask_pages(struct survey_call *s)
+{
+        _cleanup_free_ struct mem_range *targets = NULL;
+        struct error error = { 0 };
+        size_t n = 0;
+
+        if (bus_map_targets(s->partition, &targets, &n) < 0)
+                error_set(&error, ERROR_INTERNAL, "Out of memory");
+        else if (n > 0 &&
+                 survey_start(s->partition, targets, n, SURVEY_THOROUGH, on_pages, s, &s->ask, &error) >= 0)
+                return;
+        answer_map(s, &(struct survey) { 0 }, error.message);
+}
+
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
 {
-        struct survey *s = userdata;
+        struct survey_call *s = userdata;
         sd_bus_message *reply = NULL;
         int r;
 
         s->refresh = NULL;
+        if (!error && s->is_map) {
+                ask_pages(s);
+                return;
+        }
         if (error)
                 r = sd_bus_reply_method_errorf(
                         s->message, error_code_dbus_name(error->code), "%s", error->message);
@@ -206,10 +252,17 @@ static int method_survey(sd_bus_message *m, void *userdata, sd_bus_error *e)
 {
         struct partition *p = userdata;
         struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m)));
-        struct survey *s;
+        struct survey_call *s;
+        bool is_map = strcmp(sd_bus_message_get_member(m), "MemoryMap") == 0;
+        uint64_t bytes = 0;
         size_t n = 0;
         struct error error;
 
+        if (is_map) {
+                int r = sd_bus_message_read_basic(m, 't', &bytes);
+                if (r < 0)
+                        return r;
+        }
         TAILQ_FOREACH (s, &b->surveys, entry)
                 n += s->partition == p;
         if (n >= SURVEYS_MAX) {
@@ -220,7 +273,11 @@ static int method_survey(sd_bus_message *m, void *userdata, sd_bus_error *e)
         s = calloc(1, sizeof(*s));
         if (!s)
                 return -ENOMEM;
-        *s = (struct survey) { .bus = b, .partition = p, .message = sd_bus_message_ref(m) };
+        *s = (struct survey_call) { .bus = b,
+                .partition = p,
+                .message = sd_bus_message_ref(m),
+                .is_map = is_map,
+                .map_bytes = bytes };
         TAILQ_INSERT_TAIL(&b->surveys, s, entry);
         if (partition_refresh(p, REFRESH_ALL, on_surveyed, s, &s->refresh, &error) < 0) {
                 survey_free(s);
@@ -386,6 +443,10 @@ static const sd_bus_vtable vtable[] = {
                 SD_BUS_RESULT("o", job), method_change_memory, 0),
         SD_BUS_METHOD_WITH_ARGS("Survey", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ttssusu)", blocks), method_survey,
                 SD_BUS_VTABLE_UNPRIVILEGED),
+        /* Not for everyone: it costs the guest up to two seconds of a processor. */
+        SD_BUS_METHOD_WITH_ARGS("MemoryMap", SD_BUS_ARGS("t", bytes),
+                SD_BUS_RESULT("t", block_bytes, "t", page_bytes, "s", note, "a(ttssusussttttttttt)", blocks),
+                method_survey, 0),
         SD_BUS_PROPERTY("Name", "s", get_string, 0, CONST),
         SD_BUS_PROPERTY("Uuid", "s", get_string, 0, CHANGES),
         SD_BUS_PROPERTY("Architecture", "s", get_string, 0, CHANGES),

@@ -6,8 +6,9 @@
  * (OFFLINE: all or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with
  * blocks online can hang a busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to
  * one device the guest already works on the next. A device that cannot go is put back by the guest, and the
- * plan is made again without it. At the end the guest confirms that the blocks are gone, and QEMU that the
- * devices are; only then anything counts as done.
+ * plan is made again without it, and the guest is asked what pages are left in the blocks that did not go. At
+ * the end the guest confirms that the blocks are gone, and QEMU that the devices are; only then anything
+ * counts as done.
  *
  * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
  *
@@ -20,6 +21,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
+#include "hvd/memory/forecast.h"
 #include "hvd/memory/guest.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
@@ -66,6 +68,9 @@ struct dimm_remove {
         struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
+        struct survey_ask *ask; /* of what is in the blocks that may leave, or did not */
+        struct survey survey;   /* empty: there was none */
+        struct error no_survey; /* and why */
         bool gave_up;    /* no further device is tried: all-or-nothing, and one cannot go; or a migration */
         bool guest_lost; /* no further request to the guest */
         bool verifying, guest_confirmed, host_confirmed;
@@ -108,7 +113,8 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
         excluded[w->n_targets] = NULL;
 
         uint64_t left = j->request.bytes - MIN(j->request.bytes, sum_of(w, TARGET_PLANNED, TARGET_GONE));
-        int r = removal_plan(j->partition, &j->request, excluded, left, &s, &devices, &plan, ret_error);
+        int r = removal_plan(
+                j->partition, &j->request, excluded, &w->survey, left, &s, &devices, &plan, ret_error);
         if (r < 0)
                 return r;
 
@@ -125,13 +131,10 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                 };
                 memcpy(t->id, from->id, sizeof(t->id));
                 memcpy(t->backend, from->memdev, sizeof(t->backend));
-                job_add_plan(j, "take %s offline, %s at 0x%" PRIx64 "%s%s in %s, and unplug it", t->id,
-                        SIZE(t->size_bytes), t->address, s.is_pseries ? ", " : "",
-                        s.is_pseries ? PLAN_DRC_TEXT(t->address, t->size_bytes) : "",
-                        d->stuck_bytes     ? "part stuck"
-                        : d->kernel_bytes  ? "a kernel zone"
-                        : d->movable_bytes ? "zone Movable"
-                                           : "no zone (offline)");
+                if (j->request.dry_run && !forecast_leaves(j, &w->survey, t->id, t->address, t->size_bytes))
+                        t->state = TARGET_STAYED;
+                else
+                        forecast_add_step(j, &s, d);
         }
         return 0;
 }
@@ -393,6 +396,17 @@ static void on_offline_progress(uint64_t done_bytes, void *userdata)
         job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE) + done_bytes);
 }
 
+static void on_examined(struct survey *s, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+
+        w->ask = NULL;
+        if (s)
+                forecast_add_findings(w->job, s);
+        try_others(w);
+        pump(w);
+}
+
 static void on_offline(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
@@ -422,8 +436,12 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                 }
         }
         job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE));
-        if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK)
+        if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK) {
+                if (w->job->stop == JOB_STOP_NO &&
+                        forecast_examine(w->job, reply, on_examined, w, &w->ask) >= 0)
+                        return;
                 try_others(w);
+        }
         pump(w);
 }
 
@@ -467,7 +485,7 @@ static void pump(struct dimm_remove *w)
 {
         struct target *t;
 
-        if (w->call || w->verifying)
+        if (w->call || w->ask || w->verifying)
                 return;
         while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up &&
                 (t = first_in(w, TARGET_PLANNED)))
@@ -488,33 +506,77 @@ static void pump(struct dimm_remove *w)
 
 /* --- the mechanism --- */
 
-static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
+/* A dry run goes on as the removal would: those that stay are replaced by others, until none is left. */
+static int plan_first(struct dimm_remove *w, struct error *ret_error)
+{
+        size_t n_before = 0, n_stayed;
+        int r = plan_more(w, ret_error);
+
+        if (r < 0 || !w->job->request.dry_run)
+                return r;
+        do {
+                n_stayed = 0;
+                for (size_t i = n_before; i < w->n_targets; i++)
+                        n_stayed += w->targets[i].state == TARGET_STAYED;
+                n_before = w->n_targets;
+        } while (n_stayed > 0 && !removal_names_device(&w->job->request) && plan_more(w, NULL) >= 0);
+        forecast_add_rest(w->job, &w->survey, &w->no_survey);
+        return 0;
+}
+
+static void begin(struct dimm_remove *w)
+{
+        struct job *j = w->job;
+        struct error error;
+
+        if (plan_first(w, &error) < 0) {
+                job_add_reason(j, NULL, UINT64_MAX, &error);
+                job_finish(j);
+                return;
+        }
+        uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
+        /* Where a forecast says what stays there is a reason for each device. */
+        if (planned < j->request.bytes && !first_in(w, TARGET_STAYED)) {
+                error_set(&error, ERROR_NO_EXACT_FIT,
+                        "DIMMs leave whole, and those that are plugged do not add up to %s; the "
+                        "nearest below "
+                        "is %s",
+                        SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
+                job_add_reason(j, NULL, UINT64_MAX, &error);
+                removal_add_pending_reasons(j);
+        }
+        if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
+                job_finish(j);
+        else
+                pump(w);
+}
+
+/* Without a survey the removal goes on as well. */
+static void on_surveyed(struct survey *s, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+
+        w->ask = NULL;
+        if (s) {
+                w->survey = *s;
+                *s = (struct survey) { 0 };
+        } else
+                w->no_survey = *error;
+        begin(w);
+}
+
+static void on_refreshed(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
         struct job *j = w->job;
         struct error local;
 
         w->refresh = NULL;
-        if (!error && mechanism_check_job(j, &local) >= 0 && removal_check_min(p, &j->request, &local) >= 0 &&
-                plan_more(w, &local) >= 0) {
-                uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
-                if (planned < j->request.bytes) {
-                        error_set(&local, ERROR_NO_EXACT_FIT,
-                                "DIMMs leave whole, and those that are plugged do not add up to %s; the "
-                                "nearest below "
-                                "is %s",
-                                SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
-                        job_add_reason(j, NULL, UINT64_MAX, &local);
-                        removal_add_pending_reasons(j);
-                }
-                if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
-                        job_finish(j);
-                else
-                        pump(w);
-                return;
-        }
-        job_add_reason(j, NULL, UINT64_MAX, error ?: &local);
-        job_finish(j);
+        if (error || mechanism_check_job(j, &local) < 0 || removal_check_min(p, &j->request, &local) < 0) {
+                job_add_reason(j, NULL, UINT64_MAX, error ?: &local);
+                job_finish(j);
+        } else if (!forecast_is_wanted(j) || forecast_start(j, on_surveyed, w, &w->ask, &w->no_survey) < 0)
+                begin(w);
 }
 
 static int dimm_remove_check(
@@ -529,7 +591,7 @@ static int dimm_remove_check(
         int r = removal_check_min(p, request, ret_error);
         if (r < 0)
                 return r;
-        return removal_plan(p, request, NULL, request->bytes, &s, &devices, &plan, ret_error);
+        return removal_plan(p, request, NULL, NULL, request->bytes, &s, &devices, &plan, ret_error);
 }
 
 static void dimm_remove_start(struct job *j)
@@ -543,10 +605,10 @@ static void dimm_remove_start(struct job *j)
                 /* What is known is current when nothing has changed since: then it is as good as asking
                  * again, and both ends still have their say on each device. */
                 if (partition_is_settled(j->partition)) {
-                        on_surveyed(j->partition, NULL, w);
+                        on_refreshed(j->partition, NULL, w);
                         return;
                 }
-                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS, on_surveyed, w,
+                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS, on_refreshed, w,
                             &w->refresh, &error) >= 0)
                         return;
         } else
@@ -561,9 +623,14 @@ static void dimm_remove_stop(struct job *j)
 
         if (j->state == JOB_SURVEYING) {
                 w->refresh = partition_refresh_free(w->refresh);
+                w->ask = survey_ask_free(w->ask);
                 job_finish(j);
         } else if (w->call && w->current && w->current->state == TARGET_OFFLINING)
                 guest_call_stop(w->call);
+        else if (w->ask) {
+                w->ask = survey_ask_free(w->ask);
+                pump(w);
+        }
 }
 
 static void dimm_remove_free(struct job *j)
@@ -573,6 +640,8 @@ static void dimm_remove_free(struct job *j)
         for (size_t i = 0; i < w->n_targets; i++)
                 platform_op_free(w->targets[i].op);
         partition_refresh_free(w->refresh);
+        survey_ask_free(w->ask);
+        survey_done(&w->survey);
         guest_call_free(w->call);
         free(w);
 }

@@ -42,14 +42,16 @@ static int restrict_to_node(
 }
 
 int removal_plan(const struct partition *p, const struct job_request *request, char *const *excluded,
-        uint64_t bytes, struct plan_snapshot *ret_snapshot, struct plan_device **ret_devices,
-        struct plan_remove *ret, struct error *ret_error)
+        const struct survey *survey, uint64_t bytes, struct plan_snapshot *ret_snapshot,
+        struct plan_device **ret_devices, struct plan_remove *ret, struct error *ret_error)
 {
         const char *device = request->device[0] ? request->device : NULL;
         int r;
 
         if (partition_plan_snapshot(p, excluded, ret_snapshot, ret_devices) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        if (survey)
+                survey_apply(survey, *ret_devices, ret_snapshot->n_devices);
         if (request->node >= 0) {
                 r = restrict_to_node(
                         *ret_devices, ret_snapshot->n_devices, (unsigned)request->node, ret_error);

@@ -90,6 +90,10 @@ static void add_defaults(struct json_object *o, const char *op)
         case OP_AWAIT_REMOVED:
                 json_add_bool(o, "complete", true);
                 break;
+        case OP_SURVEY:
+                json_add_u64(o, "page_bytes", 4096);
+                json_add(o, "surveys", parse("[]"));
+                break;
         default:
                 break;
         }

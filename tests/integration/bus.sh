@@ -80,6 +80,7 @@ check_interface "$path" "$name.Partition" <<'E1'
 .AddMemory method ta{sv} o
 .RemoveMemory method ta{sv} o
 .Survey method - a(ttssusu)
+.MemoryMap method t ttsa(ttssusussttttttttt)
 .Name property s
 .Uuid property s
 .Architecture property s

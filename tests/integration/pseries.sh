@@ -101,6 +101,15 @@ assert_equal "of the runs of blocks" "0 2147483652 2147483653 2147483654" "$(jq 
 expect 0 cli show p1
 assert_match "the sheet" 'opendlpar-dimm-0 .* 0x80000004 ' "$out"
 assert_match "the sheet" 'opendlpar-dimm-2 .* 0x80000006-0x80000007 ' "$out"
+expect 0 cli -o json memory-map p1
+assert_match "why an older guestd has no survey" "no survey of pages" "$(jq -r .note <<<"$out")"
+assert_equal "block size and fates" "268435456 base,leaves,may-leave" \
+    "$(jq -r '"\(.block_bytes) \([.blocks[].fate] | unique | join(","))"' <<<"$out")"
+expect 0 cli memory-map p1
+assert_match "the map's LMBs" "0x80000004" "$out"
+expect 1 cli -o json memory-map nobody
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+expect 2 cli memory-map p1 --remove 1
 
 begin "methods: only its own"
 expect 0 cli add-memory p1 256M --method lmb --dry-run

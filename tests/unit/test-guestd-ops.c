@@ -1153,7 +1153,7 @@ static void test_abandoned(void **state)
         assert_int_equal(children_spare(c), 0);
         script->block[FIRST + 4].offline_errnum = HANG;
         script->block[FIRST + 4].offline_times = 1;
-        assert_int_equal(children_start(c, WORK_OFFLINE, &item, 1, &child), 0);
+        assert_int_equal(children_start(c, WORK_OFFLINE, &item, 1, 0, &child), 0);
         pid_t pid = child->pid;
         RUN_UNTIL(e, script->n_writes == 1);
         assert_null(children_end(c, child, false));

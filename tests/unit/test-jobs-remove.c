@@ -246,7 +246,8 @@ static void test_dry_run(void **state)
         struct job *j = submit(fx, REMOVE(GIB, .dry_run = true));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, 0, 0);
-        assert_int_equal(j->n_plan, 1);
+        assert_int_equal(j->n_plan, 2);
+        assert_non_null(strstr(j->plan[1], "pages were not surveyed"));
         assert_non_null(strstr(j->plan[0], "opendlpar-dimm-1"));
         finish(fx);
 }

@@ -391,7 +391,7 @@ static void check_refusal(
 }
 
 struct best {
-        uint64_t total, stuck, kernel, movable;
+        uint64_t total, stuck, kernel, steps, movable;
         uint32_t mask; /* bit i: the i-th lowest address */
 };
 
@@ -400,13 +400,14 @@ static bool better(const struct best *a, const struct best *b)
         return a->total != b->total       ? a->total > b->total
                : a->stuck != b->stuck     ? a->stuck < b->stuck
                : a->kernel != b->kernel   ? a->kernel < b->kernel
+               : a->steps != b->steps     ? a->steps < b->steps
                : a->movable != b->movable ? a->movable < b->movable
                                           : a->mask > b->mask;
 }
 
 static int device_class(const struct plan_device *d)
 {
-        return d->stuck_bytes ? 3 : d->kernel_bytes ? 2 : d->movable_bytes ? 1 : 0;
+        return d->stuck_bytes || d->has_obstacle ? 3 : d->kernel_bytes ? 2 : d->movable_bytes ? 1 : 0;
 }
 
 /* Every subset of up to 12 devices; devices[] is sorted by address first. */
@@ -439,6 +440,7 @@ static void check_best(const struct model *m, uint64_t size, const struct plan_r
                         uint64_t *classes[] = { NULL, &b.movable, &b.kernel, &b.stuck };
                         int class = device_class(list[i]);
                         b.total += list[i]->size_bytes;
+                        b.steps += list[i]->migrate_bytes / PLAN_COST_STEP;
                         if (class > 0)
                                 *classes[class] += list[i]->size_bytes;
                 }
@@ -453,6 +455,11 @@ static void check_best(const struct model *m, uint64_t size, const struct plan_r
                 SIZE_EXACT(remove->total_bytes), mask, SIZE_EXACT(best.total), best.mask);
 }
 
+static uint64_t steps(const struct plan_device *d)
+{
+        return d->migrate_bytes / PLAN_COST_STEP;
+}
+
 static void check_removal(const struct model *m, uint64_t size, const struct plan_remove *remove)
 {
         uint64_t sum = 0;
@@ -463,7 +470,9 @@ static void check_removal(const struct model *m, uint64_t size, const struct pla
 
                 check(remove->devices[i] < m->s.n_devices && d->removable && d->is_dimm);
                 check(!last || device_class(last) < device_class(d) ||
-                                (device_class(last) == device_class(d) && last->address > d->address),
+                                (device_class(last) == device_class(d) &&
+                                        (steps(last) < steps(d) ||
+                                                (steps(last) == steps(d) && last->address > d->address))),
                         "order");
                 sum += d->size_bytes;
         }
@@ -503,6 +512,12 @@ static void random_removal(struct model *m)
                 d->removable = random_between(0, 7) > 0;
                 d->stuck_bytes = random_between(0, 7) == 0 ? g : 0;
                 d->offline_bytes = 0;
+                d->has_obstacle = random_between(0, 5) == 0;
+                /* Often alike but for what is less than a step, sometimes beyond all measure. */
+                d->migrate_bytes =
+                        random_between(0, 3) * PLAN_COST_STEP + random_between(0, PLAN_COST_STEP - 1);
+                if (random_between(0, 15) == 0)
+                        d->migrate_bytes = random_between(0, 1) ? d->size_bytes : 0;
         }
         uint64_t size = random_between(1, plugged / g + 1) * g;
         plan_nearest_removals(&m->s, size, &below, &above);

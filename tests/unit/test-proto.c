@@ -75,6 +75,11 @@ static bool replies_equal(const struct message_reply *a, const struct message_re
                         a->failures[i].length != b->failures[i].length ||
                         !errors_equal(&a->failures[i].error, &b->failures[i].error))
                         return false;
+        if (a->n_surveys != b->n_surveys || a->page_bytes != b->page_bytes)
+                return false;
+        for (size_t i = 0; i < a->n_surveys; i++)
+                if (memcmp(&a->surveys[i], &b->surveys[i], sizeof(a->surveys[i])) != 0)
+                        return false;
         return a->op == b->op && a->has_memory == b->has_memory && memories_equal(&a->memory, &b->memory) &&
                a->complete == b->complete && a->n_ranges == b->n_ranges && a->n_failures == b->n_failures &&
                a->has_next == b->has_next && a->next == b->next;
@@ -216,6 +221,10 @@ static void test_types(void **state)
                 { 4 * GIB, GIB, BLOCK_ONLINE, ZONE_MOVABLE, 1 },
                 { 5 * GIB, GIB, BLOCK_OFFLINE, ZONE_UNKNOWN, 0 },
         };
+        struct block_survey surveys[] = {
+                { 4 * GIB, 256 * MIB, 4096, { 1000, 2000, 512, 4, 2, 1, 8 }, 157 * MIB },
+                { 5 * GIB, 256 * MIB, 64, { 64 }, 0 },
+        };
         struct block_failure failures[] = {
                 { 5 * GIB, 128 * MIB, { ERROR_BLOCK_BUSY, "Pages are \"pinned\" \\ \xC3\xA9" } },
                 { 6 * GIB, 128 * MIB, { ERROR_CANCELLED, "" } },
@@ -270,7 +279,13 @@ static void test_types(void **state)
         m.request.attempt_msec = PROTO_DEADLINE_MAX_MSEC;
         assert_round_trip("offline", &m);
 
+        m.request.op = OP_SURVEY;
+        m.request.attempt_msec = 0;
+        assert_round_trip("survey", &m);
+
         for (enum op op = 0; op < OP_MAX; op++) {
+                if (op == OP_SURVEY)
+                        continue;
                 m = reply(op);
                 m.reply.has_memory = true;
                 m.reply.memory = memory;
@@ -282,6 +297,13 @@ static void test_types(void **state)
                 m.reply.next = 6 * GIB;
                 assert_round_trip(op_to_string(op), &m);
         }
+        m = reply(OP_SURVEY);
+        m.reply.page_bytes = 65536;
+        m.reply.surveys = surveys;
+        m.reply.n_surveys = 2;
+        m.reply.has_next = true;
+        m.reply.next = 6 * GIB;
+        assert_round_trip("survey's reply", &m);
         m = reply(OP_OFFLINE);
         m.reply.complete = true;
         assert_round_trip("offline complete", &m);
@@ -373,6 +395,27 @@ static void test_largest(void **state)
         print_message("largest reply: %zu of %u bytes\n", n, PROTO_LINE_MAX);
         assert_true(n <= PROTO_LINE_MAX);
 
+        static struct block_survey surveys[PROTO_SURVEYS_MAX];
+        for (size_t i = 0; i < PROTO_SURVEYS_MAX; i++)
+                surveys[i] = (struct block_survey) {
+                        .start = PROTO_ADDRESS_MAX - (PROTO_SURVEYS_MAX - i) * PROTO_BLOCK_MAX,
+                        .length = PROTO_BLOCK_MAX,
+                        .sampled = PROTO_BLOCK_MAX / PROTO_PAGE_MIN,
+                        .pages = { [0 ... PAGE_KIND_MAX - 1] = 10000000 / PAGE_KIND_MAX },
+                        .cost_bytes = PROTO_BLOCK_MAX,
+                };
+        m = reply(OP_SURVEY);
+        m.id = PROTO_ID_MAX;
+        m.reply.has_memory = true;
+        m.reply.memory = (struct guest_memory) { most, most, most, most, most, most, most, most, most, true,
+                10000, 10000 };
+        m.reply.page_bytes = PROTO_PAGE_MIN;
+        m.reply.surveys = surveys;
+        m.reply.n_surveys = PROTO_SURVEYS_MAX;
+        n = assert_round_trip("largest survey", &m);
+        /* One kind alone may have a digit more, and `next`. */
+        assert_true(n + PROTO_SURVEYS_MAX * PAGE_KIND_MAX * 2 + 24 <= PROTO_LINE_MAX);
+
         m = request(OP_OFFLINE);
         m.id = PROTO_ID_MAX;
         m.request.targets = targets;
@@ -435,6 +478,8 @@ static void test_names(void **state)
                 assert_int_equal(zone_from_string(zone_to_string(z)), z);
         for (enum block_state s = 0; s < BLOCK_STATE_MAX; s++)
                 assert_int_equal(block_state_from_string(block_state_to_string(s)), s);
+        for (enum page_kind k = 0; k < PAGE_KIND_MAX; k++)
+                assert_int_equal(page_kind_from_string(page_kind_to_string(k)), k);
         for (enum op op = 0; op < OP_MAX; op++)
                 assert_int_equal(op_from_string(op_to_string(op)), op);
         assert_null(zone_to_string(ZONE_MAX));

@@ -2,7 +2,8 @@
 
 /* Holds a few pages so that the kernel cannot move them, as a guest's program may: it puts them into a pipe
  * by vmsplice(2), which takes references without copying, and sleeps. Pages of a program come from zone
- * Movable first.
+ * Movable first. It then unmaps them, so that nothing but the pipe holds them: that can be told from
+ * /proc/kpageflags.
  *
  * It runs in a lab guest and gets there through a command line, hence no libc. */
 
@@ -59,6 +60,7 @@ __attribute__((noreturn)) void _start(void)
         if (memory < 0 || call(SYS_pipe, (long)ends, 0, 0, 0, 0, 0) < 0 ||
                 call(SYS_vmsplice, ends[1], (long)&all, 1, 0, 0, 0) != PAGES * PAGE_SIZE)
                 call(SYS_exit_group, 1, 0, 0, 0, 0, 0);
+        call(SYS_munmap, memory, PAGES * PAGE_SIZE, 0, 0, 0, 0);
         for (;;)
                 call(SYS_pause, 0, 0, 0, 0, 0, 0);
 }
