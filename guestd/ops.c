@@ -164,7 +164,8 @@ static void prepare(struct ops *ops, const struct message *m)
         struct error error;
 
         /* Zones change with blocks. The host has mostly asked for the guest's state since they last did. */
-        if (ops->zones.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes) {
+        if (q->zone == ZONE_MOVABLE &&
+                (ops->zones.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes)) {
                 (void)memory_read_zones(ops->config.proc_fd, &memory);
                 note_zones(ops, &memory);
         }

@@ -55,8 +55,8 @@ struct wait {
         bool show_progress, progress_drawn, progress_due;
         uint64_t progress_usec; /* CLOCK_MONOTONIC of the last one drawn */
         sd_event_source *progress_timer, *interrupt, *overdue;
-        sd_bus_slot *ask_slot;
-        sd_bus_slot *slots[12]; /* of matches and calls; freeing them at the end forgets what is pending */
+        sd_bus_slot *ask_slot, *cancel_slot;
+        sd_bus_slot *slots[4]; /* of matches and calls; freeing them at the end forgets what is pending */
         size_t n_slots;
 };
 
@@ -68,6 +68,7 @@ static void wait_done(struct wait *w)
         sd_event_source_unref(w->interrupt);
         sd_event_source_unref(w->overdue);
         sd_bus_slot_unref(w->ask_slot);
+        sd_bus_slot_unref(w->cancel_slot);
         if (w->cli->bus)
                 sd_bus_detach_event(w->cli->bus);
         sd_event_unref(w->event);
@@ -144,20 +145,6 @@ static int wait_finish(struct wait *w)
         else
                 report_job(stdout, w->job);
         return wait_exit(w, w->options->no_wait ? CLI_DONE : report_job_exit(w->job));
-}
-
-static int wait_call(struct wait *w, const char *path, const char *interface, const char *member,
-        sd_bus_message_handler_t callback)
-{
-        sd_bus_slot **slot = w->n_slots < ARRAY_SIZE(w->slots) ? &w->slots[w->n_slots] : NULL;
-        int r;
-
-        if (!slot)
-                return -ENOBUFS;
-        r = sd_bus_call_method_async(w->cli->bus, slot, HVD_NAME, path, interface, member, callback, w, NULL);
-        if (r >= 0)
-                w->n_slots++;
-        return r;
 }
 
 static int watch_overdue(struct wait *w);
@@ -263,7 +250,8 @@ static int cancel_job(struct wait *w)
 
         fprintf(stderr, "Stopping job %" PRIu32 "; what has moved stays. Ctrl-C again leaves at once.\n",
                 w->id);
-        r = wait_call(w, w->path, HVD_JOB_INTERFACE, "Cancel", on_cancelled);
+        r = sd_bus_call_method_async(w->cli->bus, &w->cancel_slot, HVD_NAME, w->path, HVD_JOB_INTERFACE,
+                "Cancel", on_cancelled, w, NULL);
         return r < 0 ? wait_fail(w, NULL, r) : 0;
 }
 
