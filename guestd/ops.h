@@ -29,7 +29,9 @@ struct ops_config {
         uint64_t grace_usec;    /* 0: OPS_GRACE_USEC */
         uint64_t settle_usec;   /* 0: OPS_SETTLE_USEC */
         uint64_t debounce_usec; /* 0: OPS_DEBOUNCE_USEC */
+        bool may_mount;         /* see worker_config */
         block_write_t write;    /* NULL: the real one */
+        setting_write_t write_setting;
         /* See settings_init(). */
         const char *state_path;
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,7 @@
 struct page_counts {
         uint32_t sampled;
         uint32_t pages[PAGE_KIND_MAX];
+        bool is_gigantic; /* it lies in a gigantic page of hugetlb */
 };
 
 struct work_item;

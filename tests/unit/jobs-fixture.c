@@ -211,6 +211,10 @@ void start_manager(struct fixture *fx)
         struct error error;
 
         snprintf(config_path, sizeof(config_path), "%s/hvd.conf", fx->dir);
+        FILE *f = fopen(config_path, "we");
+        assert_non_null(f);
+        fputs("[hvd]\nretry_after = 10ms\n", f);
+        fclose(f);
         assert_int_equal(config_load(config_path, false, &config, &error), 0);
         assert_int_equal(store_open(":memory:", &store, &error), 0);
         assert_int_equal(manager_new(fx->event, config, store, &fx->manager, &error), 0);
