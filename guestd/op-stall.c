@@ -19,6 +19,9 @@
 #define LOOK_MAX_USEC (200 * USEC_PER_MSEC)
 /* So many looks in a row that find as many pages as before. */
 #define SAME_MAX 3U
+/* So few that the kernel was through with them several times since the last look: they do not move. While it
+ * tries, a pinned page is off its list, and looks like one that was just freed. */
+#define FEW_PAGES 256U
 
 void stall_reset(struct ops *ops)
 {
@@ -59,7 +62,7 @@ static bool judge(struct op_stall *s, const struct page_counts *counts)
         s->n_same = s->left > 0 && left >= s->left ? s->n_same + 1 : 0;
         s->left = left;
         s->is_gigantic = counts->is_gigantic;
-        s->is_pinned = left > 0 && left == stuck;
+        s->is_pinned = left > 0 && (left == stuck || (s->n_same > 0 && left <= FEW_PAGES));
         s->has_huge_pages = counts->pages[PAGE_HUGE] > 0;
         return s->is_pinned || s->is_gigantic || s->n_same >= SAME_MAX;
 }

@@ -416,6 +416,8 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 ops->config.grace_usec = OPS_GRACE_USEC;
         if (ops->config.settle_usec == 0)
                 ops->config.settle_usec = OPS_SETTLE_USEC;
+        if (ops->config.repay_usec == 0)
+                ops->config.repay_usec = OPS_REPAY_USEC;
         if (ops->config.debounce_usec == 0)
                 ops->config.debounce_usec = OPS_DEBOUNCE_USEC;
         struct worker_config worker = {

@@ -17,8 +17,6 @@
 #include "common/size.h"
 #include "guestd/memory.h"
 
-/* A removal is several requests: not in between. */
-#define REPAY_USEC     (1500 * USEC_PER_MSEC)
 #define REPAY_MAX_USEC (20 * USEC_PER_SEC)
 
 /* What a pool lacks of what it was. */
@@ -143,7 +141,7 @@ static void on_timer(struct loop_timer *timer)
 void debt_settle(struct ops *ops)
 {
         if (ops->settings.n_pools > 0 && !ops->debt.worker)
-                loop_timer_arm(ops->loop, &ops->debt.timer, now_monotonic_usec() + REPAY_USEC);
+                loop_timer_arm(ops->loop, &ops->debt.timer, now_monotonic_usec() + ops->config.repay_usec);
 }
 
 void debt_interrupt(struct ops *ops)

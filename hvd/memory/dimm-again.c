@@ -88,7 +88,8 @@ bool dimm_again(struct dimm_remove *w)
 
 enum fate {
         FATE_LEFT,
-        FATE_STAYED,
+        FATE_PUT_BACK,
+        FATE_LEFT_OFFLINE,
         FATE_NOT_BEGUN,
         FATE_MAX,
 };
@@ -97,14 +98,17 @@ static enum fate fate_of(const struct target *t)
 {
         if (t->state == TARGET_GONE)
                 return FATE_LEFT;
-        return t->was_tried ? FATE_STAYED : FATE_NOT_BEGUN;
+        if (t->is_left_offline)
+                return FATE_LEFT_OFFLINE;
+        return t->was_tried ? FATE_PUT_BACK : FATE_NOT_BEGUN;
 }
 
 void dimm_again_add_notes(struct dimm_remove *w)
 {
         static const char *const words[FATE_MAX] = {
                 [FATE_LEFT] = "left",
-                [FATE_STAYED] = "tried, and wholly in use as before",
+                [FATE_PUT_BACK] = "tried, and in use as before",
+                [FATE_LEFT_OFFLINE] = "offline in the guest",
                 [FATE_NOT_BEGUN] = "not begun",
         };
 

@@ -294,6 +294,7 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
                 /* It may have left meanwhile after all: QEMU's list tells. */
                 t->is_absent = a.absent_bytes == t->size_bytes;
                 if (!t->is_absent && range_account_online(&a) < t->size_bytes) {
+                        t->is_left_offline = true;
                         ranges_add_reasons(w->job, reply);
                         ranges_add_missing_reason(w->job, reply, t->id,
                                 (struct mem_range) { t->address, t->size_bytes }, range_account_online(&a),
@@ -334,6 +335,7 @@ static void leave_offline(struct dimm_remove *w, struct target *t)
                         "%s is offline in the guest and stays so until guestd answers again",
                         SIZE(t->size_bytes));
         job_add_reason(w->job, t->id, UINT64_MAX, &error);
+        t->is_left_offline = true;
         t->state = TARGET_STAYED;
 }
 

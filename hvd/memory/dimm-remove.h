@@ -23,13 +23,14 @@ struct target {
         enum target_state state;
         char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         uint64_t address, size_bytes;
-        bool was_kernel;   /* its blocks lay in a kernel zone: where they go back to */
-        bool asked;        /* QEMU was, to unplug it */
-        bool is_absent;    /* the guest said so when it was to put it back */
-        unsigned n_resets; /* the partition's, when QEMU was asked */
-        bool was_tried;    /* its blocks were to go offline */
-        bool is_busy;      /* and could not at that moment: they may go later */
-        bool again;        /* this is its second try, or that is over */
+        bool was_kernel;      /* its blocks lay in a kernel zone: where they go back to */
+        bool asked;           /* QEMU was, to unplug it */
+        bool is_left_offline; /* it could not be put back, as the reasons say */
+        bool is_absent;       /* the guest said so when it was to put it back */
+        unsigned n_resets;    /* the partition's, when QEMU was asked */
+        bool was_tried;       /* its blocks were to go offline */
+        bool is_busy;         /* and could not at that moment: they may go later */
+        bool again;           /* this is its second try, or that is over */
         struct platform_op *op;
 };
 
