@@ -27,6 +27,9 @@
 #define RESTORE_USEC      (1 * USEC_PER_SEC)
 #define RESTORE_SOON_USEC (200 * USEC_PER_MSEC) /* somebody waits for the end */
 
+/* Pages that were given up stay on a CPU's list at first, where MemAvailable does not count them. */
+#define POOL_SLACK_BYTES (64 * MIB)
+
 static const struct work_item no_item;
 
 /* --- what may help --- */
@@ -47,9 +50,8 @@ static bool order_pools(struct ops *ops, const struct worker_failure *f, uint64_
 
         if (ops->settings.n_pools == 0)
                 return false;
-        /* A little more, for what the guest itself takes until the next look. */
         size_t n = pools_read(ops->config.sys_fd, pools, POOLS_MAX);
-        if (!pools_plan(pools, n, need + f->margin_bytes / 4, wanted))
+        if (!pools_plan(pools, n, need + POOL_SLACK_BYTES, wanted) && !pools_plan(pools, n, need, wanted))
                 return false;
         for (size_t i = 0; i < n; i++)
                 if (wanted[i] < pools[i].n_pages) {
@@ -241,7 +243,10 @@ void reclaim_begin(struct ops *ops, const struct message *m)
         int r = memory_read_now(ops->config.proc_fd, &memory);
         if (r >= 0) {
                 uint64_t margin = memory_margin(ops->config.margin_bytes, memory.total_bytes);
-                run->order = (struct assist_order) { .free_bytes = m->request.bytes + margin };
+                /* Not for what cannot go anyhow. */
+                run->order = (struct assist_order) {
+                        .free_bytes = MIN(m->request.bytes + margin, memory.available_bytes),
+                };
                 r = start(ops, run->deadline_usec, on_reclaimed);
         }
         if (r < 0) {

@@ -298,13 +298,13 @@ void ops_request(struct ops *ops, const struct message *m)
                 return;
         }
         debt_interrupt(ops);
-        if (m->request.op == OP_PREPARE) {
+        if (m->request.op == OP_PREPARE)
                 prepare(ops, m);
-                debt_settle(ops);
-        } else if (m->request.op == OP_RECLAIM)
+        else if (m->request.op == OP_RECLAIM)
                 reclaim_begin(ops, m);
         else
                 begin(ops, m);
+        debt_settle(ops);
 }
 
 void ops_set_session(struct ops *ops, bool up)

@@ -57,6 +57,19 @@ bool dimm_again_is_possible(const struct dimm_remove *w)
         return false;
 }
 
+void dimm_again_judge(struct dimm_remove *w, const struct survey *s)
+{
+        for (size_t i = 0; i < s->n_blocks; i++) {
+                const struct block_survey *b = &s->blocks[i];
+
+                if (b->pages[PAGE_SLAB] + b->pages[PAGE_TABLE] + b->pages[PAGE_UNMOVABLE] == 0)
+                        continue;
+                for (size_t k = 0; k < w->n_targets; k++)
+                        if (b->start - w->targets[k].address < w->targets[k].size_bytes)
+                                w->targets[k].is_busy = false;
+        }
+}
+
 static int on_again(sd_event_source *s, uint64_t usec, void *userdata)
 {
         struct dimm_remove *w = userdata;

@@ -367,8 +367,10 @@ static void on_examined(struct survey *s, const struct error *error, void *userd
         struct dimm_remove *w = userdata;
 
         w->ask = NULL;
-        if (s)
+        if (s) {
                 forecast_add_findings(w->job, s);
+                dimm_again_judge(w, s);
+        }
         try_others(w);
         dimm_remove_pump(w);
 }

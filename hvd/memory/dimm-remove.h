@@ -59,6 +59,9 @@ void dimm_remove_pump(struct dimm_remove *w);
 /* A device that was only busy may have a second chance, once, when nothing better is left and there is time.
  */
 bool dimm_again_is_possible(const struct dimm_remove *w);
+/* What is in the blocks of those that stayed, now that the guest has looked: the kernel's own pages do not
+ * go. */
+void dimm_again_judge(struct dimm_remove *w, const struct survey *s);
 /* Takes the chance: devices are planned again, or will be after a pause. False: there is none. */
 bool dimm_again(struct dimm_remove *w);
 /* At the end: of a job that did not do all, which device left, which is back, and which was not begun. */

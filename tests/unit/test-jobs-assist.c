@@ -164,6 +164,13 @@ static void test_no_second_chance(void **state)
         assert_job(fx, j, JOB_FAILED, 0, 1);
         assert_reason(j, 0, "opendlpar-dimm-0", ERROR_BLOCK_UNREMOVABLE, "So it is");
 
+        script(fx->guest, "expect reclaim\nreply\n" STAYS("4G", "block-busy", "")
+                                  SURVEY(PAGES("4G", "32000,0,0,700,0,68,0,0")));
+        j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "opendlpar-dimm-0", ERROR_BLOCK_BUSY, "700 slab");
+
         script(fx->guest, BLOCKS(",[4G,1G,'online','movable',0]") "expect reclaim\nreply\n" STAYS(
                                   "4G", "no-headroom", ""));
         j = submit(fx, REMOVE(GIB, .wait_usec = 900 * USEC_PER_MSEC));
@@ -185,8 +192,7 @@ static void test_cancel_before_second_chance(void **state)
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_CANCELLED, 0, 2);
         assert_int_equal(j->n_notes, 1);
-        assert_string_equal(
-                j->notes[0], "tried, and in use as before: 1 device of 1 GiB: opendlpar-dimm-0");
+        assert_string_equal(j->notes[0], "tried, and in use as before: 1 device of 1 GiB: opendlpar-dimm-0");
         finish(fx);
 }
 
@@ -210,8 +216,7 @@ static void test_fates(void **state)
         assert_int_equal(j->state, JOB_PARTIAL);
         assert_int_equal(j->n_notes, 3);
         assert_string_equal(j->notes[0], "left: 1 device of 1 GiB: opendlpar-dimm-2");
-        assert_string_equal(
-                j->notes[1], "tried, and in use as before: 1 device of 1 GiB: opendlpar-dimm-1");
+        assert_string_equal(j->notes[1], "tried, and in use as before: 1 device of 1 GiB: opendlpar-dimm-1");
         assert_string_equal(j->notes[2], "not begun: 1 device of 1 GiB: opendlpar-dimm-0");
         finish(fx);
 }
