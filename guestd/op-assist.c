@@ -82,7 +82,7 @@ static unsigned choose(struct ops *ops, size_t item)
                 }
                 return order_pools(ops, f, set_bytes) ? ASSIST_POOLS : 0;
         }
-        if (!busy || run->stall.is_pinned || run->stall.is_gigantic)
+        if (!busy || (f && f->is_gigantic) || run->stall.is_pinned || run->stall.is_gigantic)
                 return 0;
         run->order.pause_msec = RETRY_MSEC;
         run->order.compact = run->stall.has_huge_pages || ops->settings.n_pools > 0;

@@ -112,14 +112,11 @@ void stall_watch(struct ops *ops)
         again(ops);
 }
 
-void stall_explain(struct ops *ops, uint32_t block, struct error *error)
+void stall_explain_gigantic(struct ops *ops, uint32_t block, struct error *error)
 {
-        const struct op_stall *s = &ops->run.stall;
         struct pool pools[POOLS_MAX];
         uint64_t n_pages = 0, n_free = 0, page_bytes = 0;
 
-        if (!s->is_gigantic || s->item.block != block)
-                return;
         size_t n = pools_read(ops->config.sys_fd, pools, POOLS_MAX);
         for (size_t i = 0; i < n; i++)
                 if (pools[i].page_bytes >= POOL_GIGANTIC_BYTES) {

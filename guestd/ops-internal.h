@@ -185,8 +185,8 @@ void reclaim_stop(struct ops *ops, enum error_code why);
 /* op-stall.c: watches a walk for blocks that do not become emptier, long before the attempt's limit. */
 void stall_watch(struct ops *ops);
 void stall_reset(struct ops *ops);
-/* Adds what is known of the block to a failure of it. */
-void stall_explain(struct ops *ops, uint32_t block, struct error *error);
+/* The words for a block that lies in a gigantic page. */
+void stall_explain_gigantic(struct ops *ops, uint32_t block, struct error *error);
 
 /* pool-debt.c */
 void debt_init(struct ops *ops);

@@ -105,6 +105,14 @@ static bool is_gigantic(int fd, uint32_t block, uint64_t block_pages, uint64_t p
                flags & BIT(KPF_COMPOUND_TAIL);
 }
 
+bool pages_block_is_gigantic(int proc_fd, uint64_t block_bytes, uint32_t block)
+{
+        uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+        _cleanup_close_ int fd = openat(proc_fd, "kpageflags", O_RDONLY | O_CLOEXEC);
+
+        return fd >= 0 && is_gigantic(fd, block, block_bytes / page_bytes, page_bytes);
+}
+
 int pages_survey(int proc_fd, uint64_t block_bytes, const struct work_item *items, size_t n_items,
         uint64_t until_usec, struct page_counts *counts)
 {

@@ -26,5 +26,8 @@ enum page_kind page_classify(uint64_t flags, enum zone zone);
 int pages_survey(int proc_fd, uint64_t block_bytes, const struct work_item *items, size_t n_items,
         uint64_t until_usec, struct page_counts *counts);
 
+/* Whether the block lies in a gigantic page of hugetlb; false if the kernel does not tell. */
+bool pages_block_is_gigantic(int proc_fd, uint64_t block_bytes, uint32_t block);
+
 /* The bytes of a block that are to be moved before it can leave, as far as its sample tells. */
 uint64_t page_counts_cost(const struct page_counts *counts, uint64_t block_bytes, uint64_t page_bytes);

@@ -159,6 +159,7 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
 /* The walk ended early. NONE: not by us. */
 static void note_kill(struct ops *ops, enum error_code why, uint32_t block, uint64_t attempt_usec)
 {
+        struct op_run *run = &ops->run;
         const char *words = why == ERROR_DEADLINE      ? "the time was over"
                             : why == ERROR_BLOCK_BUSY  ? "it could not be emptied in time"
                             : why == ERROR_CANCELLED   ? "the request was cancelled"
@@ -172,8 +173,8 @@ static void note_kill(struct ops *ops, enum error_code why, uint32_t block, uint
                         attempt_usec / USEC_PER_MSEC);
         error_set(&error, why == ERROR_NONE ? ERROR_BLOCK_FAILED : why, "Block memory%u: %s%s", block, words,
                 attempt);
-        if (why == ERROR_BLOCK_BUSY)
-                stall_explain(ops, block, &error);
+        if (why == ERROR_BLOCK_BUSY && run->stall.is_gigantic && run->stall.item.block == block)
+                stall_explain_gigantic(ops, block, &error);
         run_fail(ops, block, &error);
 }
 
@@ -188,8 +189,12 @@ bool run_work_done(struct ops *ops)
         struct error error;
 
         for (size_t i = 0; i < n_failures; i++) {
+                const struct worker_failure *f = worker_failure(w, i);
+
                 worker_explain(w, i, &error);
-                run_fail(ops, items[worker_failure(w, i)->item].block, &error);
+                if (f->is_gigantic)
+                        stall_explain_gigantic(ops, items[f->item].block, &error);
+                run_fail(ops, items[f->item].block, &error);
         }
         enum error_code why = worker_killed(w, &item, &attempt_usec);
         if (!done && n_failures == 0) {

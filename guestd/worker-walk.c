@@ -137,6 +137,9 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
                 if (r < 0) {
                         f.errnum = -r;
                         f.code = code_of(config, work, items[i].block, -r);
+                        f.is_gigantic =
+                                f.code == ERROR_BLOCK_BUSY &&
+                                pages_block_is_gigantic(config->proc_fd, config->block_bytes, items[i].block);
                         note_failure(shared, &f);
                         if (work == WORK_OFFLINE)
                                 return 1;

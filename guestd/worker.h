@@ -62,6 +62,7 @@ struct worker_failure {
         enum error_code code;
         int errnum;
         uint64_t available_bytes, margin_bytes; /* NO_HEADROOM by our own check; else 0 */
+        bool is_gigantic;                       /* BLOCK_BUSY: the block lies in a gigantic page */
         bool by_free; /* and that only because pages would be moved into too little free memory */
 };
 #define WORKER_FAILURES_MAX  64U

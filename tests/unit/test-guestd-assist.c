@@ -765,6 +765,15 @@ static void test_gigantic(void **state)
         assert_non_null(strstr(e->first.message, "of 3 there are 2 in use"));
         assert_int_equal(e->assistance.retries, 0);
         assert_all(e, BLOCK_ONLINE);
+
+        /* Or the kernel refuses it at once, as the page reaches beyond the block. */
+        kernel->offline_errnum = EBUSY;
+        kernel->offline_times = 100;
+        offline(e, 2, 60000);
+        RUN_UNTIL(e, e->n_replies == 2);
+        assert_int_equal(e->first.code, ERROR_BLOCK_UNREMOVABLE);
+        assert_non_null(strstr(e->first.message, "gigantic page (1 GiB of hugetlb)"));
+        assert_null(e->reply.assistance);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
