@@ -34,9 +34,9 @@ bool assist_is_wanted(const struct job *j, uint64_t migrate_bytes)
 
         if (j->request.dry_run || !is_possible(p))
                 return false;
-        /* The account may be old: the guest looks again, and does nothing if there is no need. */
+        /* An account from before the last change tells nothing; the guest looks by itself, set by set. */
         return migrate_bytes > j->request.bytes / WORTH_PART ||
-               (p->has_memory && p->memory.free_bytes < j->request.bytes);
+               (partition_is_settled(p) && p->memory.free_bytes < j->request.bytes);
 }
 
 int assist_start(struct job *j, guest_reply_t on_reply, void *userdata, struct guest_call **ret)
