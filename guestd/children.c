@@ -50,25 +50,41 @@ static void close_span(unsigned first, unsigned last)
                 close((int)fd);
 }
 
-/* The guest's port must not stay open in a child: it can be opened only once. */
-static void close_others(int a, int b, int c)
+static int compare_fds(const void *a, const void *b)
 {
-        int fds[] = { a, b, c };
+        return *(const int *)a - *(const int *)b;
+}
 
-        for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
-                for (size_t j = i + 1; j < ARRAY_SIZE(fds); j++)
-                        if (fds[j] < fds[i]) {
-                                int t = fds[i];
-                                fds[i] = fds[j];
-                                fds[j] = t;
-                        }
+/* The guest's port must not stay open in a child: it can be opened only once. */
+static void close_others(int *fds, size_t n)
+{
         int from = STDERR_FILENO + 1;
-        for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+
+        qsort(fds, n, sizeof(*fds), compare_fds);
+        for (size_t i = 0; i < n; i++) {
                 if (fds[i] > from)
                         close_span((unsigned)from, (unsigned)fds[i] - 1);
                 from = MAX(from, fds[i] + 1);
         }
         close_span((unsigned)from, ~0U);
+}
+
+static void carry_out(const struct worker_config *config, struct child_shared *shared)
+{
+        struct worker_shared *w = &shared->worker;
+
+        switch ((enum work)shared->work) {
+        case WORK_SURVEY:
+                worker_survey(w, config, shared->items, shared->n_items, shared->limits.survey_until_usec,
+                        shared->counts);
+                break;
+        case WORK_ASSIST:
+                assist_carry_out(config, &shared->limits.order, &w->assist);
+                break;
+        default:
+                worker_walk(w, config, (enum work)shared->work, shared->items, shared->n_items,
+                        shared->limits.migrates);
+        }
 }
 
 static _Noreturn void run(
@@ -82,14 +98,9 @@ static _Noreturn void run(
                 _exit(1);
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        close_others(config->memory_fd, config->proc_fd, fd);
+        close_others((int[]) { config->memory_fd, config->proc_fd, config->sys_fd, fd }, 4);
         while (read(fd, &byte, 1) == 1) {
-                if (shared->work == WORK_SURVEY)
-                        worker_survey(&shared->worker, config, shared->items, shared->n_items,
-                                shared->survey_until_usec, shared->counts);
-                else
-                        worker_walk(&shared->worker, config, (enum work)shared->work, shared->items,
-                                shared->n_items);
+                carry_out(config, shared);
                 if (send(fd, &byte, 1, MSG_NOSIGNAL) != 1)
                         break;
         }
@@ -202,27 +213,27 @@ void children_keep_spare(struct children *c)
 }
 
 static bool set_to_work(struct child *child, enum work work, const struct work_item *items, size_t n_items,
-        uint64_t survey_until_usec)
+        const struct worker_limits *limits)
 {
         char byte = 0;
 
         child->shared->worker = (struct worker_shared) { 0 };
         child->shared->work = work;
-        child->shared->survey_until_usec = survey_until_usec;
+        child->shared->limits = *limits;
         child->shared->n_items = (uint32_t)n_items;
         memcpy(child->shared->items, items, n_items * sizeof(*items));
         return send(child->fd, &byte, 1, MSG_NOSIGNAL) == 1;
 }
 
 int children_start(struct children *c, enum work work, const struct work_item *items, size_t n_items,
-        uint64_t survey_until_usec, struct child **ret)
+        const struct worker_limits *limits, struct child **ret)
 {
         struct child *child;
 
         reap(c);
         if (c->spare && n_items <= c->spare->n_items_max) {
                 child = take_spare(c);
-                if (set_to_work(child, work, items, n_items, survey_until_usec)) {
+                if (set_to_work(child, work, items, n_items, limits)) {
                         *ret = child;
                         return 0;
                 }
@@ -231,7 +242,7 @@ int children_start(struct children *c, enum work work, const struct work_item *i
         int r = child_new(&c->config, MAX(n_items, SPARE_ITEMS_MAX), &child);
         if (r < 0)
                 return r;
-        if (!set_to_work(child, work, items, n_items, survey_until_usec)) {
+        if (!set_to_work(child, work, items, n_items, limits)) {
                 r = -errno;
                 children_end(c, child, true);
                 return r;

@@ -18,8 +18,8 @@ struct child {
         int fd; /* a byte sets it to work on what is shared, and it sends one back; its end is end of file */
         size_t n_items_max;
         struct child_shared {
-                struct worker_shared worker; /* first */
-                uint64_t survey_until_usec;
+                struct worker_shared worker;                  /* first */
+                struct worker_limits limits;                  /* as far as the child has to know them */
                 struct page_counts counts[PROTO_SURVEYS_MAX]; /* of a survey */
                 uint32_t work, n_items;
                 struct work_item items[];
@@ -38,7 +38,7 @@ const struct worker_config *children_config(const struct children *c);
 void children_keep_spare(struct children *c);
 /* Sets one to work: the one that waits, or a new one. 0 or -errno. */
 int children_start(struct children *c, enum work work, const struct work_item *items, size_t n_items,
-        uint64_t survey_until_usec, struct child **ret);
+        const struct worker_limits *limits, struct child **ret);
 /* It is through with its walk: kept for the next if none waits, else ended. Returns NULL. */
 struct child *children_give_back(struct children *c, struct child *child);
 /* Kills it and reaps it: at once if wait, as its end was seen; else some time later. NULL is fine. Returns

@@ -284,7 +284,8 @@ static int watch_signals(struct guestd *g)
 
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
-        static char survey[] = PROTO_CAPABILITY_SURVEY, *capabilities[] = { survey, NULL };
+        static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST;
+        static char *capabilities[] = { survey, assist, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {
@@ -334,7 +335,9 @@ static int set_up(struct guestd *g)
         static const struct monitor_handlers monitor_handlers = { on_block, on_port, on_overflow };
         static const struct channel_handlers channel_handlers = { on_session, on_request };
         static const struct ops_link link = { link_reply, link_failure, link_progress, link_event };
-        struct ops_config config = { .margin_bytes = arg_margin_bytes, .state_path = state_file() };
+        struct ops_config config = { .margin_bytes = arg_margin_bytes,
+                .state_path = state_file(),
+                .may_mount = strcmp(arg_sys_root, "/sys") == 0 };
         struct message_hello hello;
 
         if (failed(config.sys_fd = g->sys_fd = open_root(arg_sys_root), arg_sys_root) < 0 ||

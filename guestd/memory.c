@@ -94,17 +94,37 @@ int memory_read(int proc_fd, struct guest_memory *ret)
         return 0;
 }
 
-int memory_read_available(int meminfo_fd, uint64_t *ret_total, uint64_t *ret_available)
+static int parse_now(const char *text, struct memory_now *ret)
 {
-        char text[512]; /* both stand in the first three lines */
+        struct memory_now m = { 0 };
+
+        if (!field_bytes(text, "MemTotal", &m.total_bytes) || !field_bytes(text, "MemFree", &m.free_bytes) ||
+                !field_bytes(text, "MemAvailable", &m.available_bytes))
+                return -EBADMSG;
+        (void)field_bytes(text, "Inactive(file)", &m.inactive_file_bytes);
+        (void)field_bytes(text, "SwapFree", &m.swap_free_bytes);
+        (void)field_bytes(text, "Hugetlb", &m.hugetlb_bytes);
+        *ret = m;
+        return 0;
+}
+
+int memory_read_now(int proc_fd, struct memory_now *ret)
+{
+        char text[4096];
+        int r = sysfs_read(proc_fd, "meminfo", text, sizeof(text));
+
+        return r < 0 ? r : parse_now(text, ret);
+}
+
+int memory_read_headroom(int meminfo_fd, struct memory_now *ret)
+{
+        char text[512]; /* they stand in the first three lines */
         ssize_t n = pread(meminfo_fd, text, sizeof(text) - 1, 0);
 
         if (n < 0)
                 return -errno;
         text[n] = '\0';
-        if (!field_bytes(text, "MemTotal", ret_total) || !field_bytes(text, "MemAvailable", ret_available))
-                return -EBADMSG;
-        return 0;
+        return parse_now(text, ret);
 }
 
 uint64_t memory_margin(uint64_t margin_bytes, uint64_t total_bytes)

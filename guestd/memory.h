@@ -12,13 +12,21 @@ int memory_read(int proc_fd, struct guest_memory *ret);
 /* Only kernel_bytes and movable_bytes. 0 or -errno. */
 int memory_read_zones(int proc_fd, struct guest_memory *ret);
 
-/* Only MemTotal and MemAvailable, from an open meminfo, without allocating. Bytes. */
-int memory_read_available(int meminfo_fd, uint64_t *ret_total, uint64_t *ret_available);
+/* What matters from one moment to the next, in bytes. */
+struct memory_now {
+        uint64_t total_bytes, free_bytes, available_bytes;
+        uint64_t inactive_file_bytes, swap_free_bytes;
+        uint64_t hugetlb_bytes; /* in pools of huge pages, all sizes and nodes */
+};
+/* 0 or -errno. Neither allocates. */
+int memory_read_now(int proc_fd, struct memory_now *ret);
+/* Only the first three, from an open meminfo. */
+int memory_read_headroom(int meminfo_fd, struct memory_now *ret);
 
 /* What must stay available after a block has gone: `margin` if it is not 0, else the larger of
  * MEMORY_MARGIN_BYTES and MEMORY_MARGIN_PERCENT of MemTotal. */
 #define MEMORY_MARGIN_BYTES   (64ULL * 1024 * 1024)
-#define MEMORY_MARGIN_PERCENT 5U
+#define MEMORY_MARGIN_PERCENT 2U
 uint64_t memory_margin(uint64_t margin_bytes, uint64_t total_bytes);
 
 /* /proc/sys/kernel/random/boot_id. */

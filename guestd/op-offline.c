@@ -3,6 +3,8 @@
 /* OFFLINE: the whole set or nothing. Where every block was before is in items[], highest address first.
  *
  *     WORKING --all offline--> answered, pledged
+ *      ^ |--ASSISTING: something helps (op-assist.c)
+ *      `-+--'
  *        |--failed, deadline, cancelled, session lost--> PUTTING_BACK --all online--> answered
  *                                                          |  ^--pause-- PAUSING (a few times)
  *                                                          `--tried often enough--> answered: "is left
@@ -24,6 +26,13 @@
 #define PUT_BACK_BLOCK_USEC 10000ULL
 
 static void put_back(struct ops *ops);
+
+/* Also huge pages that it gave up are as before. */
+static void finish(struct ops *ops)
+{
+        if (!assist_restore(ops))
+                run_finish(ops);
+}
 
 static void fail_left_offline(struct ops *ops, const char *words)
 {
@@ -84,7 +93,7 @@ static void put_back(struct ops *ops)
                         run->back_items[run->n_back_items++] = run->items[i];
         }
         if (run->back_items && run->n_back_items == 0) {
-                run_finish(ops);
+                finish(ops);
                 return;
         }
         if (run->tries++ < OPS_PUT_BACK_TRIES) {
@@ -100,7 +109,12 @@ static void put_back(struct ops *ops)
         pledge_add(ops, run->back_items, run->n_back_items);
         if (!ops->session)
                 pledge_on_session(ops, false);
-        run_finish(ops);
+        finish(ops);
+}
+
+void offline_undo(struct ops *ops)
+{
+        put_back(ops);
 }
 
 void put_back_begin(struct ops *ops, struct work_item *items, size_t n_items)
@@ -118,7 +132,11 @@ static void on_worker_done(struct worker *w, void *userdata)
         struct op_run *run = &ops->run;
         struct error error;
 
+        if ((worker_n_failures(w) > 0 || run->n_offline + worker_n_done(w) < run->n_items) &&
+                assist_begin(ops))
+                return;
         bool done = run_work_done(ops) && run->stopped != ERROR_INTERRUPTED;
+        stall_reset(ops);
         /* The kernel told of each, and would have told of one that went online again. */
         for (size_t i = 0; i < run->n_items && done; i++)
                 if (blocks_state(ops->blocks, run->items[i].block) != BLOCK_OFFLINE &&
@@ -130,6 +148,7 @@ static void on_worker_done(struct worker *w, void *userdata)
                 }
         if (done && run->id > 0) {
                 pledge_add(ops, run->items, run->n_items);
+                debt_account(ops);
                 ops_be_quiet(ops); /* while the device is removed */
                 run_finish(ops);
                 return;
@@ -142,7 +161,7 @@ static void on_progress(struct worker *w, size_t n_done, void *userdata)
         struct ops *ops = userdata;
         uint64_t block_bytes = ops->blocks->block_bytes;
 
-        run_progress(ops, n_done * block_bytes, ops->run.n_items * block_bytes);
+        run_progress(ops, (ops->run.n_offline + n_done) * block_bytes, ops->run.n_items * block_bytes);
 }
 
 /* Looks at every block before any is touched. 0: items[] is filled; -EINVAL: failures are noted. */
@@ -175,21 +194,36 @@ static int survey(struct ops *ops)
         return run->failed ? -EINVAL : 0;
 }
 
-void offline_begin(struct ops *ops)
+int offline_walk(struct ops *ops)
 {
         static const struct worker_handlers handlers = { .on_done = on_worker_done,
                 .on_progress = on_progress };
         struct op_run *run = &ops->run;
         uint64_t span = run->deadline_usec - run->began_usec, quarter = span / 4;
+        uint64_t went = run->n_offline * PUT_BACK_BLOCK_USEC;
         struct worker_limits limits = {
                 .attempt_usec = run->attempt_usec,
-                .stop_at_usec = run->deadline_usec - MIN(OPS_RESERVE_USEC, quarter),
+                .stop_at_usec = run->deadline_usec - MIN(OPS_RESERVE_USEC, quarter) - MIN(went, quarter),
                 .stop_per_item_usec = PUT_BACK_BLOCK_USEC,
-                .stop_items_max_usec = quarter,
+                .stop_items_max_usec = quarter - MIN(went, quarter),
+                .migrates = run->assisted & ASSIST_RECLAIM,
         };
+
+        run->phase = PHASE_WORKING;
+        int r = run_work(ops, WORK_OFFLINE, run->items + run->n_offline, run->n_items - run->n_offline,
+                &limits, &handlers);
+        if (r >= 0)
+                stall_watch(ops);
+        return r;
+}
+
+void offline_begin(struct ops *ops)
+{
+        struct op_run *run = &ops->run;
         struct error error;
 
         run->phase = PHASE_WORKING;
+        debt_note(ops);
         run->items = calloc(
                 targets_bytes(run->targets, run->n_targets) / ops->blocks->block_bytes, sizeof(*run->items));
         int r = run->items ? 0 : -ENOMEM;
@@ -198,7 +232,7 @@ void offline_begin(struct ops *ops)
                 return;
         }
         if (r >= 0)
-                r = run_work(ops, WORK_OFFLINE, run->items, run->n_items, &limits, &handlers);
+                r = offline_walk(ops);
         if (r < 0) {
                 error_set_errno(&error, r == -ENOMEM || r == -EAGAIN ? ERROR_NO_HEADROOM : ERROR_INTERNAL, r,
                         "The guest cannot start a process to take blocks offline");
@@ -215,7 +249,7 @@ void offline_stop(struct ops *ops, enum error_code why)
 
         if (why == ERROR_INTERRUPTED)
                 run->id = 0;
-        if (run->phase != PHASE_WORKING)
+        if (run->phase != PHASE_WORKING && run->phase != PHASE_ASSISTING && run->phase != PHASE_RESTORING)
                 return;
         if (run->stopped == ERROR_NONE || why == ERROR_INTERRUPTED)
                 run->stopped = why;
@@ -225,7 +259,8 @@ void offline_stop(struct ops *ops, enum error_code why)
 static void fail_stuck(struct ops *ops)
 {
         struct op_run *run = &ops->run;
-        size_t i = MIN(worker_n_done(run->worker), run->n_items - 1);
+        size_t n_done = run->phase == PHASE_WORKING ? worker_n_done(run->worker) : 0;
+        size_t i = MIN(run->n_offline + n_done, run->n_items - 1);
         struct error error;
 
         error_set(&error, ERROR_BLOCK_FAILED,
@@ -240,7 +275,7 @@ void offline_on_timer(struct ops *ops)
         if (run->phase == PHASE_PAUSING)
                 put_back(ops);
         else if (run->id > 0) {
-                if (run->phase == PHASE_WORKING)
+                if (run->phase == PHASE_WORKING || run->phase == PHASE_ASSISTING)
                         fail_stuck(ops);
                 fail_left_offline(ops, "is not back online yet");
                 run_answer(ops);

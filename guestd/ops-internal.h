@@ -5,14 +5,34 @@
 #include "guestd/ops.h"
 #include "guestd/settings.h"
 
-/* What ops.c, run.c, op-wait.c, op-offline.c and pledge.c share. Nobody else includes this. */
+/* What ops.c, run.c, pledge.c and the op-*.c share. Nobody else includes this. */
 
 enum op_phase {
         PHASE_IDLE,
         PHASE_WAITING,      /* ONLINE, AWAIT_REMOVED: for uevents */
         PHASE_WORKING,      /* a worker carries the request out */
+        PHASE_ASSISTING,    /* OFFLINE: a worker helps a set that does not go, and then it is tried again */
         PHASE_PUTTING_BACK, /* a worker undoes an OFFLINE, or the grace is over */
         PHASE_PAUSING,      /* between two tries of putting back */
+        PHASE_RESTORING,    /* pools of huge pages that it gave up for nothing */
+};
+
+enum assist_kind {
+        ASSIST_RECLAIM = 1 << 0, /* page cache instead of its migration */
+        ASSIST_POOLS = 1 << 1,   /* huge pages that nobody uses, for headroom */
+        ASSIST_RETRY = 1 << 2,   /* a block that was only busy */
+};
+
+/* What became of the block whose attempt takes long, by its pages; see op-stall.c. */
+struct op_stall {
+        struct loop_timer timer;
+        struct worker *worker; /* looks at its pages */
+        struct work_item item;
+        uint64_t left;    /* pages in it that are not free; 0: nobody has looked */
+        unsigned n_same;  /* looks in a row that found as many */
+        bool is_pinned;   /* nothing is left in it that moves */
+        bool is_gigantic; /* it lies in a gigantic page */
+        bool has_huge_pages;
 };
 
 /* The one changing request under way. Everything is reset when it ends. */
@@ -32,10 +52,20 @@ struct op_run {
 
         struct work_item *items; /* the worker's, and what is to be put back */
         size_t n_items;
+        size_t n_offline;             /* of items, by the walks before the one under way */
         struct work_item *back_items; /* the part of items that a try of putting back works on */
         size_t n_back_items;
         unsigned tries;
         struct worker *worker;
+
+        unsigned assisted; /* enum assist_kind: each at most once */
+        struct assist_order order;
+        struct assistance *assistance; /* what was done, once something was */
+        /* Of each pool in settings.pools: at the beginning, what it has lost since, and where that is told.
+         */
+        uint64_t pool_sizes[POOLS_MAX], pool_taken[POOLS_MAX];
+        size_t pool_member[POOLS_MAX];
+        struct op_stall stall;
 
         struct block_failure *failures; /* PROTO_FAILURES_MAX of them, once there is one */
         size_t n_failures;
@@ -84,6 +114,12 @@ struct ops {
         struct loop_timer grace_timer;
 
         struct loop_timer event_timer;
+
+        /* Pools of huge pages that are to grow back after a set has left: see pool-debt.c. */
+        struct {
+                struct loop_timer timer;
+                struct worker *worker;
+        } debt;
 };
 
 /* run.c */
@@ -98,6 +134,10 @@ void run_answer(struct ops *ops);
 void run_reset(struct ops *ops);
 /* Answers and ends. */
 void run_finish(struct ops *ops);
+/* The worker is through, or gone, and nothing of it is to be noted: takes in what the monitor held. */
+void run_drop_work(struct ops *ops);
+/* What the answer is to say of assistance; NULL without memory for it. */
+struct assistance *run_assistance(struct ops *ops);
 /* Starts a worker on items for the run and pauses the monitor. 0 or -errno. */
 int run_work(struct ops *ops, enum work work, const struct work_item *items, size_t n_items,
         const struct worker_limits *limits, const struct worker_handlers *handlers);
@@ -126,8 +166,42 @@ void wait_on_timer(struct ops *ops);
 void offline_begin(struct ops *ops);
 void offline_stop(struct ops *ops, enum error_code why);
 void offline_on_timer(struct ops *ops);
+/* Goes on with what is not offline yet. */
+int offline_walk(struct ops *ops);
+/* Puts back what the run took offline, and answers. */
+void offline_undo(struct ops *ops);
 /* Takes the items over and puts them online, in each one's zone. The run must be idle. */
 void put_back_begin(struct ops *ops, struct work_item *items, size_t n_items);
+
+/* op-assist.c */
+/* The walk has ended: whether something can be done so that it may go on. If so it is under way, and the walk
+ * then goes on. */
+bool assist_begin(struct ops *ops);
+/* The run has failed and undone what it did: begins to give back huge pages that it took, and answers when
+ * that is done. False if there are none. */
+bool assist_restore(struct ops *ops);
+/* RECLAIM. */
+void reclaim_begin(struct ops *ops, const struct message *m);
+void reclaim_stop(struct ops *ops, enum error_code why);
+
+/* op-stall.c: watches a walk for blocks that do not become emptier, long before the attempt's limit. */
+void stall_watch(struct ops *ops);
+void stall_reset(struct ops *ops);
+/* The words for a block that lies in a gigantic page. */
+void stall_explain_gigantic(struct ops *ops, uint32_t block, struct error *error);
+
+/* pool-debt.c */
+void debt_init(struct ops *ops);
+/* An OFFLINE begins: remembers the pools' sizes, if there are any. */
+void debt_note(struct ops *ops);
+/* What has become of the pools since, for the answer: first what was lost, later what came back. */
+void debt_account(struct ops *ops);
+/* Nothing is under way: what is smaller than it was grows back after a while. */
+void debt_settle(struct ops *ops);
+/* A request comes in between. */
+void debt_interrupt(struct ops *ops);
+/* The run's order is to make the pools as they were when it began. False if they are. */
+bool debt_order_of_run(struct ops *ops);
 
 /* op-survey.c */
 void survey_begin(struct ops *ops, const struct message *m);

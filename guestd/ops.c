@@ -197,6 +197,8 @@ static void stop_run(struct ops *ops, enum error_code why)
 {
         if (ops->run.op == OP_OFFLINE)
                 offline_stop(ops, why);
+        else if (ops->run.op == OP_RECLAIM)
+                reclaim_stop(ops, why);
         else
                 wait_stop(ops, why);
 }
@@ -295,10 +297,14 @@ void ops_request(struct ops *ops, const struct message *m)
                 fail(ops, m, &error);
                 return;
         }
+        debt_interrupt(ops);
         if (m->request.op == OP_PREPARE)
                 prepare(ops, m);
+        else if (m->request.op == OP_RECLAIM)
+                reclaim_begin(ops, m);
         else
                 begin(ops, m);
+        debt_settle(ops);
 }
 
 void ops_set_session(struct ops *ops, bool up)
@@ -320,6 +326,8 @@ void ops_set_session(struct ops *ops, bool up)
                 return;
         if (ops->run.op == OP_OFFLINE)
                 offline_stop(ops, ERROR_INTERRUPTED);
+        else if (ops->run.op == OP_RECLAIM)
+                reclaim_stop(ops, ERROR_INTERRUPTED);
         else
                 run_reset(ops);
 }
@@ -376,7 +384,7 @@ bool ops_busy(struct ops *ops)
 
 bool ops_owes(struct ops *ops)
 {
-        return ops_busy(ops) || ops->n_pledges > 0;
+        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0;
 }
 
 struct children *ops_children(struct ops *ops)
@@ -408,21 +416,28 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 ops->config.grace_usec = OPS_GRACE_USEC;
         if (ops->config.settle_usec == 0)
                 ops->config.settle_usec = OPS_SETTLE_USEC;
+        if (ops->config.repay_usec == 0)
+                ops->config.repay_usec = OPS_REPAY_USEC;
         if (ops->config.debounce_usec == 0)
                 ops->config.debounce_usec = OPS_DEBOUNCE_USEC;
         struct worker_config worker = {
                 .memory_fd = blocks->memory_fd,
                 .proc_fd = config->proc_fd,
+                .sys_fd = config->sys_fd,
                 .block_bytes = blocks->block_bytes,
                 .margin_bytes = config->margin_bytes,
+                .may_mount = config->may_mount,
                 .write = config->write,
+                .write_setting = config->write_setting,
         };
         int r = children_new(loop, &worker, &ops->children);
         if (r < 0) {
                 free(ops);
                 return r;
         }
-        settings_init(&ops->settings, config->sys_fd, config->state_path);
+        settings_init(&ops->settings, config->sys_fd, config->proc_fd, config->state_path);
+        settings_restore(&ops->settings, SETTING_SWAPPINESS);
+        debt_init(ops);
         ops->prepared = settings_any(&ops->settings);
         release_later(ops);
         *ret = ops;
@@ -436,6 +451,7 @@ struct ops *ops_free(struct ops *ops)
         ops->session = false;
         survey_reset(ops);
         run_reset(ops);
+        debt_interrupt(ops);
         release(ops);
         on_rest_timer(&ops->rest_timer); /* also with devices that are still to leave */
         loop_timer_disarm(ops->loop, &ops->rest_timer);

@@ -29,7 +29,10 @@ struct ops_config {
         uint64_t grace_usec;    /* 0: OPS_GRACE_USEC */
         uint64_t settle_usec;   /* 0: OPS_SETTLE_USEC */
         uint64_t debounce_usec; /* 0: OPS_DEBOUNCE_USEC */
+        uint64_t repay_usec;    /* 0: OPS_REPAY_USEC */
+        bool may_mount;         /* see worker_config */
         block_write_t write;    /* NULL: the real one */
+        setting_write_t write_setting;
         /* See settings_init(). */
         const char *state_path;
 };
@@ -39,6 +42,9 @@ struct ops_config {
 #define OPS_SETTLE_USEC                                                                                      \
         100000ULL /* a new block is still offline: left to the kernel's auto_online for this long */
 #define OPS_DEBOUNCE_USEC 200000ULL /* from a change of blocks to the event about it */
+#define OPS_REPAY_USEC                                                                                       \
+        1500000ULL /* huge pages grow back when nothing was asked for this long: a removal is many requests  \
+                    */
 #define OPS_RESERVE_USEC                                                                                     \
         1500000ULL /* of a deadline, kept for putting blocks back; at most a quarter of it                   \
                     */

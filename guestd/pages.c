@@ -21,6 +21,7 @@
 
 #include "common/cleanup.h"
 #include "common/size.h"
+#include "guestd/pools.h"
 #include "guestd/worker.h"
 
 /* Of one run, and of one read. */
@@ -94,6 +95,24 @@ static int count_run(
         return 0;
 }
 
+/* In the middle of a block begins each smaller huge page that lies there, but no gigantic one. */
+static bool is_gigantic(int fd, uint32_t block, uint64_t block_pages, uint64_t page_bytes)
+{
+        uint64_t middle = MIN(block_pages / 2, POOL_GIGANTIC_BYTES / 2 / page_bytes), flags;
+        off_t at = (off_t)((block * block_pages + middle) * sizeof(flags));
+
+        return pread(fd, &flags, sizeof(flags), at) == sizeof(flags) && flags & BIT(KPF_HUGE) &&
+               flags & BIT(KPF_COMPOUND_TAIL);
+}
+
+bool pages_block_is_gigantic(int proc_fd, uint64_t block_bytes, uint32_t block)
+{
+        uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+        _cleanup_close_ int fd = openat(proc_fd, "kpageflags", O_RDONLY | O_CLOEXEC);
+
+        return fd >= 0 && is_gigantic(fd, block, block_bytes / page_bytes, page_bytes);
+}
+
 int pages_survey(int proc_fd, uint64_t block_bytes, const struct work_item *items, size_t n_items,
         uint64_t until_usec, struct page_counts *counts)
 {
@@ -109,12 +128,16 @@ int pages_survey(int proc_fd, uint64_t block_bytes, const struct work_item *item
                         uint64_t run = (reverse_bits(k, n_runs) + shift(items[i].block)) % n_runs;
 
                         if (k > 0 && now_monotonic_usec() >= until_usec)
-                                return 0;
+                                goto end;
                         int r = count_run(fd, items[i].block * block_pages + run * run_pages, run_pages,
                                 (enum zone)items[i].zone, &counts[i]);
                         if (r < 0)
                                 return r;
                 }
+end:
+        for (size_t i = 0; i < n_items; i++)
+                counts[i].is_gigantic = counts[i].pages[PAGE_HUGE] > 0 &&
+                                        is_gigantic(fd, items[i].block, block_pages, page_bytes);
         return 0;
 }
 

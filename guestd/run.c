@@ -78,6 +78,7 @@ void run_answer(struct ops *ops)
                 .complete = !run->failed,
                 .failures = run->failures,
                 .n_failures = run->n_failures,
+                .assistance = run->assistance,
         };
         struct error error;
         uint64_t id = run->id;
@@ -102,26 +103,41 @@ void run_answer(struct ops *ops)
                 run->n_failures > 0 ? run->failures[0].error.message : "");
 }
 
+struct assistance *run_assistance(struct ops *ops)
+{
+        if (!ops->run.assistance)
+                ops->run.assistance = calloc(1, sizeof(*ops->run.assistance));
+        return ops->run.assistance;
+}
+
+void run_drop_work(struct ops *ops)
+{
+        ops->run.worker = worker_free(ops->run.worker);
+        run_listen(ops);
+}
+
 void run_reset(struct ops *ops)
 {
         struct op_run *run = &ops->run;
 
         run->phase = PHASE_IDLE;
-        if (run->worker) {
-                run->worker = worker_free(run->worker);
-                run_listen(ops);
-        }
+        stall_reset(ops);
+        settings_restore(&ops->settings, SETTING_SWAPPINESS);
+        if (run->worker)
+                run_drop_work(ops);
         loop_timer_disarm(ops->loop, &run->timer);
         free(run->targets);
         free(run->items);
         free(run->back_items);
         free(run->failures);
+        free(run->assistance);
         *run = (struct op_run) { .timer = run->timer };
         if (ops->bell) {
                 ops->bell = bell_free(ops->bell);
                 ops_listen(ops);
         }
         ops_rest(ops);
+        debt_settle(ops);
         /* One that was killed is replaced before it is missed. */
         if (ops->session)
                 children_keep_spare(ops->children);
@@ -147,6 +163,7 @@ int run_work(struct ops *ops, enum work work, const struct work_item *items, siz
 /* The walk ended early. NONE: not by us. */
 static void note_kill(struct ops *ops, enum error_code why, uint32_t block, uint64_t attempt_usec)
 {
+        struct op_run *run = &ops->run;
         const char *words = why == ERROR_DEADLINE      ? "the time was over"
                             : why == ERROR_BLOCK_BUSY  ? "it could not be emptied in time"
                             : why == ERROR_CANCELLED   ? "the request was cancelled"
@@ -160,6 +177,8 @@ static void note_kill(struct ops *ops, enum error_code why, uint32_t block, uint
                         attempt_usec / USEC_PER_MSEC);
         error_set(&error, why == ERROR_NONE ? ERROR_BLOCK_FAILED : why, "Block memory%u: %s%s", block, words,
                 attempt);
+        if (why == ERROR_BLOCK_BUSY && run->stall.is_gigantic && run->stall.item.block == block)
+                stall_explain_gigantic(ops, block, &error);
         run_fail(ops, block, &error);
 }
 
@@ -174,15 +193,18 @@ bool run_work_done(struct ops *ops)
         struct error error;
 
         for (size_t i = 0; i < n_failures; i++) {
+                const struct worker_failure *f = worker_failure(w, i);
+
                 worker_explain(w, i, &error);
-                run_fail(ops, items[worker_failure(w, i)->item].block, &error);
+                if (f->is_gigantic)
+                        stall_explain_gigantic(ops, items[f->item].block, &error);
+                run_fail(ops, items[f->item].block, &error);
         }
         enum error_code why = worker_killed(w, &item, &attempt_usec);
         if (!done && n_failures == 0) {
                 item = MIN(worker_n_done(w), n_items - 1);
                 note_kill(ops, why, items[item].block, attempt_usec);
         }
-        run->worker = worker_free(w);
-        run_listen(ops);
+        run_drop_work(ops);
         return done;
 }

@@ -7,8 +7,10 @@
 #include "guestd/settings.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,24 +18,35 @@
 #include "common/log.h"
 #include "guestd/blocks.h"
 
-#define STATE_MAX (SETTING_MAX * (SETTING_VALUE_MAX + 64))
+#define STATE_MAX (SETTING_MAX * (SETTING_VALUE_MAX + 64) + POOLS_MAX * 64)
+#define POOL_NAME "hugepages"
 
-/* Values are the words that the kernel is known to say, the last one NULL: nothing else is ever written back.
- */
+/* Values are the words that the kernel is known to say, the last one NULL, or a number up to a limit: nothing
+ * else is ever written back. */
 static const struct {
         const char *path, *name, *values[5];
+        unsigned long max;
+        bool in_proc;
 } settings[SETTING_MAX] = {
         [SETTING_AUTO_ONLINE] = { "devices/system/memory/auto_online_blocks", "auto_online_blocks",
                 { "offline", "online", "online_kernel", "online_movable" } },
         [SETTING_RCU_EXPEDITED] = { "kernel/rcu_expedited", "rcu_expedited", { "0", "1" } },
+        [SETTING_SWAPPINESS] = { "sys/vm/swappiness", "swappiness", .max = 200, .in_proc = true },
 };
+
+static int root_of(const struct settings *s, enum setting which)
+{
+        return settings[which].in_proc ? s->proc_fd : s->sys_fd;
+}
 
 static bool is_value(enum setting which, const char *value)
 {
         for (const char *const *v = settings[which].values; *v; v++)
                 if (strcmp(*v, value) == 0)
                         return true;
-        return false;
+        return settings[which].max > 0 && value[0] && strlen(value) <= 9 &&
+               strspn(value, "0123456789") == strlen(value) &&
+               strtoul(value, NULL, 10) <= settings[which].max;
 }
 
 /* By a file beside it: one that is torn would protect nothing. */
@@ -48,6 +61,10 @@ static int save(const struct settings *s)
                 if (s->ours[i])
                         length += (size_t)snprintf(
                                 text + length, sizeof(text) - length, "%s %s\n", settings[i].name, s->was[i]);
+        for (size_t i = 0; i < s->n_pools; i++)
+                length += (size_t)snprintf(text + length, sizeof(text) - length,
+                        POOL_NAME " %u:%" PRIu64 ":%" PRIu64 "\n", s->pools[i].node,
+                        s->pools[i].page_bytes / 1024, s->pools[i].n_pages);
         if (length == 0)
                 return unlink(s->state_path) < 0 && errno != ENOENT ? -errno : 0;
         snprintf(path, sizeof(path), "%s.new", s->state_path);
@@ -62,6 +79,20 @@ static int save(const struct settings *s)
         return rename(path, s->state_path) < 0 ? -errno : 0;
 }
 
+static void recover_pool(struct settings *s, const char *value)
+{
+        struct pool p = { 0 };
+        uint64_t kib;
+        char rest;
+
+        if (s->n_pools < POOLS_MAX &&
+                sscanf(value, "%u:%" SCNu64 ":%" SCNu64 "%c", &p.node, &kib, &p.n_pages, &rest) == 3 &&
+                kib > 0 && kib <= UINT32_MAX && p.n_pages <= UINT32_MAX) {
+                p.page_bytes = kib * 1024;
+                s->pools[s->n_pools++] = p;
+        }
+}
+
 /* What a guestd before us left, when it ended in the middle. */
 static void recover(struct settings *s)
 {
@@ -74,6 +105,8 @@ static void recover(struct settings *s)
 
                 if (value)
                         *value++ = '\0';
+                if (value && strcmp(line, POOL_NAME) == 0)
+                        recover_pool(s, value);
                 for (int i = 0; value && i < SETTING_MAX; i++)
                         if (strcmp(line, settings[i].name) == 0 && is_value(i, value)) {
                                 s->ours[i] = true;
@@ -84,9 +117,9 @@ static void recover(struct settings *s)
         (void)save(s); /* without what was no setting */
 }
 
-void settings_init(struct settings *s, int sys_fd, const char *state_path)
+void settings_init(struct settings *s, int sys_fd, int proc_fd, const char *state_path)
 {
-        *s = (struct settings) { .sys_fd = sys_fd, .state_path = state_path };
+        *s = (struct settings) { .sys_fd = sys_fd, .proc_fd = proc_fd, .state_path = state_path };
         recover(s);
 }
 
@@ -105,7 +138,7 @@ int settings_replace(struct settings *s, enum setting which, const char *value)
         bool was_ours = s->ours[which];
 
         if (!was_ours) {
-                int r = sysfs_read(s->sys_fd, path, s->was[which], SETTING_VALUE_MAX);
+                int r = sysfs_read(root_of(s, which), path, s->was[which], SETTING_VALUE_MAX);
                 if (r < 0)
                         return r;
                 if (strcmp(s->was[which], value) == 0)
@@ -119,7 +152,7 @@ int settings_replace(struct settings *s, enum setting which, const char *value)
                         return r;
                 }
         }
-        int r = sysfs_write(s->sys_fd, path, value);
+        int r = sysfs_write(root_of(s, which), path, value);
         if (r < 0 && !was_ours) {
                 s->ours[which] = false;
                 (void)save(s);
@@ -131,7 +164,7 @@ void settings_restore(struct settings *s, enum setting which)
 {
         if (!s->ours[which])
                 return;
-        int r = sysfs_write(s->sys_fd, settings[which].path, s->was[which]);
+        int r = sysfs_write(root_of(s, which), settings[which].path, s->was[which]);
         if (r < 0) {
                 log_warning("%s cannot be set back to '%s': %s", settings[which].name, s->was[which],
                         strerror(-r));
@@ -139,6 +172,37 @@ void settings_restore(struct settings *s, enum setting which)
         }
         s->ours[which] = false;
         r = save(s);
+        if (r < 0)
+                log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
+}
+
+int settings_note_pools(struct settings *s, const struct pool *pools, size_t n_pools)
+{
+        size_t n_before = s->n_pools;
+
+        for (size_t i = 0; i < n_pools; i++) {
+                size_t k = 0;
+
+                while (k < s->n_pools &&
+                        (s->pools[k].node != pools[i].node || s->pools[k].page_bytes != pools[i].page_bytes))
+                        k++;
+                if (k == s->n_pools && k < POOLS_MAX)
+                        s->pools[s->n_pools++] = pools[i];
+        }
+        if (s->n_pools == n_before)
+                return 0;
+        int r = save(s);
+        if (r < 0)
+                log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
+        return r;
+}
+
+void settings_forget_pools(struct settings *s)
+{
+        if (s->n_pools == 0)
+                return;
+        s->n_pools = 0;
+        int r = save(s);
         if (r < 0)
                 log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
 }

@@ -50,23 +50,28 @@ static bool is_plenty_free(const struct worker_config *config, size_t n_blocks)
 }
 
 /* A set goes wholly or not at all: there must be room for all that is still to go, or the blocks that went
- * before would only have to come back. */
-static bool has_headroom(
-        const struct worker_config *config, int meminfo_fd, size_t n_blocks, struct worker_failure *f)
+ * before would only have to come back.
+ *
+ * Whatever lies in the blocks, MemAvailable falls by their size, and so does MemFree, unless pages are
+ * reclaimed: while it is above that and the margin, they can simply be moved. */
+static bool has_headroom(const struct worker_config *config, int meminfo_fd, size_t n_blocks, bool migrates,
+        struct worker_failure *f)
 {
-        uint64_t total, available;
+        struct memory_now m;
 
-        int r = memory_read_available(meminfo_fd, &total, &available);
+        int r = memory_read_headroom(meminfo_fd, &m);
         if (r < 0) {
                 f->code = ERROR_INTERNAL;
                 f->errnum = -r;
                 return false;
         }
-        uint64_t margin = memory_margin(config->margin_bytes, total);
-        if (available > n_blocks * config->block_bytes + margin)
+        uint64_t margin = memory_margin(config->margin_bytes, m.total_bytes);
+        uint64_t need = n_blocks * config->block_bytes + margin;
+        f->by_free = m.available_bytes > need;
+        if (f->by_free && (migrates || m.free_bytes > need))
                 return true;
         f->code = ERROR_NO_HEADROOM;
-        f->available_bytes = available;
+        f->available_bytes = m.available_bytes;
         f->margin_bytes = margin;
         return false;
 }
@@ -132,7 +137,7 @@ int worker_survey(struct worker_shared *shared, const struct worker_config *conf
 }
 
 int worker_walk(struct worker_shared *shared, const struct worker_config *config, enum work work,
-        const struct work_item *items, size_t n_items)
+        const struct work_item *items, size_t n_items, bool migrates)
 {
         _cleanup_close_ int meminfo_fd = openat(config->proc_fd, "meminfo", O_RDONLY | O_CLOEXEC);
 
@@ -140,7 +145,7 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
                 struct worker_failure f = { .item = i };
 
                 if (work == WORK_OFFLINE && !is_plenty_free(config, n_items - i) &&
-                        !has_headroom(config, meminfo_fd, n_items - i, &f)) {
+                        !has_headroom(config, meminfo_fd, n_items - i, migrates, &f)) {
                         note_failure(shared, &f);
                         return 1;
                 }
@@ -150,6 +155,9 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
                 if (r < 0) {
                         f.errnum = -r;
                         f.code = code_of(config, work, items[i].block, -r);
+                        f.is_gigantic =
+                                f.code == ERROR_BLOCK_BUSY &&
+                                pages_block_is_gigantic(config->proc_fd, config->block_bytes, items[i].block);
                         note_failure(shared, &f);
                         if (work == WORK_OFFLINE)
                                 return 1;

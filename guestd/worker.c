@@ -69,6 +69,18 @@ enum error_code worker_killed(struct worker *w, size_t *ret_item, uint64_t *ret_
         return w->killed;
 }
 
+uint64_t worker_attempt_usec(struct worker *w)
+{
+        uint64_t began = w->shared->attempt_usec, now = now_monotonic_usec();
+
+        return began > 0 && now > began ? now - began : 0;
+}
+
+const struct assist_report *worker_assist_report(struct worker *w)
+{
+        return &w->shared->assist;
+}
+
 const struct page_counts *worker_counts(struct worker *w)
 {
         return w->child->shared->counts;
@@ -101,10 +113,9 @@ void worker_kill(struct worker *w, enum error_code why)
         if (w->killed != ERROR_NONE)
                 return;
 
-        uint64_t began = w->shared->attempt_usec, now = now_monotonic_usec();
         w->killed = why;
         w->killed_item = worker_n_done(w);
-        w->killed_attempt_usec = began > 0 && now > began ? now - began : 0;
+        w->killed_attempt_usec = worker_attempt_usec(w);
         kill(w->child->pid, SIGKILL);
         loop_timer_disarm(w->loop, &w->timer);
 }
@@ -200,7 +211,7 @@ int worker_start(struct loop *loop, struct children *children, enum work work, c
                 .handlers = *handlers,
                 .userdata = userdata,
         };
-        int r = children_start(children, work, items, n_items, limits->survey_until_usec, &w->child);
+        int r = children_start(children, work, items, n_items, limits, &w->child);
         if (r < 0)
                 return r;
         w->shared = &w->child->shared->worker;

@@ -75,6 +75,17 @@ static void put_reasons(FILE *f, struct json_object *reasons, size_t first)
         }
 }
 
+static void put_notes(FILE *f, struct json_object *job)
+{
+        struct json_object *notes = field_array(job, "notes");
+
+        for (size_t i = 0; i < count(notes); i++) {
+                fputs("  note: ", f);
+                text_put(f, json_object_get_string(json_object_array_get_idx(notes, i)) ?: "");
+                fputc('\n', f);
+        }
+}
+
 static void put_zones(FILE *f, struct json_object *job, uint64_t done)
 {
         uint64_t movable = field_u64(job, "movable_bytes"), kernel = field_u64(job, "kernel_bytes");
@@ -110,6 +121,7 @@ void report_job(FILE *f, struct json_object *job)
                                 f);
                 fputc('\n', f);
                 put_reasons(f, reasons, 1);
+                put_notes(f, job);
                 return;
         }
 
@@ -125,6 +137,7 @@ void report_job(FILE *f, struct json_object *job)
         fputc('\n', f);
         if (exit_code != CLI_DONE)
                 put_reasons(f, reasons, 0);
+        put_notes(f, job);
 }
 
 void report_plan(FILE *f, struct json_object *job)

@@ -34,6 +34,7 @@ struct config {
         int log_level;                           /* syslog's */
         uint64_t job_wait_usec;                  /* a job's deadline where the request has none */
         uint64_t block_attempt_usec;             /* for one block's way offline */
+        uint64_t retry_after_usec;               /* from a busy device's failure to its second try */
         uint64_t pool_total_bytes;               /* 0: auto, the host's MemTotal less the reserve */
         uint64_t pool_reserve_bytes;             /* may be 0 */
         unsigned jobs_kept;                      /* ended jobs in the store */

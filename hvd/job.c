@@ -117,20 +117,49 @@ void job_add_reason(struct job *j, const char *device, uint64_t block, const str
                 snprintf(r->block, sizeof(r->block), "0x%" PRIx64, block);
 }
 
+void job_drop_reasons(struct job *j, const char *device)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < j->n_reasons; i++)
+                if (strcmp(j->reasons[i].device, device) != 0)
+                        j->reasons[n++] = j->reasons[i];
+        j->n_reasons = n;
+}
+
+static void add_sentence(char **list, size_t *n, size_t max, const char *format, va_list ap)
+{
+        if (*n == max)
+                return;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        if (vasprintf(&list[*n], format, ap) >= 0)
+                ++*n;
+#pragma GCC diagnostic pop
+}
+
 void job_add_plan(struct job *j, const char *format, ...)
 {
         va_list ap;
 
-        if (j->n_plan == JOB_PLAN_MAX)
-                return;
         va_start(ap, format);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        int r = vasprintf(&j->plan[j->n_plan], format, ap);
-#pragma GCC diagnostic pop
+        add_sentence(j->plan, &j->n_plan, JOB_PLAN_MAX, format, ap);
         va_end(ap);
-        if (r >= 0)
-                j->n_plan++;
+}
+
+void job_clear_plan(struct job *j)
+{
+        while (j->n_plan > 0)
+                free(j->plan[--j->n_plan]);
+}
+
+void job_add_note(struct job *j, const char *format, ...)
+{
+        va_list ap;
+
+        va_start(ap, format);
+        add_sentence(j->notes, &j->n_notes, JOB_NOTES_MAX, format, ap);
+        va_end(ap);
 }
 
 uint64_t job_left_usec(const struct job *j)
@@ -262,8 +291,9 @@ struct job *job_free(struct job *j)
                 j->mechanism->free_work(j);
         sd_event_source_disable_unref(j->deadline_timer);
         sd_event_source_disable_unref(j->finish_source);
-        for (size_t i = 0; i < j->n_plan; i++)
-                free(j->plan[i]);
+        job_clear_plan(j);
+        for (size_t i = 0; i < j->n_notes; i++)
+                free(j->notes[i]);
         free(j->reasons);
         free(j);
         return NULL;

@@ -62,6 +62,7 @@ struct job_reason {
 };
 
 #define JOB_REASONS_MAX 512U
+#define JOB_NOTES_MAX   64U
 #define JOB_PLAN_MAX    (PLAN_DEVICES_MAX + 8U)
 
 enum job_stop {
@@ -91,6 +92,8 @@ struct job {
         size_t n_reasons;
         char *plan[JOB_PLAN_MAX];
         size_t n_plan;
+        char *notes[JOB_NOTES_MAX]; /* what else an operator may want to know; nothing that went wrong */
+        size_t n_notes;
 
         uint64_t created_realtime_usec;
         uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
@@ -118,7 +121,11 @@ void job_set_progress(struct job *j, uint64_t progress_bytes);
 void job_add_done(struct job *j, uint64_t bytes);
 /* Block: its address, or UINT64_MAX for none; device may be NULL. */
 void job_add_reason(struct job *j, const char *device, uint64_t block, const struct error *error);
+/* Takes back what was said of a device, as it is tried again. */
+void job_drop_reasons(struct job *j, const char *device);
 void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
+void job_clear_plan(struct job *j);
+void job_add_note(struct job *j, const char *format, ...) _printf_(2, 3);
 /* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from
  * the event loop, never from inside this call. */
 void job_finish(struct job *j);

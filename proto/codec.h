@@ -18,6 +18,7 @@ enum {
         REPLY_RANGES = 1 << 8,
         REPLY_COMPLETE = 1 << 9,
         REPLY_SURVEYS = 1 << 10,
+        REPLY_ASSISTANCE = 1 << 11,
 };
 unsigned op_shape(enum op op);
 
@@ -32,6 +33,8 @@ extern const struct u64_field request_fields[];
 extern const size_t n_request_fields;
 extern const struct u64_field memory_fields[];
 extern const size_t n_memory_fields;
+extern const struct u64_field assistance_fields[];
+extern const size_t n_assistance_fields;
 
 const char *message_type_to_string(enum message_type t);
 enum message_type message_type_from_string(const char *s);

@@ -335,6 +335,42 @@ static int get_surveys(struct json_object *o, struct message_reply *p, struct er
         return 0;
 }
 
+static int get_pool(struct json_object *v, struct assisted_pool *p, struct error *ret_error)
+{
+        uint64_t node;
+
+        if (!json_object_is_type(v, json_type_array) || json_object_array_length(v) != 4 ||
+                json_array_get_u64(v, 0, PROTO_NODES_MAX, &node) < 0 ||
+                json_array_get_u64(v, 1, PROTO_BLOCK_MAX, &p->page_bytes) < 0 ||
+                json_array_get_u64(v, 2, PROTO_ADDRESS_MAX, &p->taken) < 0 ||
+                json_array_get_u64(v, 3, PROTO_ADDRESS_MAX, &p->restored) < 0)
+                return BAD(ret_error,
+                        "'huge_pages' has a member that is not [node, page_bytes, taken, restored]");
+        p->node = (unsigned)node;
+        return 0;
+}
+
+static int get_assistance(struct json_object *o, struct message_reply *p, struct error *ret_error)
+{
+        struct json_object *v, *pools;
+        struct assistance *a;
+        size_t n;
+        int r;
+
+        if (!(op_shape(p->op) & REPLY_ASSISTANCE) || (r = json_get_object(o, "assistance", &v)) == -ENOENT)
+                return 0;
+        if (r < 0)
+                return bad_key(r, "assistance", ret_error);
+        if (!(a = p->assistance = calloc(1, sizeof(*a))))
+                return no_memory(ret_error);
+        if ((r = get_fields(v, assistance_fields, n_assistance_fields, 0, a, ret_error)) < 0 ||
+                (r = get_array(v, "huge_pages", false, PROTO_POOLS_MAX, &pools, &n, ret_error)) < 0)
+                return r;
+        for (; r >= 0 && a->n_pools < n; a->n_pools++)
+                r = get_pool(json_object_array_get_idx(pools, a->n_pools), &a->pools[a->n_pools], ret_error);
+        return r;
+}
+
 static int decode_reply(struct json_object *o, struct message *m, struct error *ret_error)
 {
         struct message_reply *p = &m->reply;
@@ -342,7 +378,7 @@ static int decode_reply(struct json_object *o, struct message *m, struct error *
 
         if ((r = get_op(o, &p->op, ret_error)) < 0 || (r = get_memory(o, p, ret_error)) < 0 ||
                 (r = get_ranges(o, p, ret_error)) < 0 || (r = get_failures(o, p, ret_error)) < 0 ||
-                (r = get_surveys(o, p, ret_error)) < 0)
+                (r = get_surveys(o, p, ret_error)) < 0 || (r = get_assistance(o, p, ret_error)) < 0)
                 return r;
         if ((op_shape(p->op) & REPLY_COMPLETE) && (r = json_get_bool(o, "complete", &p->complete)) < 0)
                 return bad_key(r, "complete", ret_error);

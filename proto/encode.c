@@ -205,6 +205,31 @@ static int add_surveys(struct json_object *o, const struct message_reply *p)
         return add_array(o, "surveys", &array);
 }
 
+static int add_assistance(struct json_object *o, const struct assistance *a)
+{
+        _cleanup_json_ struct json_object *v = json_object_new_object(), *pools = NULL;
+        int r;
+
+        if (!v)
+                return -ENOMEM;
+        if ((r = add_fields(v, assistance_fields, n_assistance_fields, 0, a)) < 0 ||
+                (r = new_array(&pools)) < 0)
+                return r;
+        for (size_t i = 0; i < a->n_pools; i++) {
+                const struct assisted_pool *p = &a->pools[i];
+                _cleanup_json_ struct json_object *member = NULL;
+
+                if ((r = new_run(p->node, p->page_bytes, &member)) < 0 ||
+                        (r = json_array_add(member, json_object_new_uint64(p->taken))) < 0 ||
+                        (r = json_array_add(member, json_object_new_uint64(p->restored))) < 0 ||
+                        (r = json_array_add(pools, steal_pointer(member))) < 0)
+                        return r;
+        }
+        if (a->n_pools > 0 && (r = add_array(v, "huge_pages", &pools)) < 0)
+                return r;
+        return json_add(o, "assistance", steal_pointer(v));
+}
+
 static int encode_reply(struct json_object *o, const struct message *m)
 {
         const struct message_reply *p = &m->reply;
@@ -222,6 +247,8 @@ static int encode_reply(struct json_object *o, const struct message *m)
         if (p->n_failures > 0 && (r = add_failures(o, p->failures, p->n_failures)) < 0)
                 return r;
         if ((shape & REPLY_SURVEYS) && (r = add_surveys(o, p)) < 0)
+                return r;
+        if ((shape & REPLY_ASSISTANCE) && p->assistance && (r = add_assistance(o, p->assistance)) < 0)
                 return r;
         return p->has_next ? json_add_u64(o, "next", p->next) : 0;
 }

@@ -53,6 +53,7 @@ static const char *const op_names[OP_MAX] = {
         [OP_AWAIT_REMOVED] = "await-removed",
         [OP_CANCEL] = "cancel",
         [OP_SURVEY] = "survey",
+        [OP_RECLAIM] = "reclaim",
 };
 
 static const char *const type_names[MESSAGE_TYPE_MAX] = {
@@ -71,10 +72,12 @@ static const unsigned op_shapes[OP_MAX] = {
         [OP_GET_BLOCKS] = REQUEST_FROM | REPLY_RANGES,
         [OP_PREPARE] = REQUEST_ZONE | REQUEST_BYTES,
         [OP_ONLINE] = REQUEST_TARGETS | REQUEST_ZONE | REQUEST_DEADLINE | REPLY_COMPLETE,
-        [OP_OFFLINE] = REQUEST_TARGETS | REQUEST_DEADLINE | REQUEST_ATTEMPT | REPLY_COMPLETE,
+        [OP_OFFLINE] =
+                REQUEST_TARGETS | REQUEST_DEADLINE | REQUEST_ATTEMPT | REPLY_COMPLETE | REPLY_ASSISTANCE,
         [OP_AWAIT_REMOVED] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_COMPLETE,
         [OP_CANCEL] = REQUEST_TARGET_ID,
         [OP_SURVEY] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_SURVEYS,
+        [OP_RECLAIM] = REQUEST_BYTES | REQUEST_DEADLINE | REPLY_ASSISTANCE,
 };
 
 #define FIELD(member, low, high, f) #member, offsetof(struct message_request, member), low, high, f
@@ -102,6 +105,15 @@ const struct u64_field memory_fields[] = {
 };
 #undef FIELD
 const size_t n_memory_fields = ARRAY_SIZE(memory_fields);
+
+#define FIELD(key, member) key, offsetof(struct assistance, member), 0, PROTO_ADDRESS_MAX - 1, 0
+const struct u64_field assistance_fields[] = {
+        { FIELD("reclaimed_bytes", reclaimed_bytes) },
+        { FIELD("compactions", compactions) },
+        { FIELD("retries", retries) },
+};
+#undef FIELD
+const size_t n_assistance_fields = ARRAY_SIZE(assistance_fields);
 
 static int find_name(const char *const *names, int n, const char *s)
 {
@@ -180,6 +192,7 @@ void message_done(struct message *m)
                 free(m->reply.ranges);
                 free(m->reply.failures);
                 free(m->reply.surveys);
+                free(m->reply.assistance);
                 break;
         default:
                 break;
@@ -369,6 +382,26 @@ static int check_surveys(const struct message_reply *p, uint64_t *ret_end, struc
         return 0;
 }
 
+static int check_assistance(const struct assistance *a, struct error *ret_error)
+{
+        int r = check_fields(assistance_fields, n_assistance_fields, 0, a, ret_error);
+
+        if (r < 0)
+                return r;
+        if (a->n_pools > PROTO_POOLS_MAX)
+                return BAD(ret_error, "'huge_pages' has more than %u members", PROTO_POOLS_MAX);
+        for (size_t i = 0; i < a->n_pools; i++) {
+                const struct assisted_pool *p = &a->pools[i];
+
+                if (p->node >= PROTO_NODES_MAX || p->page_bytes < PROTO_PAGE_MIN ||
+                        p->page_bytes > PROTO_BLOCK_MAX || (p->page_bytes & (p->page_bytes - 1)) != 0)
+                        return BAD(ret_error, "'huge_pages' has a node or a page size that is out of range");
+                if (p->taken >= PROTO_ADDRESS_MAX / p->page_bytes || p->restored > p->taken)
+                        return BAD(ret_error, "'huge_pages' has a number of pages that is out of range");
+        }
+        return 0;
+}
+
 static int check_reply(const struct message_reply *p, struct error *ret_error)
 {
         unsigned shape = op_shape(p->op);
@@ -380,6 +413,8 @@ static int check_reply(const struct message_reply *p, struct error *ret_error)
         if ((shape & REPLY_MEMORY) && !p->has_memory)
                 return BAD(ret_error, "'memory' is missing");
         if (p->has_memory && (r = check_memory(&p->memory, ret_error)) < 0)
+                return r;
+        if (p->assistance && (r = check_assistance(p->assistance, ret_error)) < 0)
                 return r;
         if (shape & REPLY_SURVEYS)
                 r = check_surveys(p, &end, ret_error);

@@ -21,6 +21,7 @@
 #define PROTO_RANGES_MAX        512U          /* targets or ranges in one message */
 #define PROTO_SURVEYS_MAX       256U          /* blocks in one reply to SURVEY */
 #define PROTO_PAGE_MIN          4096U
+#define PROTO_POOLS_MAX         16U /* pools of huge pages in one reply */
 #define PROTO_FAILURES_MAX      64U /* failures in one reply: beside all ranges they fit in PROTO_LINE_MAX */
 #define PROTO_REASON_MAX        192U /* bytes of a failure's message in a reply; the encoder cuts longer ones */
 #define PROTO_TOKEN_LENGTH      16U          /* characters of a nonce or session id: lower case hexadecimal */
@@ -35,6 +36,8 @@
 
 /* What a guestd that knows SURVEY says among its capabilities. */
 #define PROTO_CAPABILITY_SURVEY "survey"
+/* And RECLAIM, and says what it did to help blocks that did not go. */
+#define PROTO_CAPABILITY_ASSIST "assist"
 
 enum zone {
         ZONE_UNKNOWN, /* offline, or the kernel did not say */
@@ -129,7 +132,9 @@ enum op {
         OP_OFFLINE,    /* targets, deadline, attempt: all blocks of the set or none -> outcome */
         OP_AWAIT_REMOVED, /* targets, deadline: wait until the blocks are gone -> outcome */
         OP_CANCEL,        /* target_id: stop that request; it replies by itself */
-        OP_SURVEY, /* targets, deadline: what their pages are; only with the capability -> surveys, next */
+        OP_SURVEY,  /* targets, deadline: what their pages are; only with the capability -> surveys, next */
+        OP_RECLAIM, /* bytes, deadline: make so much room by inactive page cache; only with the capability
+                       "assist" -> assistance */
         OP_MAX,
         OP_INVALID = -1,
 };
@@ -172,6 +177,21 @@ struct message_request {
         uint64_t target_id;     /* CANCEL */
 };
 
+/* A pool of huge pages, and how many it has lost, and got back since. */
+struct assisted_pool {
+        unsigned node;
+        uint64_t page_bytes, taken, restored;
+};
+
+/* What the guest did so that blocks could go. */
+struct assistance {
+        uint64_t reclaimed_bytes; /* page cache */
+        uint64_t compactions;
+        uint64_t retries; /* of blocks that were busy */
+        struct assisted_pool pools[PROTO_POOLS_MAX];
+        size_t n_pools;
+};
+
 struct message_reply {
         enum op op;
         bool has_memory;
@@ -182,8 +202,9 @@ struct message_reply {
         size_t n_ranges;
         struct block_failure *failures; /* owned */
         size_t n_failures;
-        uint64_t page_bytes;          /* SURVEY */
-        struct block_survey *surveys; /* owned */
+        struct assistance *assistance; /* owned; OFFLINE, RECLAIM; NULL: none was needed */
+        uint64_t page_bytes;           /* SURVEY */
+        struct block_survey *surveys;  /* owned */
         size_t n_surveys;
         bool has_next;
         uint64_t next; /* there are more: GET_BLOCKS, or SURVEY of the targets' rest, from this address */

@@ -98,14 +98,17 @@ static int get_reasons(sd_bus *bus, const char *path, const char *interface, con
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
-static int get_plan(sd_bus *bus, const char *path, const char *interface, const char *property,
+/* Plan, or Notes. */
+static int get_sentences(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
         struct job *j = userdata;
+        bool is_plan = strcmp(property, "Plan") == 0;
+        size_t n = is_plan ? j->n_plan : j->n_notes;
         int r = sd_bus_message_open_container(reply, 'a', "s");
 
-        for (size_t i = 0; r >= 0 && i < j->n_plan; i++)
-                r = sd_bus_message_append(reply, "s", j->plan[i]);
+        for (size_t i = 0; r >= 0 && i < n; i++)
+                r = sd_bus_message_append(reply, "s", is_plan ? j->plan[i] : j->notes[i]);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
@@ -130,7 +133,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("CreatedUsec", "t", NULL, offsetof(struct job, created_realtime_usec), CONST),
         SD_BUS_PROPERTY("ElapsedUsec", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("Reasons", "a(ssss)", get_reasons, 0, CHANGES),
-        SD_BUS_PROPERTY("Plan", "as", get_plan, 0, CHANGES),
+        SD_BUS_PROPERTY("Plan", "as", get_sentences, 0, CHANGES),
+        SD_BUS_PROPERTY("Notes", "as", get_sentences, 0, CHANGES),
         SD_BUS_VTABLE_END,
 };
 

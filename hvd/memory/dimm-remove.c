@@ -12,7 +12,7 @@
  *
  * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
  *
- * At most one request is under way in the guest; pump() starts whatever is due next. */
+ * At most one request is under way in the guest; dimm_remove_pump() starts whatever is due next. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -21,8 +21,9 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
+#include "hvd/memory/assist.h"
+#include "hvd/memory/dimm-remove.h"
 #include "hvd/memory/forecast.h"
-#include "hvd/memory/guest.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
 #include "hvd/memory/removal.h"
@@ -37,48 +38,6 @@
 #define UNPLUG_MAX_USEC (15 * USEC_PER_SEC)
 #define PUT_BACK_USEC   (5 * USEC_PER_SEC)
 #define VERIFY_USEC     (3 * USEC_PER_SEC)
-
-enum target_state {
-        TARGET_PLANNED,
-        TARGET_OFFLINING,
-        TARGET_OFFLINE, /* all-or-nothing: waits for the others */
-        TARGET_UNPLUGGING,
-        TARGET_GONE,     /* QEMU says so */
-        TARGET_PUT_BACK, /* offline, and to come online again */
-        TARGET_PUTTING_BACK,
-        TARGET_STAYED, /* in use as before, or reported as not */
-};
-
-struct target {
-        struct job *job;
-        enum target_state state;
-        char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
-        uint64_t address, size_bytes;
-        bool was_kernel;   /* its blocks lay in a kernel zone: where they go back to */
-        bool asked;        /* QEMU was, to unplug it */
-        bool is_absent;    /* the guest said so when it was to put it back */
-        unsigned n_resets; /* the partition's, when QEMU was asked */
-        struct platform_op *op;
-};
-
-struct dimm_remove {
-        struct job *job;
-        struct target targets[PLAN_DEVICES_MAX];
-        size_t n_targets;
-        struct target *current; /* the guest works on it */
-        struct partition_refresh *refresh;
-        struct guest_call *call;
-        struct survey_ask *ask; /* of what is in the blocks that may leave, or did not */
-        struct survey survey;   /* empty: there was none */
-        struct error no_survey; /* and why */
-        bool gave_up;    /* no further device is tried: all-or-nothing, and one cannot go; or a migration */
-        bool guest_lost; /* no further request to the guest */
-        bool awaiting;   /* call is AWAIT_REMOVED, for all that is UNPLUGGING or GONE */
-        bool awaited;    /* it was asked since a device was last taken offline */
-        bool verifying, guest_confirmed, host_confirmed;
-};
-
-static void pump(struct dimm_remove *w);
 
 static uint64_t sum_of(const struct dimm_remove *w, enum target_state from, enum target_state to)
 {
@@ -131,6 +90,7 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                         .size_bytes = d->size_bytes,
                         .was_kernel = d->kernel_bytes > 0,
                 };
+                w->migrate_bytes += d->migrate_bytes;
                 memcpy(t->id, from->id, sizeof(t->id));
                 memcpy(t->backend, from->memdev, sizeof(t->backend));
                 if (j->request.dry_run && !forecast_leaves(j, &w->survey, t->id, t->address, t->size_bytes))
@@ -149,7 +109,7 @@ static void try_others(struct dimm_remove *w)
         if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
                 return;
         if (removal_names_device(&w->job->request) || plan_more(w, &error) < 0)
-                w->gave_up = w->job->request.all_or_nothing;
+                w->gave_up = w->job->request.all_or_nothing && !dimm_again_is_possible(w);
 }
 
 /* --- the end --- */
@@ -204,6 +164,7 @@ static void conclude(struct dimm_remove *w)
                                           : "the guest did not confirm that its blocks are gone");
                 job_add_reason(w->job, t->id, UINT64_MAX, &error);
         }
+        dimm_again_add_notes(w);
         job_finish(w->job);
 }
 
@@ -215,7 +176,7 @@ static void on_blocks_gone(const struct message_reply *reply, const struct error
         w->awaiting = false;
         w->guest_confirmed = reply && reply->complete;
         if (!w->verifying)
-                pump(w);
+                dimm_remove_pump(w);
         else if (!w->refresh)
                 conclude(w);
 }
@@ -267,6 +228,7 @@ static void verify(struct dimm_remove *w)
         for (size_t i = 0; i < w->n_targets; i++)
                 any |= w->targets[i].state == TARGET_GONE || may_have_left(w, &w->targets[i]);
         if (!any) {
+                dimm_again_add_notes(w);
                 job_finish(w->job);
                 return;
         }
@@ -299,7 +261,7 @@ static void on_unplugged(const struct error *error, void *userdata)
                 else if (error->code == ERROR_NOT_RUNNING)
                         w->gave_up = true;
         }
-        pump(w);
+        dimm_remove_pump(w);
 }
 
 static void unplug(struct dimm_remove *w, struct target *t)
@@ -341,13 +303,14 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
                 /* It may have left meanwhile after all: QEMU's list tells. */
                 t->is_absent = a.absent_bytes == t->size_bytes;
                 if (!t->is_absent && range_account_online(&a) < t->size_bytes) {
+                        t->is_left_offline = true;
                         ranges_add_reasons(w->job, reply);
                         ranges_add_missing_reason(w->job, reply, t->id,
                                 (struct mem_range) { t->address, t->size_bytes }, range_account_online(&a),
                                 "online");
                 }
         }
-        pump(w);
+        dimm_remove_pump(w);
 }
 
 static bool start_guest(struct dimm_remove *w, struct target *t, const struct message_request *request,
@@ -381,6 +344,7 @@ static void leave_offline(struct dimm_remove *w, struct target *t)
                         "%s is offline in the guest and stays so until guestd answers again",
                         SIZE(t->size_bytes));
         job_add_reason(w->job, t->id, UINT64_MAX, &error);
+        t->is_left_offline = true;
         t->state = TARGET_STAYED;
 }
 
@@ -412,10 +376,24 @@ static void on_examined(struct survey *s, const struct error *error, void *userd
         struct dimm_remove *w = userdata;
 
         w->ask = NULL;
-        if (s)
+        if (s) {
                 forecast_add_findings(w->job, s);
+                dimm_again_judge(w, s);
+        }
         try_others(w);
-        pump(w);
+        dimm_remove_pump(w);
+}
+
+/* All that kept it is what may be otherwise soon. */
+static bool is_only_busy(const struct message_reply *reply)
+{
+        for (size_t i = 0; i < reply->n_failures; i++) {
+                enum error_code code = reply->failures[i].error.code;
+
+                if (code != ERROR_BLOCK_BUSY && code != ERROR_NO_HEADROOM)
+                        return false;
+        }
+        return reply->n_failures > 0;
 }
 
 static void on_offline(const struct message_reply *reply, const struct error *error, void *userdata)
@@ -433,6 +411,7 @@ static void on_offline(const struct message_reply *reply, const struct error *er
         } else {
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
+                assist_add_note(w->job, t->id, reply);
                 if (ranges_is_settled(reply) && a.offline_bytes + a.absent_bytes == t->size_bytes) {
                         if (w->job->request.all_or_nothing)
                                 t->state = TARGET_OFFLINE;
@@ -441,6 +420,8 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                 } else {
                         /* What a guestd before this one took offline is not this one's to put back. */
                         t->state = a.offline_bytes > 0 ? TARGET_PUT_BACK : TARGET_STAYED;
+                        t->is_busy = is_only_busy(reply);
+                        w->failed_usec = now_monotonic_usec();
                         ranges_add_reasons(w->job, reply);
                         ranges_add_missing_reason(w->job, reply, t->id,
                                 (struct mem_range) { t->address, t->size_bytes }, a.offline_bytes, "offline");
@@ -453,7 +434,7 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                         return;
                 try_others(w);
         }
-        pump(w);
+        dimm_remove_pump(w);
 }
 
 static bool take_offline(struct dimm_remove *w, struct target *t)
@@ -475,6 +456,7 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
         job_set_state(w->job, JOB_OFFLINING);
         t->state = TARGET_OFFLINING;
         w->awaited = w->guest_confirmed = false;
+        t->was_tried = true;
         return start_guest(w, t, &request, now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4),
                 on_offline, on_offline_progress);
 }
@@ -493,11 +475,11 @@ static void settle_offline(struct dimm_remove *w)
                 }
 }
 
-static void pump(struct dimm_remove *w)
+void dimm_remove_pump(struct dimm_remove *w)
 {
         struct target *t;
 
-        if ((w->call && !w->awaiting) || w->ask || w->verifying)
+        if ((w->call && !w->awaiting) || w->ask || w->again_timer || w->verifying)
                 return;
         if (w->awaiting && (first_in(w, TARGET_PLANNED) || first_in(w, TARGET_PUT_BACK))) {
                 w->awaited = false;
@@ -508,6 +490,8 @@ static void pump(struct dimm_remove *w)
                 (t = first_in(w, TARGET_PLANNED)))
                 if (take_offline(w, t))
                         return;
+        if (!first_in(w, TARGET_PUT_BACK) && dimm_again(w))
+                return;
         settle_offline(w);
         while (!w->guest_lost && (t = first_in(w, TARGET_PUT_BACK)))
                 if (put_back(w, t))
@@ -543,6 +527,9 @@ static int plan_first(struct dimm_remove *w, struct error *ret_error)
         return 0;
 }
 
+static void on_surveyed(struct survey *s, const struct error *error, void *userdata);
+static bool relieve(struct dimm_remove *w);
+
 static void begin(struct dimm_remove *w)
 {
         struct job *j = w->job;
@@ -566,8 +553,39 @@ static void begin(struct dimm_remove *w)
         }
         if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
                 job_finish(j);
-        else
-                pump(w);
+        else if (!relieve(w))
+                dimm_remove_pump(w);
+}
+
+/* The guest has made room, or could not: devices that are empty now go first. */
+static void on_relieved(const struct message_reply *reply, const struct error *error, void *userdata)
+{
+        struct dimm_remove *w = userdata;
+        struct job *j = w->job;
+
+        w->call = NULL;
+        if (error || !reply->assistance) {
+                dimm_remove_pump(w);
+                return;
+        }
+        assist_add_note(j, NULL, reply);
+        if (forecast_is_wanted(j) && forecast_start(j, on_surveyed, w, &w->ask, &w->no_survey) >= 0) {
+                w->n_targets = 0;
+                job_clear_plan(j);
+                survey_done(&w->survey);
+                return;
+        }
+        dimm_remove_pump(w);
+}
+
+/* Before anything is taken: page cache that would have to be moved is better reclaimed. False: no need. */
+static bool relieve(struct dimm_remove *w)
+{
+        if (w->relieved)
+                return false;
+        w->relieved = true;
+        return assist_is_wanted(w->job, w->migrate_bytes) &&
+               assist_start(w->job, on_relieved, w, &w->call) >= 0;
 }
 
 /* Without a survey the removal goes on as well. */
@@ -643,12 +661,18 @@ static void dimm_remove_stop(struct job *j)
         if (j->state == JOB_SURVEYING) {
                 w->refresh = partition_refresh_free(w->refresh);
                 w->ask = survey_ask_free(w->ask);
+                if (w->call)
+                        guest_call_stop(w->call); /* nobody waits for what it says then */
+                w->call = guest_call_free(w->call);
                 job_finish(j);
+        } else if (w->again_timer) {
+                w->again_timer = sd_event_source_disable_unref(w->again_timer);
+                dimm_remove_pump(w);
         } else if (w->call && w->current && w->current->state == TARGET_OFFLINING)
                 guest_call_stop(w->call);
         else if (w->ask) {
                 w->ask = survey_ask_free(w->ask);
-                pump(w);
+                dimm_remove_pump(w);
         }
 }
 
@@ -660,6 +684,7 @@ static void dimm_remove_free(struct job *j)
                 platform_op_free(w->targets[i].op);
         partition_refresh_free(w->refresh);
         survey_ask_free(w->ask);
+        sd_event_source_disable_unref(w->again_timer);
         survey_done(&w->survey);
         guest_call_free(w->call);
         free(w);

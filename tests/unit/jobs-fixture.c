@@ -211,6 +211,10 @@ void start_manager(struct fixture *fx)
         struct error error;
 
         snprintf(config_path, sizeof(config_path), "%s/hvd.conf", fx->dir);
+        FILE *f = fopen(config_path, "we");
+        assert_non_null(f);
+        fputs("[hvd]\nretry_after = 10ms\n", f);
+        fclose(f);
         assert_int_equal(config_load(config_path, false, &config, &error), 0);
         assert_int_equal(store_open(":memory:", &store, &error), 0);
         assert_int_equal(manager_new(fx->event, config, store, &fx->manager, &error), 0);
@@ -238,6 +242,15 @@ void start_with_survey(struct fixture *fx, const char *qemu_orders, const char *
 {
         start_fakes_with(
                 fx, "", qemu_orders, guest_orders, "hello {'capabilities':['survey']}\nexpect welcome\n");
+        start_manager(fx);
+        run_until_known(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(fx, "", qemu_orders, guest_orders,
+                "hello {'capabilities':['survey','assist']}\nexpect welcome\n");
         start_manager(fx);
         run_until_known(fx);
         assert_int_equal(fx->n_added, 0);

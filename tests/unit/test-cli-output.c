@@ -106,6 +106,15 @@ static void test_report(void **state)
                 { "{" REMOVE2 "\"state\":\"DONE\",\"done_bytes\":2147483648,\"elapsed_usec\":240000,"
                   "\"movable_bytes\":5}",
                         NOW3, "web1: removed 2 GiB in 0.24 s; now 3 GiB of 16 GiB\n", CLI_DONE },
+                { "{" REMOVE2 "\"state\":\"DONE\",\"done_bytes\":2147483648,\"elapsed_usec\":240000,"
+                  "\"reasons\":[],\"notes\":[\"A busy block was tried again\",\"\\u001b[31mTwo\"]}",
+                        NOW3,
+                        "web1: removed 2 GiB in 0.24 s; now 3 GiB of 16 GiB\n"
+                        "  note: A busy block was tried again\n  note:  [31mTwo\n",
+                        CLI_DONE },
+                { "{" REMOVE2 "\"state\":\"CANCELLED\",\"elapsed_usec\":3100000,\"notes\":[\"Not begun\"]}",
+                        NOW3, "web1: nothing removed of 2 GiB in 3.10 s: cancelled\n  note: Not begun\n",
+                        CLI_FAILED },
                 { "{" REMOVE2 "\"state\":\"PARTIAL\",\"done_bytes\":1610612736,\"elapsed_usec\":20000000,"
                   "\"reasons\":[" HEADROOM "," LATE "]}",
                         NOW3,

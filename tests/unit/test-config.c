@@ -102,6 +102,7 @@ static void test_defaults(void **state)
         assert_int_equal(c->log_level, LOG_INFO);
         assert_int_equal(c->job_wait_usec, 300 * USEC_PER_SEC);
         assert_int_equal(c->block_attempt_usec, 10 * USEC_PER_SEC);
+        assert_int_equal(c->retry_after_usec, USEC_PER_SEC);
         assert_int_equal(c->pool_total_bytes, 0);
         assert_int_equal(c->pool_reserve_bytes, GIB);
         assert_int_equal(c->jobs_kept, 1000);
@@ -129,7 +130,7 @@ static void test_whole_set(void **state)
         struct config *c = NULL;
 
         write_text("hvd.conf", "# comment\n\n[hvd] ; more\r\nlog_level = debug\njob_wait=90\n  block_attempt "
-                               "= 500ms ; quick\n"
+                               "= 500ms ; quick\nretry_after = 3s\n"
                                "pool_total = 48G\npool_reserve = 0\n[hvd]\njobs_kept: 5\njobs_queued = 1");
         write_text("hvd.conf.d/20-late.conf", "[hvd]\njobs_kept = 7\npool_total = auto\n");
         write_text("hvd.conf.d/10-early.conf", "[hvd]\njobs_kept = 6\njob_wait = 1h\n");
@@ -145,6 +146,7 @@ static void test_whole_set(void **state)
         assert_int_equal(c->log_level, LOG_DEBUG);
         assert_int_equal(c->job_wait_usec, 3600 * USEC_PER_SEC);
         assert_int_equal(c->block_attempt_usec, 500 * USEC_PER_MSEC);
+        assert_int_equal(c->retry_after_usec, 3 * USEC_PER_SEC);
         assert_int_equal(c->pool_total_bytes, 0);
         assert_int_equal(c->pool_reserve_bytes, 0);
         assert_int_equal(c->jobs_kept, 7);

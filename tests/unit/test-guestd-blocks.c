@@ -322,8 +322,8 @@ static void test_memory(void **state)
 static void test_margin(void **state)
 {
         assert_int_equal(memory_margin(0, 512 * MIB), 64 * MIB);
-        assert_int_equal(memory_margin(0, 4000 * MIB), 200 * MIB);
-        assert_int_equal(memory_margin(MIB, 4000 * MIB), MIB);
+        assert_int_equal(memory_margin(0, 5000 * MIB), 100 * MIB);
+        assert_int_equal(memory_margin(MIB, 5000 * MIB), MIB);
 }
 
 static void test_boot_id(void **state)

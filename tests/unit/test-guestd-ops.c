@@ -43,6 +43,7 @@ struct env {
         struct block_range ranges[64];
         struct block_failure failures[PROTO_FAILURES_MAX];
         struct error failure;
+        struct assistance assistance; /* of the last reply */
         unsigned n_replies, n_failures, n_progress, n_events;
         uint64_t progress_done;
 };
@@ -162,6 +163,7 @@ static int on_reply(uint64_t id, const struct message_reply *reply, void *userda
         e->progress_done = 0;
         e->reply_id = id;
         e->reply = *reply;
+        e->assistance = reply->assistance ? *reply->assistance : (struct assistance) { 0 };
         if (reply->n_ranges > 0)
                 memcpy(e->ranges, reply->ranges, reply->n_ranges * sizeof(*reply->ranges));
         if (reply->n_failures > 0)
@@ -614,11 +616,11 @@ static void test_headroom(void **state)
 {
         struct env *e = *state;
 
-        /* Room for all blocks but the last one is not enough to begin: 5 % of 2000 MiB must remain. */
+        /* Room for all blocks but the last one is not enough to begin: 2 % of 5000 MiB must remain. */
         uint64_t needed = N_BLOCKS * 128 + 100;
         char words[32];
 
-        tree_meminfo(&e->tree, 2000 * MIB, needed * MIB);
+        tree_meminfo(&e->tree, 5000 * MIB, needed * MIB);
         request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
         RUN_UNTIL(e, e->n_replies == 1);
         assert_failure(e, 0, FIRST + N_BLOCKS - 1, 1, ERROR_NO_HEADROOM);
@@ -630,7 +632,7 @@ static void test_headroom(void **state)
         assert_int_equal(script->n_writes, 0);
         assert_untouched(e);
 
-        tree_meminfo(&e->tree, 2000 * MIB, (needed + 1) * MIB);
+        tree_meminfo(&e->tree, 5000 * MIB, (needed + 1) * MIB);
         request(e, 2, OP_OFFLINE, FIRST, N_BLOCKS, 5000, 1000);
         RUN_UNTIL(e, e->n_replies == 2);
         assert_true(e->reply.complete);
@@ -642,10 +644,11 @@ static void test_attempt_limit(void **state)
         uint64_t began = now_monotonic_usec();
 
         script->block[FIRST + 4].offline_errnum = HANG;
-        script->block[FIRST + 4].offline_times = 1;
+        script->block[FIRST + 4].offline_times = 2; /* it is tried once more */
         request(e, 1, OP_OFFLINE, FIRST, N_BLOCKS, 60000, 50);
         RUN_UNTIL(e, e->n_replies == 1);
-        assert_true(now_monotonic_usec() - began >= 50 * USEC_PER_MSEC);
+        assert_true(now_monotonic_usec() - began >= 200 * USEC_PER_MSEC);
+        assert_int_equal(e->assistance.retries, 1);
         assert_false(e->reply.complete);
         assert_failure(e, 0, FIRST + 4, 1, ERROR_BLOCK_BUSY);
         assert_non_null(strstr(e->failures[0].error.message, "into its attempt"));
@@ -1273,13 +1276,14 @@ static void test_abandoned(void **state)
                 .block_bytes = BLOCK,
                 .write = fake_write };
         struct work_item item = { FIRST + 4, ZONE_MOVABLE };
+        struct worker_limits limits = { 0 };
 
         assert_int_equal(children_new(&e->loop, &config, &c), 0);
         children_keep_spare(c);
         assert_int_equal(children_spare(c), 0);
         script->block[FIRST + 4].offline_errnum = HANG;
         script->block[FIRST + 4].offline_times = 1;
-        assert_int_equal(children_start(c, WORK_OFFLINE, &item, 1, 0, &child), 0);
+        assert_int_equal(children_start(c, WORK_OFFLINE, &item, 1, &limits, &child), 0);
         pid_t pid = child->pid;
         RUN_UNTIL(e, script->n_writes == 1);
         assert_null(children_end(c, child, false));

@@ -375,12 +375,14 @@ static void test_drc_is_busy(void **state)
 {
         struct fixture *fx = *state;
 
+#define BUSY                                                                                                 \
+        "expect offline {'targets':[[1G,256M]]}\n"                                                           \
+        "reply {'complete':false,'ranges':[" LMB_ONLINE(                                                     \
+                "1G") "],'failures':[{'start':1G,"                                                           \
+                      "'length':256M,'code':'block-busy','message':'A page is pinned'}]}\n"
         start_four(fx);
-        script(fx->guest,
-                "expect offline {'targets':[[1G,256M]]}\n"
-                "reply {'complete':false,'ranges':[" LMB_ONLINE(
-                        "1G") "],'failures':[{'start':1G,"
-                              "'length':256M,'code':'block-busy','message':'A page is pinned'}]}\n");
+        script(fx->guest, BUSY BUSY);
+#undef BUSY
         struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000004)));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 1);

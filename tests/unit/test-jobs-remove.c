@@ -86,7 +86,8 @@ static void test_no_alternative(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, REFUSE("5G") REFUSE("4G"));
+        /* Each has a second chance, if there is none better. */
+        script(fx->guest, REFUSE("5G") REFUSE("4G") REFUSE("5G") REFUSE("4G"));
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 2);
@@ -102,7 +103,8 @@ static void test_partial(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, REFUSE("5G") RELEASE("4G") "expect await-removed {'targets':[[4G,1G]]}\nreply\n");
+        script(fx->guest, REFUSE("5G") RELEASE("4G")
+                                  REFUSE("5G") "expect await-removed {'targets':[[4G,1G]]}\nreply\n");
         script(fx->qmp, UNPLUG(0) DEVICES("<1 5G 1G>", "1G") LEAVE(0) "reply\n");
         struct job *j = submit(fx, REMOVE(2 * GIB));
         RUN_UNTIL_END(fx, j);
@@ -219,7 +221,7 @@ static void test_device_by_id(void **state)
 
         /* If it will not go no other one does in its place. */
         RUN_UNTIL(fx, fx->p->snapshot.n_devices == 1 && !fx->p->settling);
-        script(fx->guest, BLOCKS(",[5G,1G,'online','movable',0]") REFUSE("5G"));
+        script(fx->guest, BLOCKS(",[5G,1G,'online','movable',0]") REFUSE("5G") REFUSE("5G"));
         j = submit(fx, REMOVE(GIB, .device = "opendlpar-dimm-1"));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 1);
@@ -427,7 +429,7 @@ static void test_all_or_nothing_one_refuses(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("5G") REFUSE("4G") PUT_BACK("5G"));
+        script(fx->guest, RELEASE("5G") REFUSE("4G") REFUSE("4G") PUT_BACK("5G"));
         struct job *j = submit(fx, REMOVE(2 * GIB, .all_or_nothing = true));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 1);
@@ -442,8 +444,9 @@ static void test_all_or_nothing_cannot_be_put_back(void **state)
         struct fixture *fx = *state;
 
         start_three(fx);
-        script(fx->guest, RELEASE("6G") RELEASE("5G") REFUSE("4G") "expect online {'targets':[[6G,1G]]}\n"
-                                                                   "failure internal Out of luck\n");
+        script(fx->guest,
+                RELEASE("6G") RELEASE("5G") REFUSE("4G") REFUSE("4G") "expect online {'targets':[[6G,1G]]}\n"
+                                                                      "failure internal Out of luck\n");
         struct job *j = submit(fx, REMOVE(3 * GIB, .all_or_nothing = true));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 3);

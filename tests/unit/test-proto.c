@@ -75,7 +75,9 @@ static bool replies_equal(const struct message_reply *a, const struct message_re
                         a->failures[i].length != b->failures[i].length ||
                         !errors_equal(&a->failures[i].error, &b->failures[i].error))
                         return false;
-        if (a->n_surveys != b->n_surveys || a->page_bytes != b->page_bytes)
+        if (a->n_surveys != b->n_surveys || a->page_bytes != b->page_bytes ||
+                !a->assistance != !b->assistance ||
+                (a->assistance && memcmp(a->assistance, b->assistance, sizeof(*a->assistance)) != 0))
                 return false;
         for (size_t i = 0; i < a->n_surveys; i++)
                 if (memcmp(&a->surveys[i], &b->surveys[i], sizeof(a->surveys[i])) != 0)
@@ -378,7 +380,7 @@ static void test_largest(void **state)
         for (size_t i = 0; i < PROTO_CAPS_MAX; i++)
                 caps[i] = cap;
 
-        struct message m = reply(OP_AWAIT_REMOVED);
+        struct message m = reply(OP_OFFLINE);
         const uint64_t most = PROTO_ADDRESS_MAX - 1;
         m.id = PROTO_ID_MAX;
         m.reply.has_memory = true;
@@ -388,6 +390,15 @@ static void test_largest(void **state)
         m.reply.n_ranges = PROTO_RANGES_MAX;
         m.reply.failures = failures;
         m.reply.n_failures = PROTO_FAILURES_MAX;
+        static struct assistance assistance = { PROTO_ADDRESS_MAX - 1, PROTO_ADDRESS_MAX - 1,
+                PROTO_ADDRESS_MAX - 1, .n_pools = PROTO_POOLS_MAX };
+        for (size_t i = 0; i < PROTO_POOLS_MAX; i++)
+                assistance.pools[i] =
+                        (struct assisted_pool) { PROTO_NODES_MAX - 1, PROTO_BLOCK_MAX, 65535, 65535 };
+        for (size_t i = 0; i < PROTO_POOLS_MAX / 2; i++)
+                assistance.pools[i] = (struct assisted_pool) { PROTO_NODES_MAX - 1, PROTO_PAGE_MIN,
+                        PROTO_ADDRESS_MAX / PROTO_PAGE_MIN - 1, PROTO_ADDRESS_MAX / PROTO_PAGE_MIN - 1 };
+        m.reply.assistance = &assistance;
         size_t n = assert_round_trip("largest reply", &m);
         /* A length has one digit less here than it may; `next` cannot stand behind a last range that ends at
          * the limit: make good for both. */
