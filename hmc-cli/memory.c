@@ -46,7 +46,8 @@ static const struct cli_option remove_options[] = {
         { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
         { "device", OPTION_DEVICE, "ID", "Remove this memory device; see 'hmc-cli show'" },
         { "drc", OPTION_DRC, "0xINDEX", "Remove the LMB with this DRC index (pseries); see 'hmc-cli show'" },
-        { "node", OPTION_NODE, "N", "Take the memory from this NUMA node of the guest" },
+        { "node", OPTION_NODE, "N",
+                "From this NUMA node of the guest; without SIZE: all that is plugged there" },
         WAIT_OPTIONS,
         {},
 };
@@ -107,7 +108,14 @@ int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
         r = args_parse(cli, verb, argc, argv, &q, words, ret_error);
         if (r != ARGS_OK)
                 return r;
-        r = size_parse(words[1], &q.size_bytes, ret_error);
+        if (words[1])
+                r = size_parse(words[1], &q.size_bytes, ret_error);
+        else if (!q.has_node || q.device || q.has_drc)
+                r = error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "SIZE is missing; write hmc-cli %s PARTITION SIZE; only --node N does without, and "
+                        "takes "
+                        "all that is plugged in that node",
+                        verb->name);
         if (r < 0)
                 return r;
         if (q.wait_usec > 0 && q.no_wait)
@@ -191,6 +199,7 @@ const struct cli_verb verb_add_memory = {
 const struct cli_verb verb_remove_memory = {
         .name = "remove-memory",
         .positionals = { "PARTITION", "SIZE" },
+        .n_optional = 1,
         .help = "Removes memory from a running partition",
         .options = remove_options,
         .option = memory_option,

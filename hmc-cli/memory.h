@@ -9,7 +9,7 @@
  * given. */
 struct memory_request {
         const char *partition;
-        uint64_t size_bytes;
+        uint64_t size_bytes; /* 0: all of the node */
         const char *method, *zone, *device;
         bool has_drc, has_node, no_wait, dry_run, all_or_nothing;
         uint32_t drc, node;

@@ -152,11 +152,18 @@ uint64_t job_elapsed_usec(const struct job *j)
         return (j->ended_usec ?: now_monotonic_usec()) - j->created_usec;
 }
 
+/* A node's size is not known before the job has looked. */
+static bool is_all_done(const struct job *j)
+{
+        return j->done_bytes >= j->request.bytes && !(j->request.whole_node && j->request.bytes == 0);
+}
+
 static enum job_state end_state(const struct job *j)
 {
-        bool moves = !j->request.dry_run && j->request.bytes > 0; /* 0: a restore with nothing but backends */
+        /* 0: a restore with nothing but backends */
+        bool moves = !j->request.dry_run && (j->request.bytes > 0 || j->request.whole_node);
 
-        if (moves ? j->done_bytes >= j->request.bytes : j->n_reasons == 0)
+        if (moves ? is_all_done(j) : j->n_reasons == 0)
                 return JOB_DONE;
         if (j->done_bytes > 0)
                 return JOB_PARTIAL;
@@ -167,7 +174,7 @@ static void add_stop_reason(struct job *j)
 {
         struct error error;
 
-        if (j->done_bytes >= j->request.bytes)
+        if (is_all_done(j))
                 return;
         if (j->stop == JOB_STOP_CANCEL)
                 error_set(&error, ERROR_CANCELLED, "The job was cancelled");

@@ -48,6 +48,7 @@ struct job_request {
         const char *method;           /* one of a mechanism's own names; NULL: auto */
         enum zone_policy zone;        /* add */
         int node;                     /* -1: any */
+        bool whole_node;              /* remove: all that is plugged in it; bytes is 0 until the job knows */
         char device[PLATFORM_ID_MAX]; /* remove: only this one; empty: any */
         bool has_drc;                 /* remove: only the device that the LMB of this index lies in */
         uint32_t drc;

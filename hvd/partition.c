@@ -557,6 +557,8 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
                 .slots = s->slots,
                 .kernel_bytes = p->memory.kernel_bytes,
                 .movable_bytes = p->memory.movable_bytes,
+                .n_nodes = s->n_nodes,
+                .node_base_bytes = s->node_base_bytes,
                 .devices = devices,
                 .n_devices = s->n_devices,
         };

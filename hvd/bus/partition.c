@@ -432,6 +432,24 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static int get_nodes(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        const struct platform_snapshot *s = &p->snapshot;
+        int r = sd_bus_message_open_container(reply, 'a', "(utt)");
+
+        for (unsigned i = 0; r >= 0 && i < s->n_nodes; i++) {
+                uint64_t plugged_bytes = 0;
+
+                for (size_t k = 0; k < s->n_devices; k++)
+                        if (s->devices[k].node == i)
+                                plugged_bytes += s->devices[k].size_bytes;
+                r = sd_bus_message_append(reply, "(utt)", i, s->node_base_bytes[i], plugged_bytes);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 #define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
 #define CONST   SD_BUS_VTABLE_PROPERTY_CONST
 
@@ -470,6 +488,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("SlotsTotal", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("SlotsUsed", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("Devices", "a" DEVICE_TYPE, get_devices, 0, CHANGES),
+        SD_BUS_PROPERTY("Nodes", "a(utt)", get_nodes, 0, CHANGES),
         SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
         SD_BUS_VTABLE_END,
 };
