@@ -176,4 +176,8 @@ void report_progress(FILE *f, struct json_object *job, uint64_t now_usec)
                 else
                         fprintf(f, " %s left", TEXT_SPAN(left * USEC_PER_SEC));
         }
+        if (*field_string(job, "waiting")) {
+                fputs("; ", f);
+                text_put(f, field_string(job, "waiting"));
+        }
 }

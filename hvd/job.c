@@ -133,6 +133,23 @@ void job_add_plan(struct job *j, const char *format, ...)
                 j->n_plan++;
 }
 
+void job_set_waiting(struct job *j, const char *format, ...)
+{
+        char text[sizeof(j->waiting)];
+        va_list ap;
+
+        va_start(ap, format);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        vsnprintf(text, sizeof(text), format, ap);
+#pragma GCC diagnostic pop
+        va_end(ap);
+        if (strcmp(text, j->waiting) == 0)
+                return;
+        memcpy(j->waiting, text, sizeof(text));
+        manager_job_changed(j->manager, j);
+}
+
 uint64_t job_left_usec(const struct job *j)
 {
         uint64_t now = now_monotonic_usec();

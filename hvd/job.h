@@ -53,6 +53,7 @@ struct job_request {
         bool has_drc;                 /* remove: only the device that the LMB of this index lies in */
         uint32_t drc;
         uint64_t wait_usec; /* limit for the whole job, queueing included */
+        bool within;        /* remove: within wait_usec, as blocks become cheap, and not by force */
         bool dry_run, all_or_nothing;
 };
 
@@ -92,6 +93,7 @@ struct job {
         size_t n_reasons;
         char *plan[JOB_PLAN_MAX];
         size_t n_plan;
+        char waiting[320]; /* what it has and what it waits for, or empty */
 
         uint64_t created_realtime_usec;
         uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
@@ -120,6 +122,7 @@ void job_add_done(struct job *j, uint64_t bytes);
 /* Block: its address, or UINT64_MAX for none; device may be NULL. */
 void job_add_reason(struct job *j, const char *device, uint64_t block, const struct error *error);
 void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
+void job_set_waiting(struct job *j, const char *format, ...) _printf_(2, 3);
 /* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from
  * the event loop, never from inside this call. */
 void job_finish(struct job *j);

@@ -362,6 +362,11 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
         int r = mechanism_find(request->kind, request->method, &mechanism, &complete.method, ret_error);
         if (r < 0)
                 return r;
+        if (request->within && request->kind != JOB_REMOVE_MEMORY)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Only a removal can take its time");
+        /* What would leave is foretold of now, and so without the time. */
+        if (request->within && !request->dry_run)
+                mechanism = &mechanism_dimm_trickle;
         r = mechanism_check_method(p, mechanism, complete.method, ret_error);
         if (r < 0)
                 return r;
