@@ -66,7 +66,7 @@ static void explain(
         } else if (view.block_bytes > 0) {
                 *ret_block = view.block;
                 error_set(ret_error, ERROR_BLOCK_BUSY,
-                        "Block memory%" PRIu64 " has %s to be moved, and %s is let pass",
+                        "Block memory%" PRIu64 " has %s to be moved, and now it may have %s",
                         view.block / view.block_bytes, SIZE(view.cost),
                         SIZE(trickle_bound_now(w, view.block_bytes)));
         } else
@@ -98,8 +98,6 @@ static void add_reasons(struct dimm_trickle *w)
         for (size_t i = 0; i < w->n_devices; i++) {
                 const struct device *d = &w->devices[i];
 
-                if (d->state == DEVICE_OUT && d->failure.code)
-                        job_add_reason(w->job, d->id, d->failed_block, &d->failure);
                 if (d->state != DEVICE_WATCHED || !d->planned)
                         continue;
                 explain(w, d, &block, &error);

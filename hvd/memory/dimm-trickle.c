@@ -23,15 +23,15 @@
 #include "hvd/memory/dimm-trickle.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
-#include "hvd/memory/removal.h"
 
 /* A block that is cheap goes in milliseconds. */
 #define ATTEMPT_MSEC 1000U
 #define TAKE_USEC    (2 * USEC_PER_SEC)
 #define RETURN_USEC  (5 * USEC_PER_SEC)
 #define UNPLUG_USEC  (15 * USEC_PER_SEC)
-#define FAILURES_MAX 3U /* of a device's blocks: then the next best is tried */
-#define SILENCES_MAX 5U /* rounds in a row without a survey */
+#define REST_USEC    (30 * USEC_PER_SEC)
+#define FAILURES_MAX 3U /* of a device's blocks, in a row: then it rests */
+#define SILENCES_MAX 5U /* rounds in a row without an answer */
 
 static void next_round(struct dimm_trickle *w);
 static void end(struct dimm_trickle *w);
@@ -80,12 +80,13 @@ static void on_given_back(const struct message_reply *reply, const struct error 
                 d->offline_bytes = 0;
                 if (error)
                         job_add_reason(w->job, d->id, UINT64_MAX, error);
-                else if (range_account_online(&a) < d->size_bytes)
+                else if (w->ending && range_account_online(&a) < d->size_bytes)
                         ranges_add_missing_reason(w->job, reply, d->id,
                                 (struct mem_range) { d->address, d->size_bytes }, range_account_online(&a),
                                 "online");
         }
-        if (reply)
+        /* Else it is tried again in the next round. */
+        if (reply && w->ending)
                 ranges_add_reasons(w->job, reply);
         w->guest_lost |= error != NULL;
         set_progress(w);
@@ -119,7 +120,8 @@ static void give_back(struct dimm_trickle *w)
                 job_add_reason(w->job, w->taking->id, UINT64_MAX, &error);
                 w->guest_lost = true;
         }
-        if (w->ending || w->guest_lost)
+        w->ending |= w->guest_lost;
+        if (w->ending)
                 await_unplugs(w);
         else if (w->short_of_room)
                 pause_round(w);
@@ -224,43 +226,87 @@ static void pause_round(struct dimm_trickle *w)
                 end(w);
 }
 
+/* A guestd that restarts is back soon, and the next round looks at what there is. */
+static void bear_silence(struct dimm_trickle *w, const struct error *error)
+{
+        bool again = w->job->stop == JOB_STOP_NO && w->job->partition->platform_up;
+
+        if (again && ++w->n_silences < SILENCES_MAX) {
+                pause_round(w);
+                return;
+        }
+        job_add_reason(w->job, NULL, UINT64_MAX, error);
+        end(w);
+}
+
+static void rest(struct device *d)
+{
+        d->n_failures = 0;
+        d->rests_until_usec = now_monotonic_usec() + REST_USEC;
+}
+
+/* All pages of a block that did not go were looked at. */
+static void on_examined(struct survey *s, const struct error *error, void *userdata)
+{
+        struct dimm_trickle *w = userdata;
+        struct device *d = w->taking;
+        uint64_t block;
+
+        w->ask = NULL;
+        if (s && survey_explain(
+                         s, d->failed_block, partition_block_bytes(w->job->partition), &block, &d->failure))
+                rest(d);
+        take_next(w);
+}
+
+/* It is looked at why; a device that often fails is let be for a while, and the next best takes its place. */
+static void note_failure(struct dimm_trickle *w, struct device *d, const struct error *error)
+{
+        struct mem_range range = { w->taking_block, partition_block_bytes(w->job->partition) };
+
+        if (error->code == ERROR_CANCELLED) {
+                take_next(w);
+                return;
+        }
+        d->failure = *error;
+        d->failed_block = w->taking_block;
+        if (error->code == ERROR_NO_HEADROOM)
+                w->short_of_room = true;
+        else if (++d->n_failures == FAILURES_MAX)
+                rest(d);
+        w->phase = PHASE_EXAMINING;
+        if (error->code != ERROR_BLOCK_BUSY || w->job->stop != JOB_STOP_NO ||
+                survey_start(w->job->partition, &range, 1, SURVEY_THOROUGH, on_examined, w, &w->ask, NULL) <
+                        0)
+                take_next(w);
+}
+
 static void on_taken(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_trickle *w = userdata;
         struct device *d = w->taking;
-        uint64_t length = partition_block_bytes(w->job->partition);
+        struct range_account a = { 0 };
+        struct error failure;
 
         w->call = NULL;
-        if (error) {
-                if (error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT) {
-                        job_add_reason(w->job, d->id, UINT64_MAX, error);
-                        w->guest_lost = true;
-                        end(w);
-                        return;
-                }
-                d->failure = *error;
-                d->failed_block = w->taking_block;
-        } else {
-                struct range_account a =
-                        ranges_account(reply->ranges, reply->n_ranges, w->taking_block, length);
-
-                if (a.offline_bytes > 0) {
-                        d->offline_bytes += MIN(a.offline_bytes, d->size_bytes - d->offline_bytes);
-                        d->failure = (struct error) { 0 };
-                        w->had_some = true;
-                        set_progress(w);
-                        unplug_what_is_whole(w);
-                } else if (reply->n_failures > 0) {
-                        d->failure = reply->failures[0].error;
-                        d->failed_block = w->taking_block;
-                        w->short_of_room |= d->failure.code == ERROR_NO_HEADROOM;
-                } else
-                        error_set(
-                                &d->failure, ERROR_BLOCK_FAILED, "guestd does not say why it is not offline");
+        if (error && error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT) {
+                bear_silence(w, error);
+                return;
         }
-        if (d->failure.code && d->failure.code != ERROR_NO_HEADROOM && d->failure.code != ERROR_CANCELLED &&
-                ++d->n_failures == FAILURES_MAX)
-                d->state = DEVICE_OUT;
+        if (reply)
+                a = ranges_account(reply->ranges, reply->n_ranges, w->taking_block,
+                        partition_block_bytes(w->job->partition));
+        if (a.offline_bytes == 0) {
+                error_set(&failure, ERROR_BLOCK_FAILED, "guestd does not say why the block is not offline");
+                note_failure(w, d, error ?: reply->n_failures > 0 ? &reply->failures[0].error : &failure);
+                return;
+        }
+        d->offline_bytes += MIN(a.offline_bytes, d->size_bytes - d->offline_bytes);
+        d->failure = (struct error) { 0 };
+        d->n_failures = 0;
+        w->had_some = true;
+        set_progress(w);
+        unplug_what_is_whole(w);
         take_next(w);
 }
 
@@ -272,7 +318,7 @@ static const struct block_survey *choose(struct dimm_trickle *w, struct device *
         for (size_t i = 0; i < w->n_devices; i++) {
                 struct device *d = &w->devices[i];
 
-                if (d->state != DEVICE_WATCHED || !d->planned ||
+                if (d->state != DEVICE_WATCHED || !d->planned || now_monotonic_usec() < d->rests_until_usec ||
                         trickle_look(&w->survey, d->address, d->size_bytes).has_obstacle)
                         continue;
                 const struct block_survey *b = trickle_cheapest(&w->survey, d->address, d->size_bytes,
@@ -316,66 +362,20 @@ static void take_next(struct dimm_trickle *w)
 
 /* --- a round: choosing --- */
 
-/* Marks the devices that are to leave by what is known now. */
-static void plan(struct dimm_trickle *w)
-{
-        struct job *j = w->job;
-        _cleanup_free_ struct block_survey *blocks = calloc(w->survey.n_blocks + 1, sizeof(*blocks));
-        _cleanup_free_ struct plan_device *devices = NULL;
-        char *excluded[PLAN_DEVICES_MAX + 1];
-        uint64_t settled = trickle_sum_of(w, DEVICE_GONE) + trickle_sum_of(w, DEVICE_UNPLUGGING);
-        struct survey weighed = w->survey;
-        struct plan_snapshot s;
-        struct plan_remove chosen = { 0 };
-        size_t n_excluded = 0;
-
-        if (!blocks)
-                return; /* as in the round before */
-        weighed.blocks = blocks;
-        if (w->survey.n_blocks > 0)
-                memcpy(blocks, w->survey.blocks, w->survey.n_blocks * sizeof(*blocks));
-        w->n_planned = 0;
-        for (size_t i = 0; i < w->n_devices; i++) {
-                struct device *d = &w->devices[i];
-
-                d->planned = false;
-                if (d->state != DEVICE_WATCHED)
-                        excluded[n_excluded++] = d->id;
-                else if (d->offline_bytes > 0)
-                        trickle_prefer(&weighed, d->address, d->size_bytes);
-        }
-        excluded[n_excluded] = NULL;
-        if (settled >= j->request.bytes ||
-                removal_plan(j->partition, &j->request, excluded, &weighed, j->request.bytes - settled, &s,
-                        &devices, &chosen, NULL) < 0)
-                return;
-        for (size_t k = 0; k < chosen.n_devices; k++)
-                for (size_t i = 0; i < w->n_devices; i++)
-                        if (strcmp(w->devices[i].id, s.devices[chosen.devices[k]].id) == 0) {
-                                w->devices[i].planned = true;
-                                w->n_planned++;
-                        }
-}
-
 static void on_surveyed(struct survey *s, const struct error *error, void *userdata)
 {
         struct dimm_trickle *w = userdata;
 
         w->ask = NULL;
-        if (!s && ++w->n_silences == SILENCES_MAX) {
-                job_add_reason(w->job, NULL, UINT64_MAX, error);
-                end(w);
-                return;
-        }
         if (!s) {
-                pause_round(w);
+                bear_silence(w, error);
                 return;
         }
         w->n_silences = 0;
         survey_done(&w->survey);
         w->survey = *s;
         *s = (struct survey) { 0 };
-        plan(w);
+        trickle_plan(w);
         unplug_what_is_whole(w);
         w->n_tried = 0;
         give_back(w);
@@ -405,9 +405,7 @@ static void on_asked(struct partition *p, const struct error *error, void *userd
 
         w->refresh = NULL;
         if (error) {
-                job_add_reason(w->job, NULL, UINT64_MAX, error);
-                w->guest_lost = true;
-                end(w);
+                bear_silence(w, error);
                 return;
         }
         for (size_t i = 0; i < w->n_devices; i++) {
@@ -439,64 +437,6 @@ static void next_round(struct dimm_trickle *w)
 
 /* --- the mechanism --- */
 
-static int check_survey(const struct partition *p, struct error *ret_error)
-{
-        const struct message_hello *hello = agent_hello(p->agent);
-
-        if (!hello || survey_is_possible(p))
-                return 0;
-        return error_set(ret_error, ERROR_AGENT_TOO_OLD,
-                "%s in the guest cannot say what its pages are, which a removal within a time needs; update "
-                "guestd, "
-                "or remove without --within",
-                hello->agent);
-}
-
-static int first_plan(struct dimm_trickle *w, struct error *ret_error)
-{
-        struct job *j = w->job;
-        const struct platform_snapshot *from = &j->partition->snapshot;
-        _cleanup_free_ struct plan_device *devices = NULL;
-        struct plan_snapshot s;
-        struct plan_remove chosen;
-
-        int r = mechanism_check_job(j, ret_error);
-        if (r >= 0)
-                r = check_survey(j->partition, ret_error);
-        if (r >= 0)
-                r = removal_resolve(j->partition, &j->request, ret_error);
-        if (r >= 0)
-                r = removal_plan(j->partition, &j->request, NULL, NULL, j->request.bytes, &s, &devices,
-                        &chosen, ret_error);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < s.n_devices && w->n_devices < PLAN_DEVICES_MAX; i++) {
-                const struct plan_device *d = &devices[i];
-
-                if (!d->removable || (removal_names_device(&j->request) && i != chosen.devices[0]) ||
-                        (j->request.node >= 0 && d->node != (unsigned)j->request.node) ||
-                        d->size_bytes % s.granule_bytes != 0)
-                        continue;
-                struct device *mine = &w->devices[w->n_devices++];
-                *mine = (struct device) {
-                        .job = j,
-                        .address = d->address,
-                        .size_bytes = d->size_bytes,
-                        .was_kernel = d->kernel_bytes > 0,
-                };
-                memcpy(mine->id, from->devices[i].id, sizeof(mine->id));
-                memcpy(mine->backend, from->devices[i].memdev, sizeof(mine->backend));
-        }
-        job_add_plan(j,
-                "look at the pages of %zu devices again and again, take blocks offline as they become cheap, "
-                "and "
-                "unplug each device that is wholly offline",
-                w->n_devices);
-        if (chosen.total_bytes < j->request.bytes)
-                removal_add_shortfall(j, chosen.total_bytes, chosen.kept_bytes);
-        return chosen.total_bytes < j->request.bytes && j->request.all_or_nothing ? 1 : 0;
-}
-
 static void on_first(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_trickle *w = userdata;
@@ -504,7 +444,7 @@ static void on_first(struct partition *p, const struct error *error, void *userd
         int r = 0;
 
         w->refresh = NULL;
-        if (error || (r = first_plan(w, &local)) < 0)
+        if (error || (r = trickle_plan_first(w, &local)) < 0)
                 job_add_reason(w->job, NULL, UINT64_MAX, error ?: &local);
         if (error || r != 0) {
                 job_finish(w->job);
@@ -516,7 +456,7 @@ static void on_first(struct partition *p, const struct error *error, void *userd
 static int dimm_trickle_check(
         const struct partition *p, const struct job_request *request, struct error *ret_error)
 {
-        int r = check_survey(p, ret_error);
+        int r = trickle_check_survey(p, ret_error);
 
         return r < 0 ? r : mechanism_dimm_remove.check(p, request, ret_error);
 }
@@ -557,6 +497,10 @@ static void dimm_trickle_stop(struct job *j)
                 return;
         case PHASE_TAKING:
                 guest_call_stop(w->call);
+                return;
+        case PHASE_EXAMINING:
+                w->ask = survey_ask_free(w->ask);
+                take_next(w);
                 return;
         default: /* it is about to end, or to see that it is to */
                 return;

@@ -14,6 +14,7 @@ enum phase {
         PHASE_SAMPLING,
         PHASE_RETURNING,
         PHASE_TAKING,
+        PHASE_EXAMINING, /* a block that did not go */
         PHASE_PAUSING,
         PHASE_LEAVING, /* the end: unplugs are waited for */
         PHASE_VERIFYING,
@@ -33,6 +34,7 @@ struct device {
         uint64_t address, size_bytes, offline_bytes;
         bool was_kernel, planned;
         unsigned n_failures;
+        uint64_t rests_until_usec; /* others first: it holds pages that do not move */
         uint64_t failed_block;
         struct error failure; /* of its last block that was tried */
         struct platform_op *op;
@@ -66,6 +68,14 @@ uint64_t trickle_sum_of(const struct dimm_trickle *w, enum device_state state);
 uint64_t trickle_held_bytes(const struct dimm_trickle *w);
 /* What a block may cost now. */
 uint64_t trickle_bound_now(const struct dimm_trickle *w, uint64_t block_bytes);
+
+/* AGENT_TOO_OLD if the guest cannot say what its pages are. */
+int trickle_check_survey(const struct partition *p, struct error *ret_error);
+/* Fills devices[] with those that may leave. 1: it is known that not all can, and the job wants all or
+ * nothing. */
+int trickle_plan_first(struct dimm_trickle *w, struct error *ret_error);
+/* Marks the devices that are to leave by this round's survey. */
+void trickle_plan(struct dimm_trickle *w);
 
 /* The job says what it has, and what it waits for. */
 void trickle_tell_waiting(struct dimm_trickle *w);

@@ -75,6 +75,14 @@ const struct block_survey *trickle_cheapest(const struct survey *s, uint64_t add
         return best;
 }
 
+void trickle_avoid(struct survey *s, uint64_t address, uint64_t bytes)
+{
+        const struct block_survey *b = next_in(s, NULL, address, bytes);
+
+        if (b)
+                s->blocks[b - s->blocks].pages[PAGE_PINNED]++;
+}
+
 void trickle_prefer(struct survey *s, uint64_t address, uint64_t bytes)
 {
         const struct block_survey *b = NULL;

@@ -30,6 +30,8 @@ struct trickle_view trickle_look(const struct survey *s, uint64_t address, uint6
 const struct block_survey *trickle_cheapest(const struct survey *s, uint64_t address, uint64_t bytes,
         uint64_t bound, const uint64_t *done, size_t n_done);
 
+/* The device counts as one that holds pages that do not move. */
+void trickle_avoid(struct survey *s, uint64_t address, uint64_t bytes);
 /* What a device has begun with shall be gone on with, unless another is much cheaper: its cost counts half.
  */
 void trickle_prefer(struct survey *s, uint64_t address, uint64_t bytes);
