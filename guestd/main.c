@@ -284,7 +284,8 @@ static int watch_signals(struct guestd *g)
 
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
-        static char survey[] = PROTO_CAPABILITY_SURVEY, *capabilities[] = { survey, NULL };
+        static char survey[] = PROTO_CAPABILITY_SURVEY, gentle[] = PROTO_CAPABILITY_GENTLE;
+        static char *capabilities[] = { survey, gentle, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {

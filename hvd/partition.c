@@ -435,6 +435,16 @@ uint64_t partition_block_bytes(const struct partition *p)
         return hello ? hello->block_bytes : 0;
 }
 
+bool partition_has_capability(const struct partition *p, const char *capability)
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        for (char **c = hello ? hello->capabilities : NULL; c && *c; c++)
+                if (strcmp(*c, capability) == 0)
+                        return true;
+        return false;
+}
+
 bool partition_is_pseries(const struct partition *p)
 {
         return p->has_snapshot && platform_arch_is_pseries(p->snapshot.arch);

@@ -350,7 +350,11 @@ static void take_next(struct dimm_trickle *w)
         }
         struct mem_range range = { b->start, b->length };
         struct message_request request = {
-                .op = OP_OFFLINE, .targets = &range, .n_targets = 1, .attempt_msec = ATTEMPT_MSEC
+                .op = OP_OFFLINE,
+                .targets = &range,
+                .n_targets = 1,
+                .attempt_msec = ATTEMPT_MSEC,
+                .gentle = partition_has_capability(w->job->partition, PROTO_CAPABILITY_GENTLE),
         };
         w->tried[w->n_tried++] = b->start;
         w->taking = d;

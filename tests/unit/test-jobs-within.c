@@ -88,6 +88,26 @@ static void test_choice(void **state)
 
 /* --- jobs --- */
 
+/* A guestd that knows how is asked not to hurry. */
+static void test_gentle(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_fakes(fx, DEVICES(ONE, "128M"), BLOCKS(",[4G,128M,'online','movable',0]") STATE);
+        script(fx->guest, "close\naccept\nhello {'capabilities':['survey','gentle']}\nexpect welcome\n");
+        start_manager(fx);
+        RUN_UNTIL(fx, partition_has_capability(fx->p, "gentle") && partition_is_settled(fx->p));
+        script(fx->guest, SURVEY(PAGES("4G", IDLE)) "expect offline {'gentle':true}\n"
+                                                    "reply {'ranges':[[4G,128M,'offline','unknown',0]]}\n");
+        script(fx->qmp, UNPLUG(0) DEVICES("", "0") LEAVE(0) "reply\n");
+        struct job *j = submit(fx, WITHIN(128 * MIB, SECONDS(30)));
+        RUN_UNTIL(fx, fake_finished(fx->qmp));
+        script(fx->guest, "expect await-removed\nreply\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, 128 * MIB, 0);
+        finish(fx);
+}
+
 static void test_at_once(void **state)
 {
         struct fixture *fx = *state;
@@ -349,6 +369,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_rules),
                 cmocka_unit_test(test_choice),
+                TEST(test_gentle),
                 TEST(test_at_once),
                 TEST(test_waits),
                 TEST(test_put_back_at_the_deadline),
