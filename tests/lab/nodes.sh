@@ -93,7 +93,7 @@ assert_equal "what was asked and done" "$((768 * MiB)) $((768 * MiB)) DONE" "$(j
 check_nodes n1 0 512
 expect 1 cli remove-memory n1 --node 0
 assert_match "nothing but base memory" "Node 0 .* has no memory in DIMMs" "$err"
-expect 0 cli remove-memory n1 --node 1
+expect 0 cli remove-memory n1 --node 1 --within 60s
 assert_match "in words" "n1: removed 512 MiB in" "$out"
 check_nodes n1 0 0
 

@@ -71,6 +71,10 @@ static void test_memory_refused(void **state)
                 { &verb_add_memory, "add-memory web1 2G --wait soon", "Time 'soon' is not valid" },
                 { &verb_add_memory, "add-memory web1 2G --wait 5s --no-wait",
                         "--wait and --no-wait exclude" },
+                { &verb_remove_memory, "remove-memory web1 2G --within 5m --wait 5m",
+                        "--within is a limit for the whole job, and excludes --wait" },
+                { &verb_remove_memory, "remove-memory web1 2G --within soon", "Time 'soon' is not valid" },
+                { &verb_add_memory, "add-memory web1 2G --within 5m", "has no option '--within'" },
                 { &verb_add_memory, "add-memory web1 2G --no-wait=yes", "'--no-wait' takes no value" },
                 { &verb_add_memory, "add-memory web1 2G --zone up", "write --zone auto, movable or kernel" },
                 { &verb_add_memory, "add-memory web1 2G --node -1", "--node '-1' is not a number" },
@@ -136,6 +140,11 @@ static void test_memory_taken(void **state)
         assert_int_equal(q.wait_usec, 20 * USEC_PER_SEC);
         assert_null(q.device);
         assert_true(cli.arg_json);
+
+        char within[] = "remove-memory web1 2G --within 10m --no-wait";
+        cli = (struct cli) {};
+        assert_int_equal(parse_memory(&verb_remove_memory, &cli, within, &q, &error), ARGS_OK);
+        assert_true(q.no_wait && q.wait_usec == 0 && q.within_usec == 600 * USEC_PER_SEC);
 
         char node[] = "remove-memory web1 --node 1";
         cli = (struct cli) {};
