@@ -55,7 +55,7 @@ static void await_unplugs(struct dimm_trickle *w)
 
 static bool is_to_return(const struct dimm_trickle *w, const struct device *d)
 {
-        return (d->state == DEVICE_WATCHED || d->state == DEVICE_OUT) && d->offline_bytes > 0 &&
+        return (d->state == DEVICE_WATCHED || d->state == DEVICE_OUT) && d->begun && d->offline_bytes > 0 &&
                (w->ending || w->short_of_room || !d->planned || d->state == DEVICE_OUT);
 }
 
@@ -72,8 +72,9 @@ static void on_given_back(const struct message_reply *reply, const struct error 
         for (size_t i = 0; i < w->n_devices; i++) {
                 struct device *d = &w->devices[i];
 
-                if (!is_to_return(w, d) || d->was_kernel != w->taking->was_kernel)
+                if (!d->returning)
                         continue;
+                d->returning = false;
                 struct range_account a = { 0 };
                 if (reply)
                         a = ranges_account(reply->ranges, reply->n_ranges, d->address, d->size_bytes);
@@ -109,6 +110,7 @@ static void give_back(struct dimm_trickle *w)
                 if (!is_to_return(w, d) || (w->taking && d->was_kernel != w->taking->was_kernel))
                         continue;
                 w->taking = w->taking ?: d;
+                d->returning = true;
                 ranges[request.n_targets++] = (struct mem_range) { d->address, d->size_bytes };
         }
         if (w->taking && !w->guest_lost) {
@@ -301,6 +303,7 @@ static void on_taken(const struct message_reply *reply, const struct error *erro
                 note_failure(w, d, error ?: reply->n_failures > 0 ? &reply->failures[0].error : &failure);
                 return;
         }
+        d->begun = true;
         d->offline_bytes += MIN(a.offline_bytes, d->size_bytes - d->offline_bytes);
         d->failure = (struct error) { 0 };
         d->n_failures = 0;

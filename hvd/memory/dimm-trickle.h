@@ -33,6 +33,8 @@ struct device {
         char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         uint64_t address, size_bytes, offline_bytes;
         bool was_kernel, planned;
+        bool begun; /* blocks of it were taken; what somebody else took offline is left alone */
+        bool returning;
         unsigned n_failures;
         uint64_t rests_until_usec; /* others first: it holds pages that do not move */
         uint64_t failed_block;

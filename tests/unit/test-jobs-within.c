@@ -169,6 +169,26 @@ static void test_put_back_at_the_deadline(void **state)
         finish(fx);
 }
 
+/* What somebody in the guest took offline is not brought back for that. */
+static void test_foreign_offline_blocks(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_with_survey(fx, DEVICES("<0 4G 128M>,<1 4224M 256M>", "384M"),
+                BLOCKS(",[4G,384M,'online','movable',0]") STATE);
+        script(fx->guest, BLOCKS(",[4G,128M,'online','movable',0],[4224M,128M,'offline','unknown',0],"
+                                 "[4352M,128M,'online','movable',0]"));
+        script(fx->guest, SURVEY(PAGES("4G", IDLE) "," PAGES("4352M", USED)) TAKE_BLOCK("4G"));
+        script(fx->qmp, UNPLUG(0) DEVICES("<1 4224M 256M>", "256M") LEAVE(0) "reply\n");
+        struct job *j = submit(fx, WITHIN(128 * MIB, SECONDS(30)));
+        RUN_UNTIL(fx, fake_finished(fx->qmp));
+        script(fx->guest, "expect await-removed {'targets':[[4G,128M]]}\nreply\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, 128 * MIB, 0);
+        finish(fx);
+        assert_int_equal(fx->n_added, 1);
+}
+
 static void test_put_back_fails(void **state)
 {
         struct fixture *fx = *state;
@@ -373,6 +393,7 @@ int main(void)
                 TEST(test_at_once),
                 TEST(test_waits),
                 TEST(test_put_back_at_the_deadline),
+                TEST(test_foreign_offline_blocks),
                 TEST(test_put_back_fails),
                 TEST(test_cancel_while_taking),
                 TEST(test_next_best),
