@@ -418,9 +418,12 @@ static void on_asked(struct partition *p, const struct error *error, void *userd
         for (size_t i = 0; i < w->n_devices; i++) {
                 struct device *d = &w->devices[i];
 
-                if (d->state == DEVICE_WATCHED || d->state == DEVICE_OUT)
-                        d->offline_bytes = ranges_account(p->blocks, p->n_blocks, d->address, d->size_bytes)
-                                                   .offline_bytes;
+                if (d->state != DEVICE_WATCHED && d->state != DEVICE_OUT)
+                        continue;
+                struct range_account a = ranges_account(p->blocks, p->n_blocks, d->address, d->size_bytes);
+                d->offline_bytes = a.offline_bytes;
+                if (range_account_online(&a) > 0) /* a reset may have moved it to another zone */
+                        d->was_kernel = a.movable_bytes == 0;
         }
         w->had_some = false;
         w->short_of_room = trickle_held_bytes(w) > 0 && trickle_is_tight(&p->memory);
