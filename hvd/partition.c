@@ -435,7 +435,7 @@ uint64_t partition_block_bytes(const struct partition *p)
         return hello ? hello->block_bytes : 0;
 }
 
-bool partition_has_capability(const struct partition *p, const char *capability)
+bool partition_guest_can(const struct partition *p, const char *capability)
 {
         const struct message_hello *hello = agent_hello(p->agent);
 

@@ -178,7 +178,7 @@ static void on_reply(const struct message_reply *reply, const struct error *erro
 
 bool survey_is_possible(const struct partition *p)
 {
-        return partition_has_capability(p, PROTO_CAPABILITY_SURVEY);
+        return partition_guest_can(p, PROTO_CAPABILITY_SURVEY);
 }
 
 static void ask_freep(struct survey_ask **a)

@@ -357,7 +357,7 @@ static void take_next(struct dimm_trickle *w)
                 .targets = &range,
                 .n_targets = 1,
                 .attempt_msec = ATTEMPT_MSEC,
-                .gentle = partition_has_capability(w->job->partition, PROTO_CAPABILITY_GENTLE),
+                .gentle = partition_guest_can(w->job->partition, PROTO_CAPABILITY_GENTLE),
         };
         w->tried[w->n_tried++] = b->start;
         w->taking = d;

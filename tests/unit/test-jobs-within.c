@@ -96,7 +96,7 @@ static void test_gentle(void **state)
         start_fakes(fx, DEVICES(ONE, "128M"), BLOCKS(",[4G,128M,'online','movable',0]") STATE);
         script(fx->guest, "close\naccept\nhello {'capabilities':['survey','gentle']}\nexpect welcome\n");
         start_manager(fx);
-        RUN_UNTIL(fx, partition_has_capability(fx->p, "gentle") && partition_is_settled(fx->p));
+        RUN_UNTIL(fx, partition_guest_can(fx->p, "gentle") && partition_is_settled(fx->p));
         script(fx->guest, SURVEY(PAGES("4G", IDLE)) "expect offline {'gentle':true}\n"
                                                     "reply {'ranges':[[4G,128M,'offline','unknown',0]]}\n");
         script(fx->qmp, UNPLUG(0) DEVICES("", "0") LEAVE(0) "reply\n");
