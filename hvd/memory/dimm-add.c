@@ -142,9 +142,8 @@ static bool is_in_node(struct dimm_add *w, const struct piece *piece, const stru
         else if (!nodes_are(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes,
                          (unsigned)piece->node, &other))
                 error_set(&error, ERROR_ACCOUNTS_DIFFER,
-                        "QEMU has it in node %d, but the guest's kernel in node %u (was it started without "
-                        "NUMA?); "
-                        "it is withdrawn",
+                        "QEMU has it in node %d, but the guest's kernel in node %u (was it started "
+                        "without NUMA?); it is withdrawn",
                         piece->node, other);
         else
                 return true;

@@ -18,9 +18,8 @@ int trickle_check_survey(const struct partition *p, struct error *ret_error)
         if (!hello || survey_is_possible(p))
                 return 0;
         return error_set(ret_error, ERROR_AGENT_TOO_OLD,
-                "%s in the guest cannot say what its pages are, which a removal within a time needs; update "
-                "guestd, "
-                "or remove without --within",
+                "%s in the guest cannot say what its pages are, which a removal within a time needs; "
+                "update guestd, or remove without --within",
                 hello->agent);
 }
 
@@ -72,9 +71,8 @@ int trickle_plan_first(struct dimm_trickle *w, struct error *ret_error)
                 memcpy(mine->backend, from->devices[i].memdev, sizeof(mine->backend));
         }
         job_add_plan(j,
-                "look at the pages of %zu devices again and again, take blocks offline as they become cheap, "
-                "and "
-                "unplug each device that is wholly offline",
+                "look at the pages of %zu devices again and again, take blocks offline as they become "
+                "cheap, and unplug each device that is wholly offline",
                 w->n_devices);
         if (chosen.total_bytes < j->request.bytes)
                 removal_add_shortfall(j, chosen.total_bytes, chosen.kept_bytes);
