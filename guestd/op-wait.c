@@ -132,13 +132,14 @@ void wait_recount(struct ops *ops)
                 arm(ops);
 }
 
-/* The last blocks of targets of which some block is not as wanted. */
+/* The last blocks of targets of which some block is not as wanted. Devices come in the order of their
+ * addresses, so one is enough then; they leave in any order. */
 static size_t list_last_blocks(struct ops *ops, uint32_t last[static BELL_BLOCKS_MAX])
 {
         const struct op_run *run = &ops->run;
-        size_t n = 0;
+        size_t n = 0, max = run->op == OP_ONLINE ? 1 : BELL_BLOCKS_MAX;
 
-        for (size_t i = run->n_targets; i-- > 0 && n < BELL_BLOCKS_MAX;) {
+        for (size_t i = run->n_targets; i-- > 0 && n < max;) {
                 bool pending = false;
 
                 TARGETS_FOREACH (ops->blocks, &run->targets[i], 1, number)
