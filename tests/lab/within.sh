@@ -116,6 +116,8 @@ note "$(jq -c '[.reasons[] | "\(.device) \(.block) \(.code) \(.message)"]' <<<"$
 assert_equal "the reason's device" "$pinned" "$(jq -r '.reasons[0].device' <<<"$out")"
 check_accounts w1 $((plugged - 512 * MiB))
 
+guest w1 'kill $(pidof pin); sleep 0.3'
+
 step "words that exclude each other"
 expect 2 cli remove-memory w1 512M --within 10s --wait 10s
 expect 2 cli add-memory w1 512M --within 10s
