@@ -284,8 +284,9 @@ static int watch_signals(struct guestd *g)
 
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
-        static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST;
-        static char *capabilities[] = { survey, assist, NULL };
+        static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST,
+                    gentle[] = PROTO_CAPABILITY_GENTLE;
+        static char *capabilities[] = { survey, assist, gentle, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {

@@ -255,7 +255,8 @@ static void begin(struct ops *ops, const struct message *m)
         run->deadline_usec = now + q->deadline_msec * USEC_PER_MSEC;
         run->attempt_usec = q->attempt_msec * USEC_PER_MSEC;
         if (q->op == OP_OFFLINE) {
-                hurry(ops);
+                if (!q->gentle)
+                        hurry(ops);
                 offline_begin(ops);
         } else
                 wait_begin(ops);

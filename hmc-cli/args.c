@@ -188,7 +188,7 @@ int args_parse_globals(struct cli *cli, int argc, char **argv, int *ret_index, s
 int args_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, void *request,
         const char *ret_positionals[CLI_POSITIONALS_MAX], struct error *ret_error)
 {
-        int needed = 0, given, r;
+        int most = 0, given, r;
 
         r = parse(cli, verb, argc, argv, request, ret_error);
         if (r == ARGS_VERSION)
@@ -196,18 +196,21 @@ int args_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **ar
         if (r != ARGS_OK)
                 return r;
 
-        while (verb->positionals[needed])
-                needed++;
+        while (verb->positionals[most])
+                most++;
         given = argc - optind;
-        if (given > needed)
+        if (given > most)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Argument '%.60s' is one too many; see 'hmc-cli %s --help'", argv[optind + needed],
+                        "Argument '%.60s' is one too many; see 'hmc-cli %s --help'", argv[optind + most],
                         verb->name);
-        if (given < needed)
+        if (given < most - verb->n_optional)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s is missing; write hmc-cli %s %s%s%s",
-                        verb->positionals[given], verb->name, verb->positionals[0], needed > 1 ? " " : "",
-                        needed > 1 ? verb->positionals[1] : "");
-        for (int i = 0; i < needed; i++) {
+                        verb->positionals[given], verb->name, verb->positionals[0], most > 1 ? " " : "",
+                        most > 1 ? verb->positionals[1] : "");
+        for (int i = 0; i < most; i++) {
+                ret_positionals[i] = NULL;
+                if (i >= given)
+                        continue;
                 r = args_parse_string(verb->positionals[i], argv[optind + i], &ret_positionals[i], ret_error);
                 if (r < 0)
                         return r;
@@ -237,11 +240,21 @@ void args_print_global_options(FILE *f)
         print_options(global_options, f);
 }
 
+int args_print_positionals(const struct cli_verb *verb, FILE *f)
+{
+        int n = 0, width = 0;
+
+        while (verb->positionals[n])
+                n++;
+        for (int i = 0; i < n; i++)
+                width += fprintf(f, i < n - verb->n_optional ? " %s" : " [%s]", verb->positionals[i]);
+        return width;
+}
+
 void args_print_help(const struct cli_verb *verb, FILE *f)
 {
         fprintf(f, "hmc-cli %s", verb->name);
-        for (size_t i = 0; verb->positionals[i]; i++)
-                fprintf(f, " %s", verb->positionals[i]);
+        args_print_positionals(verb, f);
         fprintf(f, "%s\n\n%s.\n", verb->options ? " [OPTION...]" : "", verb->help);
         if (verb->options) {
                 fputs("\nOptions:\n", f);

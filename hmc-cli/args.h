@@ -18,7 +18,8 @@ enum args_result {
 int args_parse_globals(struct cli *cli, int argc, char **argv, int *ret_index, struct error *ret_error);
 
 /* Parses a command: options (global ones too) before, between and behind the positionals, of which
- * ret_positionals receives the ones that the verb names. Results as above. */
+ * ret_positionals receives the ones that the verb names (NULL for one that is optional and not there).
+ * Results as above. */
 int args_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, void *request,
         const char *ret_positionals[CLI_POSITIONALS_MAX], struct error *ret_error);
 
@@ -28,6 +29,8 @@ int args_finish(const struct cli *cli, const struct cli_verb *verb, int result, 
 
 /* "add-memory PARTITION SIZE [OPTION...]" and a line for each option. */
 void args_print_help(const struct cli_verb *verb, FILE *f);
+/* " PARTITION [SIZE]"; returns its width. */
+int args_print_positionals(const struct cli_verb *verb, FILE *f);
 void args_print_global_options(FILE *f);
 
 /* A whole decimal number of at most 32 bits; `what` names it in the sentence ("--node"). */

@@ -151,6 +151,7 @@ static const struct {
         { "Reasons", { "device", "block", "code", "message" } },
         { "Devices", { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
                              "offline_bytes", "stuck_bytes", "state", "drc_first", "drc_last" } },
+        { "Nodes", { "node", "base_bytes", "plugged_bytes" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },
         { "MemoryMap", { "start", "length", "state", "zone", "node", "device", "drc", "fate", "why",
                                "sampled_pages", "free_pages", "movable_pages", "huge_pages", "slab_pages",

@@ -37,7 +37,8 @@ struct cli_option {
 
 struct cli_verb {
         const char *name;
-        const char *positionals[CLI_POSITIONALS_MAX + 1]; /* all needed; ended by NULL */
+        const char *positionals[CLI_POSITIONALS_MAX + 1]; /* ended by NULL */
+        int n_optional;                                   /* the last so many need not be there */
         const char *help;
         const struct cli_option *options; /* ended by a NULL name; NULL if there are none */
 

@@ -34,7 +34,10 @@ static void add_job_row(struct output_cells *cells, struct json_object *job)
         output_cell(cells, "%s / %s", TEXT_SIZE(field_u64(job, "done_bytes")),
                 TEXT_SIZE(field_u64(job, "requested_bytes")));
         output_cell(cells, "%s", TEXT_SPAN(field_u64(job, "elapsed_usec")));
-        output_cell(cells, "%s", reason ?: "");
+        if (!reason && *field_string(job, "waiting"))
+                output_cell(cells, "waits: %s", field_string(job, "waiting"));
+        else
+                output_cell(cells, "%s", reason ?: "");
 }
 
 static int run_jobs(struct cli *cli, const struct cli_verb *verb, int argc, char **argv)

@@ -38,8 +38,7 @@ static void print_verbs(FILE *f)
                 const struct cli_verb *v = verbs[i];
                 int width = fprintf(f, "  %s", v->name);
 
-                for (size_t k = 0; v->positionals[k]; k++)
-                        width += fprintf(f, " %s", v->positionals[k]);
+                width += args_print_positionals(v, f);
                 fprintf(f, "%*s%s\n", MAX(1, 33 - width), "", v->help);
         }
         fputs("  help [COMMAND]                 Help on all, or on one command\n", f);

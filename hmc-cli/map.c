@@ -19,7 +19,7 @@
 #define CELLS_MAX   1024U
 #define WIDTH_MAX   64U
 #define WIDTH_MIN   8U
-#define LABEL_MAX   64U
+#define LABEL_MAX   80U
 #define REASONS_MAX 32U
 
 /* In a cell of several blocks the last one counts. */
@@ -105,15 +105,25 @@ static struct json_object *block_at(struct json_object *blocks, size_t i)
         return json_object_array_get_idx(blocks, i);
 }
 
-/* Blocks of one device, or of base memory: those from i on; returns the first that is not. */
+/* Blocks of one device, or of base memory in one node: those from i on; returns the first that is not. */
 static size_t group_end(struct json_object *blocks, size_t i)
 {
         const char *device = field_string(block_at(blocks, i), "device");
+        uint64_t node = field_u64(block_at(blocks, i), "node");
         size_t n = json_object_array_length(blocks);
 
-        while (i < n && strcmp(field_string(block_at(blocks, i), "device"), device) == 0)
+        while (i < n && strcmp(field_string(block_at(blocks, i), "device"), device) == 0 &&
+                field_u64(block_at(blocks, i), "node") == node)
                 i++;
         return i;
+}
+
+static bool has_nodes(struct json_object *blocks)
+{
+        for (size_t i = 0; i < json_object_array_length(blocks); i++)
+                if (field_u64(block_at(blocks, i), "node") > 0)
+                        return true;
+        return false;
 }
 
 static void put_cells(struct drawing *d, struct json_object *blocks, size_t from, size_t to)
@@ -143,8 +153,10 @@ static void put_cells(struct drawing *d, struct json_object *blocks, size_t from
         d->column = 0;
 }
 
-/* "0x100000000  opendlpar-dimm-0", with the LMBs where there are DRC indices. */
-static void make_label(struct json_object *blocks, size_t from, size_t to, char label[static LABEL_MAX])
+/* "0x100000000  opendlpar-dimm-0", with the LMBs where there are DRC indices, and the node where there are
+ * several. */
+static void make_label(
+        struct json_object *blocks, size_t from, size_t to, bool nodes, char label[static LABEL_MAX])
 {
         struct json_object *first = block_at(blocks, from), *last = block_at(blocks, to - 1);
         const char *device = field_string(first, "device");
@@ -160,6 +172,9 @@ static void make_label(struct json_object *blocks, size_t from, size_t to, char 
                 snprintf(label, LABEL_MAX, "0x%08" PRIx32 "%s  %.30s", (uint32_t)drc, range, device);
         } else
                 snprintf(label, LABEL_MAX, "0x%-10" PRIx64 "  %.30s", start, *device ? device : "base");
+        size_t used = strlen(label);
+        if (nodes)
+                snprintf(label + used, LABEL_MAX - used, "  node %" PRIu64, field_u64(first, "node"));
 }
 
 static int print_legend(FILE *f, struct json_object *blocks)
@@ -214,6 +229,7 @@ int map_print(FILE *f, struct json_object *map, bool color, unsigned width)
         struct json_object *blocks = field_array(map, "blocks");
         struct drawing d = { .f = f, .color = color, .cell_bytes = field_u64(map, "block_bytes") };
         size_t n = blocks ? json_object_array_length(blocks) : 0;
+        bool nodes = n > 0 && has_nodes(blocks);
         char label[LABEL_MAX];
         uint64_t bytes = 0;
 
@@ -232,7 +248,7 @@ int map_print(FILE *f, struct json_object *map, bool color, unsigned width)
 
         for (size_t i = 0, end; i < n; i = end) {
                 end = group_end(blocks, i);
-                make_label(blocks, i, end, label);
+                make_label(blocks, i, end, nodes, label);
                 d.label = MAX(d.label, (int)strlen(label) + 2);
         }
         unsigned left = width > (unsigned)d.label ? width - (unsigned)d.label : 0;
@@ -240,7 +256,7 @@ int map_print(FILE *f, struct json_object *map, bool color, unsigned width)
         d.width = MIN(left, WIDTH_MAX);
         for (size_t i = 0, end; i < n; i = end) {
                 end = group_end(blocks, i);
-                make_label(blocks, i, end, label);
+                make_label(blocks, i, end, nodes, label);
                 text_put(f, label);
                 fprintf(f, "%*s", d.label - (int)strlen(label), "");
                 put_cells(&d, blocks, i, end);

@@ -20,6 +20,7 @@ enum {
         OPTION_DEVICE,
         OPTION_DRC,
         OPTION_WAIT,
+        OPTION_WITHIN,
         OPTION_NO_WAIT,
         OPTION_DRY_RUN,
         OPTION_ALL_OR_NOTHING,
@@ -45,8 +46,10 @@ static const struct cli_option add_options[] = {
 static const struct cli_option remove_options[] = {
         { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
         { "device", OPTION_DEVICE, "ID", "Remove this memory device; see 'hmc-cli show'" },
+        { "within", OPTION_WITHIN, "TIME", "Take blocks as they become cheap, for so long; not by force" },
         { "drc", OPTION_DRC, "0xINDEX", "Remove the LMB with this DRC index (pseries); see 'hmc-cli show'" },
-        { "node", OPTION_NODE, "N", "Take the memory from this NUMA node of the guest" },
+        { "node", OPTION_NODE, "N",
+                "From this NUMA node of the guest; without SIZE: all that is plugged there" },
         WAIT_OPTIONS,
         {},
 };
@@ -83,6 +86,8 @@ static int memory_option(void *request, int id, const char *value, struct error 
                 return args_parse_u32("--node", value, &q->node, ret_error);
         case OPTION_WAIT:
                 return timespan_parse(value, &q->wait_usec, ret_error);
+        case OPTION_WITHIN:
+                return timespan_parse(value, &q->within_usec, ret_error);
         case OPTION_NO_WAIT:
                 q->no_wait = true;
                 return 0;
@@ -107,12 +112,22 @@ int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
         r = args_parse(cli, verb, argc, argv, &q, words, ret_error);
         if (r != ARGS_OK)
                 return r;
-        r = size_parse(words[1], &q.size_bytes, ret_error);
+        if (words[1])
+                r = size_parse(words[1], &q.size_bytes, ret_error);
+        else if (!q.has_node || q.device || q.has_drc)
+                r = error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "SIZE is missing; write hmc-cli %s PARTITION SIZE; only --node N does without, and "
+                        "takes "
+                        "all that is plugged in that node",
+                        verb->name);
         if (r < 0)
                 return r;
         if (q.wait_usec > 0 && q.no_wait)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "--wait and --no-wait exclude each other; leave one of them out");
+        if (q.wait_usec > 0 && q.within_usec > 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "--within is a limit for the whole job, and excludes --wait; leave one of them out");
         if (q.device && q.has_drc)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "--device and --drc exclude each other; name the memory by one of them");
@@ -141,6 +156,8 @@ static int append_request(sd_bus_message *m, const struct memory_request *q)
                 r = sd_bus_message_append(m, "{sv}", "node", "u", q->node);
         if (r >= 0 && q->wait_usec > 0)
                 r = sd_bus_message_append(m, "{sv}", "wait-usec", "t", q->wait_usec);
+        if (r >= 0 && q->within_usec > 0)
+                r = sd_bus_message_append(m, "{sv}", "within-usec", "t", q->within_usec);
         if (r >= 0 && q->dry_run)
                 r = sd_bus_message_append(m, "{sv}", "dry-run", "b", true);
         if (r >= 0 && q->all_or_nothing)
@@ -191,6 +208,7 @@ const struct cli_verb verb_add_memory = {
 const struct cli_verb verb_remove_memory = {
         .name = "remove-memory",
         .positionals = { "PARTITION", "SIZE" },
+        .n_optional = 1,
         .help = "Removes memory from a running partition",
         .options = remove_options,
         .option = memory_option,

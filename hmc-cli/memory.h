@@ -9,11 +9,11 @@
  * given. */
 struct memory_request {
         const char *partition;
-        uint64_t size_bytes;
+        uint64_t size_bytes; /* 0: all of the node */
         const char *method, *zone, *device;
         bool has_drc, has_node, no_wait, dry_run, all_or_nothing;
         uint32_t drc, node;
-        uint64_t wait_usec; /* 0: not given */
+        uint64_t wait_usec, within_usec; /* 0: not given */
 };
 
 /* An args_result, or -errno with *ret_error set. */

@@ -401,6 +401,26 @@ static int print_devices(FILE *f, struct json_object *devices)
         return r;
 }
 
+/* Of a guest with several. */
+static void put_nodes(FILE *f, struct json_object *nodes)
+{
+        char name[32], text[128];
+        size_t n = nodes ? json_object_array_length(nodes) : 0;
+
+        if (n < 2)
+                return;
+        fputs("NUMA nodes\n", f);
+        for (size_t i = 0; i < n; i++) {
+                struct json_object *node = json_object_array_get_idx(nodes, i);
+
+                snprintf(name, sizeof(name), "node %" PRIu64, field_u64(node, "node"));
+                snprintf(text, sizeof(text), "%s at boot, %s plugged",
+                        TEXT_SIZE(field_u64(node, "base_bytes")),
+                        TEXT_SIZE(field_u64(node, "plugged_bytes")));
+                put_line(f, name, text);
+        }
+}
+
 int partition_print_sheet(FILE *f, struct json_object *p)
 {
         struct json_object *devices = field_array(p, "devices");
@@ -417,6 +437,7 @@ int partition_print_sheet(FILE *f, struct json_object *p)
         put_account(f, p);
         put_guest_view(f, p);
 
+        put_nodes(f, field_array(p, "nodes"));
         fputs("Memory devices\n", f);
         snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " used", field_u64(p, "slots_used"),
                 field_u64(p, "slots_total"));

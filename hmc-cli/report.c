@@ -111,8 +111,10 @@ void report_job(FILE *f, struct json_object *job)
 
         text_put(f, field_string(job, "partition"));
         if (exit_code == CLI_FAILED && done == 0) {
-                fprintf(f, ": nothing %s of %s in %s: ", verb, TEXT_SIZE(requested),
-                        TEXT_SPAN(field_u64(job, "elapsed_usec")));
+                fprintf(f, ": nothing %s", verb);
+                if (requested > 0) /* else a whole node, of which nothing came to be known */
+                        fprintf(f, " of %s", TEXT_SIZE(requested));
+                fprintf(f, " in %s: ", TEXT_SPAN(field_u64(job, "elapsed_usec")));
                 if (count(reasons) > 0)
                         report_reason(f, json_object_array_get_idx(reasons, 0));
                 else
@@ -186,5 +188,9 @@ void report_progress(FILE *f, struct json_object *job, uint64_t now_usec)
                         fprintf(f, " %u s left", (unsigned)left);
                 else
                         fprintf(f, " %s left", TEXT_SPAN(left * USEC_PER_SEC));
+        }
+        if (*field_string(job, "waiting")) {
+                fputs("; ", f);
+                text_put(f, field_string(job, "waiting"));
         }
 }

@@ -162,6 +162,23 @@ void job_add_note(struct job *j, const char *format, ...)
         va_end(ap);
 }
 
+void job_set_waiting(struct job *j, const char *format, ...)
+{
+        char text[sizeof(j->waiting)];
+        va_list ap;
+
+        va_start(ap, format);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        vsnprintf(text, sizeof(text), format, ap);
+#pragma GCC diagnostic pop
+        va_end(ap);
+        if (strcmp(text, j->waiting) == 0)
+                return;
+        memcpy(j->waiting, text, sizeof(text));
+        manager_job_changed(j->manager, j);
+}
+
 uint64_t job_left_usec(const struct job *j)
 {
         uint64_t now = now_monotonic_usec();
@@ -181,11 +198,18 @@ uint64_t job_elapsed_usec(const struct job *j)
         return (j->ended_usec ?: now_monotonic_usec()) - j->created_usec;
 }
 
+/* A node's size is not known before the job has looked. */
+static bool is_all_done(const struct job *j)
+{
+        return j->done_bytes >= j->request.bytes && !(j->request.whole_node && j->request.bytes == 0);
+}
+
 static enum job_state end_state(const struct job *j)
 {
-        bool moves = !j->request.dry_run && j->request.bytes > 0; /* 0: a restore with nothing but backends */
+        /* 0: a restore with nothing but backends */
+        bool moves = !j->request.dry_run && (j->request.bytes > 0 || j->request.whole_node);
 
-        if (moves ? j->done_bytes >= j->request.bytes : j->n_reasons == 0)
+        if (moves ? is_all_done(j) : j->n_reasons == 0)
                 return JOB_DONE;
         if (j->done_bytes > 0)
                 return JOB_PARTIAL;
@@ -196,7 +220,7 @@ static void add_stop_reason(struct job *j)
 {
         struct error error;
 
-        if (j->done_bytes >= j->request.bytes)
+        if (is_all_done(j))
                 return;
         if (j->stop == JOB_STOP_CANCEL)
                 error_set(&error, ERROR_CANCELLED, "The job was cancelled");

@@ -48,10 +48,12 @@ struct job_request {
         const char *method;           /* one of a mechanism's own names; NULL: auto */
         enum zone_policy zone;        /* add */
         int node;                     /* -1: any */
+        bool whole_node;              /* remove: all that is plugged in it; bytes is 0 until the job knows */
         char device[PLATFORM_ID_MAX]; /* remove: only this one; empty: any */
         bool has_drc;                 /* remove: only the device that the LMB of this index lies in */
         uint32_t drc;
         uint64_t wait_usec; /* limit for the whole job, queueing included */
+        bool within;        /* remove: within wait_usec, as blocks become cheap, and not by force */
         bool dry_run, all_or_nothing;
 };
 
@@ -94,6 +96,7 @@ struct job {
         size_t n_plan;
         char *notes[JOB_NOTES_MAX]; /* what else an operator may want to know; nothing that went wrong */
         size_t n_notes;
+        char waiting[320]; /* what it has and what it waits for, or empty */
 
         uint64_t created_realtime_usec;
         uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
@@ -126,6 +129,7 @@ void job_drop_reasons(struct job *j, const char *device);
 void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
 void job_clear_plan(struct job *j);
 void job_add_note(struct job *j, const char *format, ...) _printf_(2, 3);
+void job_set_waiting(struct job *j, const char *format, ...) _printf_(2, 3);
 /* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from
  * the event loop, never from inside this call. */
 void job_finish(struct job *j);

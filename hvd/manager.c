@@ -362,13 +362,21 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
         int r = mechanism_find(request->kind, request->method, &mechanism, &complete.method, ret_error);
         if (r < 0)
                 return r;
+        if (request->within && request->kind != JOB_REMOVE_MEMORY)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Only a removal can take its time");
+        /* What would leave is foretold of now, and so without the time. */
+        if (request->within && !request->dry_run)
+                mechanism = &mechanism_dimm_trickle;
         r = mechanism_check_method(p, mechanism, complete.method, ret_error);
         if (r < 0)
                 return r;
         if (request->has_drc && request->device[0])
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "A device and a DRC index exclude each other; name the memory by one of them");
-        if (request->bytes == 0)
+        if (request->bytes == 0 && request->kind == JOB_REMOVE_MEMORY && request->node >= 0 &&
+                !request->has_drc && !request->device[0])
+                complete.whole_node = true;
+        else if (request->bytes == 0)
                 return error_set(ret_error, ERROR_INVALID_SIZE, "Nothing to move: the size is zero");
         if (request->wait_usec > JOB_WAIT_MAX_USEC)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT, "A job's time limit is at most 7 days");
@@ -378,7 +386,7 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
         /* What an active or a waiting job will have changed is not known yet: then the job itself plans, and
          * refuses. */
         if (!p->active) {
-                r = mechanism->check(p, request, ret_error);
+                r = mechanism->check(p, &complete, ret_error);
                 if (r < 0)
                         return r;
         } else if (request->bytes > PROTO_ADDRESS_MAX)

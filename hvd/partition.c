@@ -435,6 +435,16 @@ uint64_t partition_block_bytes(const struct partition *p)
         return hello ? hello->block_bytes : 0;
 }
 
+bool partition_guest_can(const struct partition *p, const char *capability)
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        for (char **c = hello ? hello->capabilities : NULL; c && *c; c++)
+                if (strcmp(*c, capability) == 0)
+                        return true;
+        return false;
+}
+
 bool partition_is_pseries(const struct partition *p)
 {
         return p->has_snapshot && platform_arch_is_pseries(p->snapshot.arch);
@@ -557,6 +567,8 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
                 .slots = s->slots,
                 .kernel_bytes = p->memory.kernel_bytes,
                 .movable_bytes = p->memory.movable_bytes,
+                .n_nodes = s->n_nodes,
+                .node_base_bytes = s->node_base_bytes,
                 .devices = devices,
                 .n_devices = s->n_devices,
         };

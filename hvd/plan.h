@@ -38,9 +38,13 @@ struct plan_snapshot {
         unsigned slots;         /* as started */
         uint64_t kernel_bytes, movable_bytes; /* the guest's zones */
         bool is_pseries;                      /* memory has DRC indices */
+        unsigned n_nodes;                     /* NUMA nodes, numbered from 0; 0: not known */
+        const uint64_t *node_base_bytes;      /* the memory at boot of each */
         const struct plan_device *devices;
         size_t n_devices;
 };
+
+#define PLAN_NODES_MAX 128U
 
 enum zone_policy {
         ZONE_POLICY_AUTO,
@@ -54,6 +58,7 @@ const char *zone_policy_to_string(enum zone_policy p);   /* NULL if invalid */
 
 struct plan_piece {
         uint64_t size_bytes;
+        int node;       /* -1: left to the hypervisor, which takes node 0 */
         enum zone zone; /* KERNEL pieces come first, so that the ratio holds at every step */
 };
 
@@ -84,12 +89,18 @@ struct plan_add {
 int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_policy policy,
         struct plan_add *ret, struct error *ret_error);
 
+/* Gives the pieces of an addition their nodes: `node` if it is not -1; else, in a guest of several nodes,
+ * each piece goes to the one that then has the least plugged in proportion to its memory at boot, of those
+ * that are alike the lowest. A node without memory at boot gets none unasked. */
+void plan_choose_nodes(const struct plan_snapshot *s, int node, struct plan_add *add);
+
 #define PLAN_COST_STEP (UINT64_C(8) << 20)
 
 struct plan_remove {
         size_t devices[PLAN_DEVICES_MAX]; /* indices into the snapshot, in the order to take them */
         size_t n_devices;
         uint64_t total_bytes; /* at most the size asked */
+        uint64_t kept_bytes;  /* more could leave, but for the ratio of the guest's zones: see 4. */
 };
 
 /* Picks whole DIMMs for a removal of size_bytes. Candidates are removable DIMMs of whole granules. A DIMM's
@@ -101,14 +112,20 @@ struct plan_remove {
  *  2. among such sets, the fewest bytes in stuck DIMMs; then the fewest in kernel-zone DIMMs; then the least
  * cost; then the fewest bytes in Movable ones (so the most in offline ones);
  *  3. among those, the set that holds the DIMM at the highest address that any of them holds, and so on
- * downwards. Order to take: offline, Movable, kernel, stuck; within a class the cheapest first, and of those
- * the highest address.
+ * downwards; but of DIMMs that are alike in size, class and cost those leave that lie in the NUMA node with
+ * the most plugged in proportion to its memory at boot, one after the other, and of these the highest
+ * address. Order to take: offline, Movable, kernel, stuck; within a class the cheapest first, and of those
+ * again by node and address;
+ *  4. no kernel memory leaves that zone Movable needs beside it: where a set would leave the guest beyond
+ * zone_ratio_allows(), and worse than it is, DIMMs with kernel memory stay, those first that would leave
+ * last, until it does not. This takes precedence over 1 to 3, and does not hold for device_id.
  *
  * device_id (may be NULL) restricts it to that one device, whose size must be size_bytes. Errors:
  * AGENT_ABSENT (granule 0), INVALID_SIZE (0), UNALIGNED_SIZE (the nearest totals), NOT_PLUGGED (more than is
  * plugged, or nothing of it removable: the figures), UNKNOWN_DEVICE (the known ids; or no DIMM),
- * UNPLUG_PENDING (device_id is not removable), NO_EXACT_FIT when every removable device is larger than
- * size_bytes, or device_id's size differs from it (the sizes that would do), INTERNAL (out of memory). */
+ * UNPLUG_PENDING (device_id is not removable), ZONE_RATIO (by 4. nothing is left to leave), NO_EXACT_FIT when
+ * every removable device is larger than size_bytes, or device_id's size differs from it (the sizes that would
+ * do), INTERNAL (out of memory). */
 int plan_removal(const struct plan_snapshot *s, uint64_t size_bytes, const char *device_id,
         struct plan_remove *ret, struct error *ret_error);
 

@@ -203,6 +203,8 @@ static int decode_request(struct json_object *o, struct message *m, struct error
                         return r;
                 q->zone = zone_from_string(zone);
         }
+        if ((shape & REQUEST_ATTEMPT) && (r = json_get_bool(o, "gentle", &q->gentle)) < 0 && r != -ENOENT)
+                return bad_key(r, "gentle", ret_error);
         if ((r = get_fields(o, request_fields, n_request_fields, shape, q, ret_error)) < 0 ||
                 !(shape & REQUEST_TARGETS))
                 return r;

@@ -105,6 +105,8 @@ static int encode_request(struct json_object *o, const struct message *m)
                 return r;
         if ((shape & REQUEST_ZONE) && (r = json_add_string(o, "zone", zone_to_string(q->zone))) < 0)
                 return r;
+        if ((shape & REQUEST_ATTEMPT) && q->gentle && (r = json_add_bool(o, "gentle", true)) < 0)
+                return r;
         if ((r = add_fields(o, request_fields, n_request_fields, shape, q)) < 0 || !(shape & REQUEST_TARGETS))
                 return r;
 

@@ -38,6 +38,8 @@
 #define PROTO_CAPABILITY_SURVEY "survey"
 /* And RECLAIM, and says what it did to help blocks that did not go. */
 #define PROTO_CAPABILITY_ASSIST "assist"
+/* And one that knows the key `gentle` of OFFLINE. */
+#define PROTO_CAPABILITY_GENTLE "gentle"
 
 enum zone {
         ZONE_UNKNOWN, /* offline, or the kernel did not say */
@@ -174,6 +176,7 @@ struct message_request {
         uint64_t from;          /* GET_BLOCKS: first address wanted */
         uint64_t deadline_msec; /* from the moment of receipt; 0 where the op has none */
         uint64_t attempt_msec;  /* OFFLINE: limit for one block's attempt */
+        bool gentle;            /* OFFLINE: there is time; only with the capability */
         uint64_t target_id;     /* CANCEL */
 };
 

@@ -64,6 +64,7 @@ static int get_string(sd_bus *bus, const char *path, const char *interface, cons
 
         return sd_bus_message_append(reply, "s",
                 strcmp(property, "Partition") == 0 ? j->partition_name
+                : strcmp(property, "Waiting") == 0 ? j->waiting
                 : strcmp(property, "Kind") == 0    ? job_kind_to_string(j->request.kind)
                                                    : job_state_to_string(j->state));
 }
@@ -133,6 +134,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("CreatedUsec", "t", NULL, offsetof(struct job, created_realtime_usec), CONST),
         SD_BUS_PROPERTY("ElapsedUsec", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("Reasons", "a(ssss)", get_reasons, 0, CHANGES),
+        SD_BUS_PROPERTY("Waiting", "s", get_string, 0, CHANGES),
         SD_BUS_PROPERTY("Plan", "as", get_sentences, 0, CHANGES),
         SD_BUS_PROPERTY("Notes", "as", get_sentences, 0, CHANGES),
         SD_BUS_VTABLE_END,

@@ -75,6 +75,7 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
         struct job_request request = { .kind = add ? JOB_ADD_MEMORY : JOB_REMOVE_MEMORY, .node = -1 };
         const char *zone = "auto", *device = "";
         uint32_t drc = 0;
+        uint64_t within_usec = 0;
         uint32_t node = UINT32_MAX;
         int dry_run = 0, all_or_nothing = 0;
         struct bus_option options[] = {
@@ -85,10 +86,11 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
                 { "all-or-nothing", 'b', &all_or_nothing },
                 add ? (struct bus_option) { "zone", 's', &zone }
                     : (struct bus_option) { "device", 's', &device },
-                /* the last: none of an addition's */
+                /* the last two: none of an addition's */
+                { "within-usec", 't', &within_usec },
                 { "drc", 'u', &drc },
         };
-        size_t n_options = ARRAY_SIZE(options) - add;
+        size_t n_options = ARRAY_SIZE(options) - (add ? 2 : 0);
         struct error error;
 
         int r = sd_bus_message_read_basic(m, 't', &request.bytes);
@@ -117,6 +119,13 @@ static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error 
                 }
                 request.node = (int)node;
         }
+        if (within_usec > 0 && request.wait_usec > 0) {
+                error_set(&error, ERROR_INVALID_ARGUMENT,
+                        "within-usec is the job's time limit, and excludes wait-usec");
+                return bus_fail(e, &error);
+        }
+        request.within = within_usec > 0;
+        request.wait_usec = within_usec ?: request.wait_usec;
         request.dry_run = dry_run;
         request.all_or_nothing = all_or_nothing;
         return submit(m, p, &request, e);
@@ -432,6 +441,24 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static int get_nodes(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        const struct platform_snapshot *s = &p->snapshot;
+        int r = sd_bus_message_open_container(reply, 'a', "(utt)");
+
+        for (unsigned i = 0; r >= 0 && i < s->n_nodes; i++) {
+                uint64_t plugged_bytes = 0;
+
+                for (size_t k = 0; k < s->n_devices; k++)
+                        if (s->devices[k].node == i)
+                                plugged_bytes += s->devices[k].size_bytes;
+                r = sd_bus_message_append(reply, "(utt)", i, s->node_base_bytes[i], plugged_bytes);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 #define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
 #define CONST   SD_BUS_VTABLE_PROPERTY_CONST
 
@@ -470,6 +497,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("SlotsTotal", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("SlotsUsed", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("Devices", "a" DEVICE_TYPE, get_devices, 0, CHANGES),
+        SD_BUS_PROPERTY("Nodes", "a(utt)", get_nodes, 0, CHANGES),
         SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
         SD_BUS_VTABLE_END,
 };

@@ -19,6 +19,7 @@
 #include "common/size.h"
 #include "hvd/memory/dimm-add.h"
 #include "hvd/memory/mechanism.h"
+#include "hvd/memory/nodes.h"
 
 /* Kept from the job's time so that the guest's answer and what follows it fit before the deadline. */
 #define GUEST_RESERVE_USEC (300 * USEC_PER_MSEC)
@@ -125,6 +126,31 @@ static void on_available(struct partition *p, const struct error *error, void *u
                 next_batch(w);
 }
 
+/* Whether it lies in the node that was asked for, as both ends see it; what does not is not what was asked.
+ */
+static bool is_in_node(struct dimm_add *w, const struct piece *piece, const struct message_reply *reply)
+{
+        const struct platform_device *d = platform_snapshot_find(&w->job->partition->snapshot, piece->id);
+        struct error error;
+        unsigned other;
+
+        if (w->job->request.node < 0)
+                return true;
+        if (d && d->node != (unsigned)piece->node)
+                error_set(&error, ERROR_ACCOUNTS_DIFFER, "QEMU has it in node %u, not in node %d", d->node,
+                        piece->node);
+        else if (!nodes_are(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes,
+                         (unsigned)piece->node, &other))
+                error_set(&error, ERROR_ACCOUNTS_DIFFER,
+                        "QEMU has it in node %d, but the guest's kernel in node %u (was it started "
+                        "without NUMA?); it is withdrawn",
+                        piece->node, other);
+        else
+                return true;
+        dimm_add_fail(w, piece->id, &error);
+        return false;
+}
+
 static void on_online(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_add *w = userdata;
@@ -145,7 +171,10 @@ static void on_online(const struct message_reply *reply, const struct error *err
                 }
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, piece->address, piece->size_bytes);
-                if (range_account_online(&a) == piece->size_bytes) {
+                if (range_account_online(&a) == piece->size_bytes && !is_in_node(w, piece, reply)) {
+                        piece->state = PIECE_DOUBTFUL;
+                        all_online = false;
+                } else if (range_account_online(&a) == piece->size_bytes) {
                         piece->state = PIECE_ONLINE;
                         piece->movable_bytes = a.movable_bytes;
                         piece->kernel_bytes = a.kernel_bytes + a.stuck_bytes;
@@ -304,7 +333,7 @@ static void plug(struct dimm_add *w, struct piece *piece)
 
         piece->state = PIECE_PLUGGING;
         int r = platform_attach_dimm(j->partition->platform, piece->id, piece->backend, piece->size_bytes,
-                j->request.node, on_plugged, piece, &piece->op);
+                piece->node, on_plugged, piece, &piece->op);
         if (r >= 0) {
                 w->n_plugging++;
                 return;
@@ -382,18 +411,22 @@ static void take_plan(struct dimm_add *w, const struct plan_add *plan)
 
         for (size_t i = 0; i < plan->n_pieces; i++) {
                 struct piece *piece = &w->pieces[i];
+                char node[24] = "";
 
                 piece->job = w->job;
                 piece->size_bytes = plan->pieces[i].size_bytes;
                 piece->zone = plan->pieces[i].zone;
+                piece->node = plan->pieces[i].node;
                 do {
                         snprintf(piece->id, sizeof(piece->id), PLATFORM_DEVICE_PREFIX "%u", number);
                         snprintf(
                                 piece->backend, sizeof(piece->backend), PLATFORM_BACKEND_PREFIX "%u", number);
                         number++;
                 } while (name_taken(s, piece->id, piece->backend));
-                job_add_plan(w->job, "plug %s, a DIMM of %s, and bring it online in %s", piece->id,
-                        SIZE(piece->size_bytes),
+                if (piece->node >= 0)
+                        snprintf(node, sizeof(node), ", into node %d", piece->node);
+                job_add_plan(w->job, "plug %s, a DIMM of %s%s, and bring it online in %s", piece->id,
+                        SIZE(piece->size_bytes), node,
                         piece->zone == ZONE_MOVABLE ? "zone Movable" : "a kernel zone");
         }
         w->n_pieces = plan->n_pieces;
@@ -404,7 +437,10 @@ static int make_plan(const struct partition *p, const struct job_request *reques
 {
         _cleanup_free_ struct plan_device *devices = NULL;
         struct plan_snapshot s;
+        int r = nodes_check(p, request->node, ret_error);
 
+        if (r < 0)
+                return r;
         if (partition_plan_snapshot(p, NULL, &s, &devices) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         uint64_t max = partition_max_bytes(p), current = s.base_bytes + p->snapshot.plugged_bytes;
@@ -412,7 +448,10 @@ static int make_plan(const struct partition *p, const struct job_request *reques
                 return error_set(ret_error, ERROR_BEYOND_MAX,
                         "Partition '%s' has %s and its profile allows %s; at most %s can be added",
                         p->definition.name, SIZE(current), SIZE(max), SIZE_EXACT(max - MIN(max, current)));
-        return plan_addition(&s, request->bytes, request->zone, ret, ret_error);
+        r = plan_addition(&s, request->bytes, request->zone, ret, ret_error);
+        if (r >= 0)
+                plan_choose_nodes(&s, request->node, ret);
+        return r;
 }
 
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)

@@ -28,6 +28,7 @@ struct piece {
         char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         uint64_t size_bytes, address;
         enum zone zone;
+        int node; /* -1: QEMU's choice */
         uint64_t movable_bytes, kernel_bytes;
         struct platform_op *op;
 };

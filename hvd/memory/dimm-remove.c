@@ -25,6 +25,7 @@
 #include "hvd/memory/dimm-remove.h"
 #include "hvd/memory/forecast.h"
 #include "hvd/memory/mechanism.h"
+#include "hvd/memory/nodes.h"
 #include "hvd/memory/ranges.h"
 #include "hvd/memory/removal.h"
 
@@ -79,6 +80,7 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
         if (r < 0)
                 return r;
 
+        w->kept_bytes = plan.kept_bytes;
         for (size_t i = 0; i < plan.n_devices && w->n_targets < PLAN_DEVICES_MAX; i++) {
                 const struct plan_device *d = &s.devices[plan.devices[i]];
                 const struct platform_device *from = &j->partition->snapshot.devices[plan.devices[i]];
@@ -108,8 +110,11 @@ static void try_others(struct dimm_remove *w)
 
         if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
                 return;
-        if (removal_names_device(&w->job->request) || plan_more(w, &error) < 0)
+        if (removal_names_device(&w->job->request) || plan_more(w, &error) < 0) {
                 w->gave_up = w->job->request.all_or_nothing && !dimm_again_is_possible(w);
+                if (!removal_names_device(&w->job->request))
+                        removal_add_ratio_reason(w->job, &error);
+        }
 }
 
 /* --- the end --- */
@@ -164,6 +169,8 @@ static void conclude(struct dimm_remove *w)
                                           : "the guest did not confirm that its blocks are gone");
                 job_add_reason(w->job, t->id, UINT64_MAX, &error);
         }
+        if (w->job->request.whole_node && w->host_confirmed)
+                nodes_check_empty(w->job);
         dimm_again_add_notes(w);
         job_finish(w->job);
 }
@@ -542,15 +549,8 @@ static void begin(struct dimm_remove *w)
         }
         uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
         /* Where a forecast says what stays there is a reason for each device. */
-        if (planned < j->request.bytes && !first_in(w, TARGET_STAYED)) {
-                error_set(&error, ERROR_NO_EXACT_FIT,
-                        "DIMMs leave whole, and those that are plugged do not add up to %s; the "
-                        "nearest below "
-                        "is %s",
-                        SIZE_EXACT(j->request.bytes), SIZE_EXACT(planned));
-                job_add_reason(j, NULL, UINT64_MAX, &error);
-                removal_add_pending_reasons(j);
-        }
+        if (planned < j->request.bytes && !first_in(w, TARGET_STAYED))
+                removal_add_shortfall(j, planned, w->kept_bytes);
         if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
                 job_finish(j);
         else if (!relieve(w))
@@ -609,7 +609,7 @@ static void on_refreshed(struct partition *p, const struct error *error, void *u
         struct error local;
 
         w->refresh = NULL;
-        if (error || mechanism_check_job(j, &local) < 0 || removal_check_min(p, &j->request, &local) < 0) {
+        if (error || mechanism_check_job(j, &local) < 0 || removal_resolve(p, &j->request, &local) < 0) {
                 job_add_reason(j, NULL, UINT64_MAX, error ?: &local);
                 job_finish(j);
         } else if (!forecast_is_wanted(j) || forecast_start(j, on_surveyed, w, &w->ask, &w->no_survey) < 0)
@@ -625,10 +625,11 @@ static int dimm_remove_check(
 
         if (!p->has_snapshot)
                 return 0;
-        int r = removal_check_min(p, request, ret_error);
+        struct job_request resolved = *request;
+        int r = removal_resolve(p, &resolved, ret_error);
         if (r < 0)
                 return r;
-        return removal_plan(p, request, NULL, NULL, request->bytes, &s, &devices, &plan, ret_error);
+        return removal_plan(p, &resolved, NULL, NULL, resolved.bytes, &s, &devices, &plan, ret_error);
 }
 
 static void dimm_remove_start(struct job *j)

@@ -45,6 +45,7 @@ struct dimm_remove {
         struct survey survey;   /* empty: there was none */
         struct error no_survey; /* and why */
         uint64_t migrate_bytes; /* of the devices that were planned first, by the survey */
+        uint64_t kept_bytes;    /* by the last plan, for the ratio of the zones */
         bool relieved;          /* the guest was asked to make room */
         sd_event_source *again_timer;
         uint64_t failed_usec; /* when the last device did not go */

@@ -20,6 +20,7 @@ struct mechanism {
 
 extern const struct mechanism mechanism_dimm_add;
 extern const struct mechanism mechanism_dimm_remove;
+extern const struct mechanism mechanism_dimm_trickle; /* a removal within a time */
 extern const struct mechanism mechanism_restore;
 
 /* The mechanism for what was asked (NULL is auto), and its own name for that in *ret_method (NULL: auto).

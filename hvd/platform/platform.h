@@ -14,6 +14,7 @@
 
 #define PLATFORM_DEVICES_MAX 1024U
 #define PLATFORM_ID_MAX      64U
+#define PLATFORM_NODES_MAX   128U /* QEMU's own limit */
 /* What we create in QEMU is named so, and what is named so and has no device is ours to delete. */
 #define PLATFORM_BACKEND_PREFIX "opendlpar-mem-"
 #define PLATFORM_DEVICE_PREFIX  "opendlpar-dimm-"
@@ -45,6 +46,8 @@ struct platform_snapshot {
         char uuid[40], arch[32];
         uint64_t base_bytes, plugged_bytes, max_bytes, balloon_bytes;
         unsigned slots;
+        unsigned n_nodes; /* NUMA nodes of the guest, numbered from 0; 0: not known */
+        uint64_t node_base_bytes[PLATFORM_NODES_MAX];
         struct platform_device *devices; /* owned, by address */
         size_t n_devices;
         char (*backends)[PLATFORM_ID_MAX]; /* owned: memory backends with our prefix */

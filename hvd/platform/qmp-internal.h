@@ -29,6 +29,7 @@ enum query_part {
         QUERY_OBJECTS,
         QUERY_UUID,
         QUERY_TARGET,
+        QUERY_NUMA,
         QUERY_BALLOON,
         QUERY_PART_MAX,
 };

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "common/log.h"
 #include "hvd/platform/qmp-internal.h"
 #include "hvd/platform/snapshot.h"
 
@@ -17,6 +18,7 @@ static int (*const query_takers[QUERY_PART_MAX])(struct platform_snapshot *, str
         [QUERY_OBJECTS] = snapshot_take_objects,
         [QUERY_UUID] = snapshot_take_uuid,
         [QUERY_TARGET] = snapshot_take_target,
+        [QUERY_NUMA] = snapshot_take_numa,
 };
 static const char *const query_commands[QUERY_PART_MAX] = {
         [QUERY_STATUS] = "query-status",
@@ -27,6 +29,7 @@ static const char *const query_commands[QUERY_PART_MAX] = {
         [QUERY_OBJECTS] = "qom-list",
         [QUERY_UUID] = "query-uuid",
         [QUERY_TARGET] = "query-target",
+        [QUERY_NUMA] = "human-monitor-command",
         [QUERY_BALLOON] = "query-balloon",
 };
 
@@ -59,7 +62,7 @@ static void remember_devices(struct qmp_platform *p, struct platform_snapshot *s
 
 static bool part_is_constant(enum query_part part)
 {
-        return part == QUERY_MACHINE || part == QUERY_UUID || part == QUERY_TARGET;
+        return part == QUERY_MACHINE || part == QUERY_UUID || part == QUERY_TARGET || part == QUERY_NUMA;
 }
 
 static void keep_constants(struct qmp_platform *p, struct platform_snapshot *s)
@@ -71,6 +74,8 @@ static void keep_constants(struct qmp_platform *p, struct platform_snapshot *s)
         memcpy(to->arch, from->arch, sizeof(to->arch));
         to->max_bytes = from->max_bytes;
         to->slots = from->slots;
+        to->n_nodes = from->n_nodes;
+        memcpy(to->node_base_bytes, from->node_base_bytes, sizeof(to->node_base_bytes));
         p->has_constants = true;
 }
 
@@ -105,7 +110,9 @@ static void query_take(
                         op->balloon = json_object_get(result);
                 else if (error->code == ERROR_HYPERVISOR_REFUSED)
                         op->platform->has_no_balloon = true;
-        } else if (error)
+        } else if (part == QUERY_NUMA && error && error->code == ERROR_HYPERVISOR_REFUSED)
+                log_debug("QEMU does not tell its NUMA nodes: %s", error->message);
+        else if (error)
                 op_take_error(op, error);
         else if (query_takers[part](&op->snapshot, result) < 0 && !op->error.code)
                 error_set(&op->error, ERROR_HYPERVISOR_MISBEHAVED, "QEMU's answer to %s is not understood",
@@ -128,6 +135,7 @@ DEFINE_QUERY_REPLY(QUERY_DEVICES)
 DEFINE_QUERY_REPLY(QUERY_OBJECTS)
 DEFINE_QUERY_REPLY(QUERY_UUID)
 DEFINE_QUERY_REPLY(QUERY_TARGET)
+DEFINE_QUERY_REPLY(QUERY_NUMA)
 DEFINE_QUERY_REPLY(QUERY_BALLOON)
 
 static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
@@ -139,6 +147,7 @@ static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
         on_reply_QUERY_OBJECTS,
         on_reply_QUERY_UUID,
         on_reply_QUERY_TARGET,
+        on_reply_QUERY_NUMA,
         on_reply_QUERY_BALLOON,
 };
 
@@ -147,6 +156,8 @@ static int query_arguments(enum query_part part, struct json_object **ret)
         *ret = NULL;
         if (part == QUERY_OBJECTS)
                 *ret = object_with_string("path", "/objects");
+        else if (part == QUERY_NUMA)
+                *ret = object_with_string("command-line", "info numa");
         else if (part == QUERY_MACHINE) {
                 *ret = object_with_string("path", "/machine");
                 if (*ret && json_add_string(*ret, "property", "memory") < 0)

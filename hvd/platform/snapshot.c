@@ -5,6 +5,7 @@
 
 #include "hvd/platform/snapshot.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -211,6 +212,30 @@ int snapshot_take_target(struct platform_snapshot *s, struct json_object *o)
         if (json_get_string(o, "arch", &arch) < 0 || strlen(arch) >= sizeof(s->arch))
                 return -EBADMSG;
         snprintf(s->arch, sizeof(s->arch), "%s", arch);
+        return 0;
+}
+
+/* "2 nodes", and for each "node 0 size: 512 MB" and "node 0 plugged: 0 MB", of which the size has a part. */
+int snapshot_take_numa(struct platform_snapshot *s, struct json_object *o)
+{
+        const char *text = json_object_is_type(o, json_type_string) ? json_object_get_string(o) : "";
+        unsigned n_nodes = 0, node;
+        uint64_t mib;
+
+        if (sscanf(text, "%u nodes", &n_nodes) != 1 || n_nodes > PLATFORM_NODES_MAX)
+                return 0;
+        for (const char *line = text; line; line = strchr(line, '\n')) {
+                line += *line == '\n';
+                if (sscanf(line, "node %u size: %" SCNu64 " MB", &node, &mib) == 2 && node < n_nodes)
+                        s->node_base_bytes[node] += mib << 20;
+                else if (sscanf(line, "node %u plugged: %" SCNu64 " MB", &node, &mib) == 2 && node < n_nodes)
+                        s->node_base_bytes[node] -= mib << 20;
+        }
+        s->n_nodes = n_nodes;
+        if (n_nodes == 0) { /* without -numa there is node 0 */
+                s->n_nodes = 1;
+                s->node_base_bytes[0] = s->base_bytes;
+        }
         return 0;
 }
 

@@ -16,6 +16,9 @@ int snapshot_take_devices(struct platform_snapshot *s, struct json_object *o); /
 int snapshot_take_objects(struct platform_snapshot *s, struct json_object *o); /* qom-list /objects */
 int snapshot_take_uuid(struct platform_snapshot *s, struct json_object *o);    /* query-uuid */
 int snapshot_take_target(struct platform_snapshot *s, struct json_object *o);  /* query-target */
+/* human-monitor-command "info numa": text for people, which no command has for programs. What is not
+ * understood leaves the nodes unknown. */
+int snapshot_take_numa(struct platform_snapshot *s, struct json_object *o);
 /* query-balloon; after summary and devices. QEMU's "actual" counts RAM and DIMMs but no virtio-mem. */
 int snapshot_take_balloon(struct platform_snapshot *s, struct json_object *o);
 

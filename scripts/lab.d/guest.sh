@@ -34,13 +34,13 @@ parse_number() {
 # Sets the guest_* variables from the command line.
 guest_parse() {
     guest_name='' guest_arch=x86_64 guest_memory=$((1 << 30)) guest_max_memory=$((16 << 30)) guest_slots=16
-    guest_virtio_mem=0 guest_balloon=false guest_swap=0 guest_cpus=1
+    guest_virtio_mem=0 guest_balloon=false guest_swap=0 guest_cpus=1 guest_nodes=1
     guest_define=true guest_guestd=true guest_qemu_args=()
     local platform=qmp max_memory_given=false
 
     while (($# > 0)); do
         case $1 in
-            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --arch | --platform)
+            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --nodes | --arch | --platform)
                 (($# > 1)) || die_usage "$1 needs a value"
                 ;;&
             --memory) parse_size guest_memory "$1" "$2" ;;&
@@ -49,9 +49,10 @@ guest_parse() {
             --virtio-mem) parse_size guest_virtio_mem "$1" "$2" ;;&
             --swap) parse_size guest_swap "$1" "$2" ;;&
             --cpus) parse_number guest_cpus "$1" "$2" 1 64 ;;&
+            --nodes) parse_number guest_nodes "$1" "$2" 1 8 ;;&
             --arch) guest_arch=$2 ;;&
             --platform) platform=$2 ;;&
-            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --arch | --platform) shift ;;
+            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --nodes | --arch | --platform) shift ;;
             --balloon) guest_balloon=true ;;
             --no-define) guest_define=false ;;
             --no-guestd) guest_guestd=false ;;
@@ -90,6 +91,9 @@ guest_check() {
         die_usage "--max-memory must have room for --memory and --virtio-mem together"
     ((guest_swap == 0 || guest_swap >= 1 << 20)) || die_usage "--swap: at least 1M"
     ((guest_max_memory > guest_memory)) || guest_slots=0
+    # A memory block lies in one node.
+    ((guest_nodes == 1 || guest_memory % (guest_nodes * (128 << 20)) == 0)) ||
+        die_usage "--memory: with --nodes $guest_nodes a multiple of $((guest_nodes * 128))M, as each node has as much"
     [[ $guest_arch != ppc64le ]] || guest_check_pseries
     $guest_guestd || ! $guest_define || say "without guestd the guest is defined, but not waited for"
 }
@@ -100,6 +104,8 @@ guest_check_pseries() {
 
     ((guest_memory % lmb == 0)) || die_usage "--memory: on ppc64le a multiple of 256M"
     ((guest_max_memory % lmb == 0)) || die_usage "--max-memory: on ppc64le a multiple of 256M"
+    ((guest_memory % (guest_nodes * lmb) == 0)) ||
+        die_usage "--memory: on ppc64le with --nodes $guest_nodes a multiple of $((guest_nodes * 256))M"
     ((guest_slots <= 32)) || die_usage "--slots: on ppc64le at most 32"
     ((guest_virtio_mem == 0)) || die_usage "--virtio-mem: there is none on ppc64le"
 }
@@ -145,6 +151,19 @@ guest_probe_kvm() {
     [[ $(<"$answer") == yes ]]
 }
 
+# NUMA nodes, each with as much of the memory at boot. The processors are QEMU's to spread.
+guest_add_nodes() {
+    local i
+
+    ((guest_nodes > 1)) || return 0
+    for ((i = 0; i < guest_nodes; i++)); do
+        qemu_command+=(
+            -object "memory-backend-ram,id=lab-node$i,size=$((guest_memory / guest_nodes >> 10))K"
+            -numa "node,nodeid=$i,memdev=lab-node$i"
+        )
+    done
+}
+
 # Sets qemu_command. Everything of the architecture is in here.
 # shellcheck disable=SC2054  # the commas are QEMU's
 guest_qemu_command() {
@@ -187,6 +206,7 @@ guest_qemu_command() {
         -chardev "socket,id=lab,path=$dir/lab.sock,server=on,wait=off"
         -device virtserialport,bus=vserial0.0,chardev=lab,name=org.opendlpar.lab.0
     )
+    guest_add_nodes
     ((guest_virtio_mem == 0)) || qemu_command+=(
         -object "memory-backend-ram,id=mem-vm0,size=$((guest_virtio_mem >> 10))K"
         -device virtio-mem-pci,id=vm0,memdev=mem-vm0,requested-size=0

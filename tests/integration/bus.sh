@@ -104,6 +104,7 @@ check_interface "$path" "$name.Partition" <<'E1'
 .SlotsTotal property u
 .SlotsUsed property u
 .Devices property a(ssttuuttttsuu)
+.Nodes property a(utt)
 .PolicyMode property s
 E1
 assert_match "the ObjectManager" 'GetManagedObjects' "$(call introspect "$name" "$root")"

@@ -25,6 +25,7 @@ on query-memory-devices reply []
 on qom-list reply [{"name":"type","type":"string"},{"name":"pc.ram","type":"child<memory-backend-ram>"}]
 on query-uuid reply {"UUID":"00000000-0000-0000-0000-000000000000"}
 on query-target reply {"arch":"x86_64"}
+on human-monitor-command reply "0 nodes\\r\\n"
 on query-balloon error DeviceNotActive No balloon device has been activated
 on query-chardev reply [{"label":"guestd","filename":"disconnected:unix:$work/channel,server=on","frontend-open":true}]
 S

@@ -33,6 +33,7 @@ on qom-get reply {"size":$GiB,"max-size":$((9 * GiB)),"slots":32}
 on qom-list reply []
 on query-uuid reply {"UUID":"00000000-0000-0000-0000-000000000000"}
 on query-target reply {"arch":"$1"}
+on human-monitor-command reply "0 nodes\\r\\n"
 on query-balloon error DeviceNotActive No balloon device has been activated
 on query-chardev reply [{"label":"guestd","filename":"disconnected:unix:$work/channel,server=on","frontend-open":true}]
 S

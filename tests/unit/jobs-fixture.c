@@ -26,21 +26,24 @@ static int take_size(const char *text, char before, uint64_t *ret_bytes)
 
 static int take_device(const char *text, FILE *out)
 {
-        unsigned number;
+        unsigned number, node = 0;
         unsigned long long address, size;
         char units[2];
         int length = 0;
 
-        if (sscanf(text, "<%u %llu%c %llu%c>%n", &number, &address, &units[0], &size, &units[1], &length) !=
-                        5 ||
-                length == 0)
+        if ((sscanf(text, "<%u %llu%c %llu%c>%n", &number, &address, &units[0], &size, &units[1], &length) !=
+                            5 ||
+                    length == 0) &&
+                (sscanf(text, "<%u %llu%c %llu%c %u>%n", &number, &address, &units[0], &size, &units[1],
+                         &node, &length) != 6 ||
+                        length == 0))
                 return 0;
         fprintf(out,
                 "{\"type\":\"dimm\",\"data\":{\"memdev\":\"/objects/opendlpar-mem-%u\",\"hotplugged\":true,"
-                "\"addr\":%llu,\"hotpluggable\":true,\"size\":%llu,\"slot\":%u,\"node\":0,"
+                "\"addr\":%llu,\"hotpluggable\":true,\"size\":%llu,\"slot\":%u,\"node\":%u,"
                 "\"id\":\"opendlpar-dimm-%u\"}}",
                 number, (unsigned long long)(address * (units[0] == 'G' ? GIB : MIB)),
-                (unsigned long long)(size * (units[1] == 'G' ? GIB : MIB)), number, number);
+                (unsigned long long)(size * (units[1] == 'G' ? GIB : MIB)), number, node, number);
         return length;
 }
 
@@ -78,6 +81,7 @@ static const char qemu[] =
         "on qom-list {'path':'/objects'} reply []\n"
         "on query-uuid reply {'UUID':'00000000-0000-0000-0000-000000000000'}\n"
         "on query-target reply {'arch':'x86_64'}\n"
+        "on human-monitor-command {'command-line':'info numa'} reply 0\n"
         "on query-balloon error DeviceNotActive No balloon device has been activated\n";
 
 static const char guest[] = "on get-state reply\n"

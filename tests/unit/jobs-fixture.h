@@ -17,7 +17,7 @@
 #define LIMIT_USEC (30 * USEC_PER_SEC)
 
 /* Appends to a fake's script, with some things written shorter: '...' for "...", 4G and 128M for their bytes,
- * and <N ADDRESS SIZE> for query-memory-devices' word on opendlpar-dimm-N. */
+ * and <N ADDRESS SIZE> or <N ADDRESS SIZE NODE> for query-memory-devices' word on opendlpar-dimm-N. */
 void script(struct fake *f, const char *text);
 
 #define TRACES_MAX 16U /* jobs whose states are kept */

@@ -48,6 +48,13 @@ static void test_memory_refused(void **state)
                 { &verb_add_memory, "add-memory",
                         "PARTITION is missing; write hmc-cli add-memory PARTITION SIZE" },
                 { &verb_add_memory, "add-memory web1", "SIZE is missing" },
+                { &verb_add_memory, "add-memory web1 --node 1", "SIZE is missing" },
+                { &verb_remove_memory, "remove-memory web1",
+                        "SIZE is missing; write hmc-cli remove-memory PARTITION SIZE; only --node N" },
+                { &verb_remove_memory, "remove-memory", "PARTITION is missing" },
+                { &verb_remove_memory, "remove-memory web1 --node 1 --device d", "SIZE is missing" },
+                { &verb_remove_memory, "remove-memory web1 --node 1 --drc 0x1", "SIZE is missing" },
+                { &verb_remove_memory, "remove-memory web1 0M --node 1", "Size '0M' is zero" },
                 { &verb_add_memory, "add-memory web1 2G 3G", "'3G' is one too many" },
                 { &verb_add_memory, "add-memory '' 2G", "PARTITION is empty" },
                 { &verb_add_memory, "add-memory w\xff 2G", "is not plain text" },
@@ -64,6 +71,10 @@ static void test_memory_refused(void **state)
                 { &verb_add_memory, "add-memory web1 2G --wait soon", "Time 'soon' is not valid" },
                 { &verb_add_memory, "add-memory web1 2G --wait 5s --no-wait",
                         "--wait and --no-wait exclude" },
+                { &verb_remove_memory, "remove-memory web1 2G --within 5m --wait 5m",
+                        "--within is a limit for the whole job, and excludes --wait" },
+                { &verb_remove_memory, "remove-memory web1 2G --within soon", "Time 'soon' is not valid" },
+                { &verb_add_memory, "add-memory web1 2G --within 5m", "has no option '--within'" },
                 { &verb_add_memory, "add-memory web1 2G --no-wait=yes", "'--no-wait' takes no value" },
                 { &verb_add_memory, "add-memory web1 2G --zone up", "write --zone auto, movable or kernel" },
                 { &verb_add_memory, "add-memory web1 2G --node -1", "--node '-1' is not a number" },
@@ -129,6 +140,16 @@ static void test_memory_taken(void **state)
         assert_int_equal(q.wait_usec, 20 * USEC_PER_SEC);
         assert_null(q.device);
         assert_true(cli.arg_json);
+
+        char within[] = "remove-memory web1 2G --within 10m --no-wait";
+        cli = (struct cli) {};
+        assert_int_equal(parse_memory(&verb_remove_memory, &cli, within, &q, &error), ARGS_OK);
+        assert_true(q.no_wait && q.wait_usec == 0 && q.within_usec == 600 * USEC_PER_SEC);
+
+        char node[] = "remove-memory web1 --node 1";
+        cli = (struct cli) {};
+        assert_int_equal(parse_memory(&verb_remove_memory, &cli, node, &q, &error), ARGS_OK);
+        assert_true(q.has_node && q.node == 1 && q.size_bytes == 0);
 
         char other[] = "remove-memory web1 1536MiB --drc 0x8000000A --no-wait --bus unix:path=/x";
         cli = (struct cli) {};

@@ -105,6 +105,21 @@ static void test_lmbs(void **state)
         assert_non_null(strstr(s, ": guestd 0.1.0 has no survey\n"));
 }
 
+/* Of several nodes each line says which. */
+static void test_nodes(void **state)
+{
+        _cleanup_free_ char *s =
+                draw(MAP("", BLOCK("0", "134217728", "online", "kernel", "", "0,\"node\":0", "base",
+                                     "") "," BLOCK("134217728", "268435456", "online", "kernel", "",
+                                     "0,\"node\":1", "base", "") "," BLOCK("4294967296", "134217728",
+                                     "online", "movable", "d0", "0,\"node\":1", "leaves", "")),
+                        false, 80);
+
+        assert_non_null(strstr(s, "0x0           base  node 0  B\n"
+                                  "0x8000000     base  node 1  BB\n"
+                                  "0x100000000   d0  node 1    L\n"));
+}
+
 /* What a guest or a foreign hvd may put there does not reach the terminal as it is. */
 static void test_odd(void **state)
 {
@@ -125,6 +140,7 @@ int main(void)
                 cmocka_unit_test(test_narrow),
                 cmocka_unit_test(test_large),
                 cmocka_unit_test(test_lmbs),
+                cmocka_unit_test(test_nodes),
                 cmocka_unit_test(test_odd),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,6 +178,8 @@ static void test_progress(void **state)
         } rows[] = {
                 { "{" REMOVE2 "\"state\":\"OFFLINING\",\"progress\":0.375,\"deadline\":112000000}",
                         "web1: offlining 768 MiB of 2 GiB [###.......] 12 s left" },
+                { "{" REMOVE2 "\"state\":\"OFFLINING\",\"progress\":0.375,\"waiting\":\"d0: \\u001b busy\"}",
+                        "web1: offlining 768 MiB of 2 GiB [###.......]; d0:   busy" },
                 { "{" REMOVE2 "\"state\":\"QUEUED\",\"progress\":0.0,\"deadline\":225000000}",
                         "web1: queued [..........] 2 min 5 s left" },
                 { "{" ADD2 "\"state\":\"ONLINING\",\"progress\":1.5,\"deadline\":5}",

@@ -454,6 +454,32 @@ static void test_hurry(void **state)
         assert_int_equal(faccessat(e->tree.sys_fd, "kernel/rcu_expedited", F_OK, 0), -1);
 }
 
+/* Who has time does not have the whole guest's grace periods expedited. */
+static void test_gentle(void **state)
+{
+        struct env *e = *state;
+        struct mem_range target = { FIRST * BLOCK, BLOCK };
+        struct message m = { .type = MESSAGE_REQUEST,
+                .id = 1,
+                .request = { .op = OP_OFFLINE,
+                        .targets = &target,
+                        .n_targets = 1,
+                        .deadline_msec = 5000,
+                        .attempt_msec = 1000,
+                        .gentle = true } };
+
+        ops_request(e->ops, &m);
+        RUN_UNTIL(e, e->reply_id == 1);
+        assert_true(e->reply.complete);
+        assert_hurry(e, false);
+        /* A block more, and the first one is still offline. */
+        request(e, 2, OP_OFFLINE, FIRST + 1, 1, 5000, 1000);
+        RUN_UNTIL(e, e->reply_id == 2);
+        assert_hurry(e, true);
+        request(e, 3, OP_GET_BLOCKS, 0, 0, 0, 0);
+        assert_int_equal(blocks_state(&e->blocks, FIRST), BLOCK_OFFLINE);
+}
+
 static void test_prepare_survives_kill(void **state)
 {
         static const struct ops_link link = { on_reply, on_failure, on_progress, on_event };
@@ -1304,6 +1330,7 @@ int main(void)
                 TEST(test_state_and_blocks),
                 TEST(test_prepare),
                 TEST(test_hurry),
+                TEST(test_gentle),
                 TEST(test_prepare_taken_over),
                 TEST(test_released),
                 TEST(test_prepare_survives_kill),

@@ -41,7 +41,7 @@ static void test_kernel_zone_on_a_node(void **state)
 
         start(fx, "", "");
         script(fx->qmp, "expect object-add\nreply\nexpect device_add {'node':1}\n" DEVICES(
-                                "<0 4G 1G>", "1G") "reply\n");
+                                "<0 4G 1G 1>", "1G") "reply\n");
         script(fx->guest, "expect prepare {'zone':'kernel','bytes':1G}\nreply\n"
                           "expect online {'targets':[[4G,1G]],'zone':'kernel'}\n"
                           "reply {'ranges':[[4G,512M,'online','kernel',1],[4608M,512M,'online','none',1]]}"

@@ -460,6 +460,32 @@ static uint64_t steps(const struct plan_device *d)
         return d->migrate_bytes / PLAN_COST_STEP;
 }
 
+static bool ratio_is_fit(
+        const struct model *m, const struct plan_remove *remove, const struct plan_device *more)
+{
+        uint64_t kernel = m->s.kernel_bytes, movable = m->s.movable_bytes;
+
+        for (size_t i = 0; i < remove->n_devices; i++) {
+                kernel -= m->devices[remove->devices[i]].kernel_bytes;
+                movable -= m->devices[remove->devices[i]].movable_bytes;
+        }
+        kernel -= more ? MIN(kernel, more->kernel_bytes) : 0;
+        return movable <= kernel * 301 / 100 ||
+               (double)movable * (double)m->s.kernel_bytes <= (double)m->s.movable_bytes * (double)kernel;
+}
+
+/* What stays for the zones' sake is kernel memory, and with the smallest of it the rest would not be fit. */
+static void check_kept(const struct model *m, const struct plan_remove *remove)
+{
+        const struct plan_device *largest = NULL;
+
+        for (size_t i = 0; i < m->s.n_devices; i++)
+                if (m->devices[i].removable && m->devices[i].kernel_bytes > 0 &&
+                        (!largest || m->devices[i].size_bytes > largest->size_bytes))
+                        largest = &m->devices[i];
+        check(largest && ratio_is_fit(m, remove, NULL) && !ratio_is_fit(m, remove, largest));
+}
+
 static void check_removal(const struct model *m, uint64_t size, const struct plan_remove *remove)
 {
         uint64_t sum = 0;
@@ -477,7 +503,10 @@ static void check_removal(const struct model *m, uint64_t size, const struct pla
                 sum += d->size_bytes;
         }
         check(sum == remove->total_bytes && sum > 0 && sum <= size);
-        check_best(m, size, remove);
+        if (remove->kept_bytes > 0)
+                check_kept(m, remove);
+        else
+                check_best(m, size, remove);
 }
 
 static void random_addition(struct model *m)
@@ -504,7 +533,7 @@ static void random_removal(struct model *m)
 {
         uint64_t g = m->s.granule_bytes, plugged = m->s.max_bytes - m->s.base_bytes - model_rest(m), below,
                  above;
-        struct plan_remove remove;
+        struct plan_remove remove, any;
         struct error error = { 0 };
 
         for (size_t i = 0; i < m->s.n_devices; i++) {
@@ -522,15 +551,17 @@ static void random_removal(struct model *m)
         uint64_t size = random_between(1, plugged / g + 1) * g;
         plan_nearest_removals(&m->s, size, &below, &above);
         if (plan_removal(&m->s, size, NULL, &remove, &error) < 0) {
-                check(error.code == ERROR_NOT_PLUGGED || error.code == ERROR_NO_EXACT_FIT, "%s",
-                        error.message);
+                check(error.code == ERROR_NOT_PLUGGED || error.code == ERROR_NO_EXACT_FIT ||
+                                error.code == ERROR_ZONE_RATIO,
+                        "%s", error.message);
                 check(error.code != ERROR_NO_EXACT_FIT || (below == 0 && above != UINT64_MAX), "%s",
                         error.message);
                 return;
         }
         check_removal(m, size, &remove);
-        check(below == remove.total_bytes);
-        if (above != UINT64_MAX) {
+        check(below == remove.total_bytes + remove.kept_bytes);
+        if (above != UINT64_MAX && remove.kept_bytes == 0 &&
+                plan_removal(&m->s, above, NULL, &any, NULL) == 0 && any.kept_bytes == 0) {
                 struct plan_remove other;
                 check(above >= size && plan_removal(&m->s, above, NULL, &other, NULL) == 0 &&
                         other.total_bytes == above);

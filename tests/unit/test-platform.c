@@ -123,6 +123,7 @@ static void start_up(struct context *c, const char *orders, const char *rest)
                         "1G") "on qom-list reply [{'name':'opendlpar-mem-0','type':'child<x>'}]\n"
                               "on query-uuid reply {'UUID':'00000000-0000-0000-0000-000000000000'}\n"
                               "on query-target reply {'arch':'x86_64'}\n"
+                              "on human-monitor-command {'command-line':'info numa'} reply 0\n"
                               "on query-balloon reply {'actual':1536M}\n");
         script(c->fx->qmp, orders);
         script(c->fx->qmp, "negotiate\n");
@@ -287,6 +288,7 @@ static void test_query_constants(void **state)
         query(c, &r);
         assert_int_equal(s->balloon_bytes, 0);
         script(c->fx->qmp,
+                "on human-monitor-command error GenericError Again\n"
                 "on qom-get error GenericError Again\non query-uuid error GenericError Again\n"
                 "on query-target error GenericError Again\non query-balloon reply {'actual':1536M}\n");
         for (unsigned i = 0; i < 2; i++) {

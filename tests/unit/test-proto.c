@@ -50,7 +50,7 @@ static bool requests_equal(const struct message_request *a, const struct message
                         return false;
         return a->op == b->op && a->n_targets == b->n_targets && a->zone == b->zone && a->bytes == b->bytes &&
                a->from == b->from && a->deadline_msec == b->deadline_msec &&
-               a->attempt_msec == b->attempt_msec && a->target_id == b->target_id;
+               a->attempt_msec == b->attempt_msec && a->gentle == b->gentle && a->target_id == b->target_id;
 }
 
 static bool memories_equal(const struct guest_memory *a, const struct guest_memory *b)
@@ -280,9 +280,12 @@ static void test_types(void **state)
         m.request.zone = ZONE_UNKNOWN;
         m.request.attempt_msec = PROTO_DEADLINE_MAX_MSEC;
         assert_round_trip("offline", &m);
+        m.request.gentle = true;
+        assert_round_trip("offline, gently", &m);
 
         m.request.op = OP_SURVEY;
         m.request.attempt_msec = 0;
+        m.request.gentle = false;
         assert_round_trip("survey", &m);
 
         for (enum op op = 0; op < OP_MAX; op++) {

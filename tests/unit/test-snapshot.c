@@ -363,6 +363,41 @@ static void test_uuid_and_target(void **state)
         assert_string_equal(s.arch, "x86_64");
 }
 
+static void test_numa(void **state)
+{
+        static const struct {
+                const char *answer;
+                unsigned n_nodes;
+                uint64_t base_mib[3];
+        } rows[] = {
+                { "\"2 nodes\\r\\nnode 0 cpus: 0 1\\r\\nnode 0 size: 1536 MB\\r\\nnode 0 plugged: 1024 "
+                  "MB\\r\\n"
+                  "node 1 cpus:\\r\\nnode 1 size: 256 MB\\r\\nnode 1 plugged: 0 MB\\r\\n\"",
+                        2, { 512, 256 } },
+                { "\"1 nodes\\nnode 0 size: 1024 MB\"", 1, { 1024 } },
+                { "\"0 nodes\\r\\n\"", 1, { 2048 } },
+                /* What is said of nodes that there are not is passed over. */
+                { "\"1 nodes\\nnode 2 size: 1024 MB\\nnode 4294967295 plugged: 1 MB\"", 1, { 0 } },
+                { "\"128 nodes\"", 128, { 0 } },
+                { "\"129 nodes\"", 0, { 0 } },
+                { "\"-1 nodes\"", 0, { 0 } },
+                { "\"NUMA is off\"", 0, { 0 } },
+                { "\"\"", 0, { 0 } },
+                { "7", 0, { 0 } },
+                { "{}", 0, { 0 } },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                struct platform_snapshot s = { .base_bytes = 2 * GIB };
+
+                assert_int_equal(take(snapshot_take_numa, &s, rows[i].answer), 0);
+                if (s.n_nodes != rows[i].n_nodes)
+                        fail_msg("row %zu: %u nodes", i, s.n_nodes);
+                for (size_t n = 0; n < 3; n++)
+                        assert_int_equal(s.node_base_bytes[n], rows[i].base_mib[n] * MIB);
+        }
+}
+
 static void test_balloon(void **state)
 {
         static const struct {
@@ -444,6 +479,7 @@ int main(void)
                 cmocka_unit_test(test_many_devices),
                 cmocka_unit_test(test_objects),
                 cmocka_unit_test(test_uuid_and_target),
+                cmocka_unit_test(test_numa),
                 cmocka_unit_test(test_balloon),
                 cmocka_unit_test(test_chardev),
         };
