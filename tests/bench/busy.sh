@@ -43,7 +43,7 @@ ways=(hmc-cli device_del chmem)
 
 load_words() { # LOAD SEED: sets words
     case $1 in
-        cache) words=(cache /dev/vda) ;;
+        cache) words=(cache /dev/vda 0) ;;
         anon) words=(anon 70) ;;
         tmpfs) words=(tmpfs 2560) ;;
         mlock) words=(mlock 2048) ;;

@@ -33,16 +33,18 @@ static void mount_at(const char *device, const char *type, unsigned long flags, 
                 load_die("mount: %s", strerror(errno));
 }
 
-/* A file larger than memory, so that reclaim has begun when its end is read. */
 static void cache_build(int argc, char **argv)
 {
         struct stat status;
 
         mount_at(argv[0], "ext4", MS_RDONLY, "");
         file_fd = open(LOAD_MOUNT "/file", O_RDONLY | O_CLOEXEC);
-        file_bytes = load_meminfo("MemTotal") / 10 * 11 / MIB * MIB;
+        file_bytes = load_parse_number(argv[1]) * MIB;
+        /* More than there is, so that reclaim has begun when its end is read. */
+        if (file_bytes == 0)
+                file_bytes = load_meminfo("MemTotal") / 10 * 11 / MIB * MIB;
         if (file_fd < 0 || fstat(file_fd, &status) < 0 || (uint64_t)status.st_size < file_bytes)
-                load_die("%s has no file of the size of memory", argv[0]);
+                load_die("%s has no file of that size", argv[0]);
         for (uint64_t offset = 0; offset < file_bytes; offset += 2 * MIB)
                 posix_fadvise(file_fd, (off_t)offset, 2 * MIB, POSIX_FADV_WILLNEED);
         printf("%llu MiB of page cache\n", (unsigned long long)(load_meminfo("Cached") / MIB));
@@ -58,9 +60,9 @@ static void cache_live(void)
 
 const struct load_kind load_cache = {
         .name = "cache",
-        .arguments = "DEVICE",
-        .help = "the page cache is full of /file on this ext4; reads go on",
-        .n_arguments = -1,
+        .arguments = "DEVICE MIB",
+        .help = "so much of /file on this ext4 is in the page cache (0: all that fits); reads go on",
+        .n_arguments = -2,
         .build = cache_build,
         .live = cache_live,
 };

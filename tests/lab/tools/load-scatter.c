@@ -65,6 +65,10 @@ static struct range *find_range(uint64_t frame)
 
 static void choose_ranges(int argc, char **argv)
 {
+        if (argc == 0) {
+                ranges[n_ranges++] = (struct range) { .at.length = UINT64_MAX, .chosen = true };
+                return;
+        }
         n_ranges = (size_t)argc;
         if (n_ranges > RANGES_MAX)
                 load_die("more than %d ranges", RANGES_MAX);
@@ -81,10 +85,10 @@ static void choose_ranges(int argc, char **argv)
                         printf("0x%llx\n", (unsigned long long)ranges[i].at.start);
 }
 
-static void fill_memory(void)
+static void fill_memory(size_t n_chunks)
 {
         fill.pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-        while (load_meminfo("MemFree") > KEEP_BYTES + CHUNK_BYTES && fill.n_chunks < CHUNKS_MAX)
+        while (load_meminfo("MemFree") > KEEP_BYTES + CHUNK_BYTES && fill.n_chunks < n_chunks)
                 fill.chunks[fill.n_chunks++] = load_take(CHUNK_BYTES, false);
 }
 
@@ -158,7 +162,7 @@ static void pins_build(int argc, char **argv)
 
         load_seed(load_parse_number(argv[0]));
         choose_ranges(argc - 2, argv + 2);
-        fill_memory();
+        fill_memory(argc > 2 ? CHUNKS_MAX : 4);
         sample_pages(n, 1);
         FILE *list = fopen(LOAD_PINS, "we");
         if (!list)
@@ -173,9 +177,9 @@ static void pins_build(int argc, char **argv)
 
 const struct load_kind load_pins = {
         .name = "pins",
-        .arguments = "SEED PAGES START:LENGTH...",
-        .help = "so many pages of each of half of these devices are held by pipes; prints which",
-        .n_arguments = 3,
+        .arguments = "SEED PAGES [START:LENGTH...]",
+        .help = "so many pages in each of half of these devices are held by pipes; prints which",
+        .n_arguments = 2,
         .build = pins_build,
 };
 
@@ -223,32 +227,39 @@ static void take_page_tables(uint64_t bytes)
                 (void)p[i * reach];
 }
 
-static void kernel_build(int argc, char **argv)
-{
-        /* What the kernel takes in one piece for its own pages, on x86. */
-        size_t hole_pages = 4 * MIB / load_page_bytes();
-        uint64_t bytes = load_parse_number(argv[1]) * MIB, part = MIB;
+/* What the kernel takes in one piece for its own pages, on x86. */
+#define HOLE_BYTES (4 * MIB)
 
-        load_seed(load_parse_number(argv[0]));
-        choose_ranges(argc - 2, argv + 2);
-        fill_memory();
-        size_t n_chosen = (n_ranges + 1) / 2, n = bytes * 3 / 2 / n_chosen / (4 * MIB) + 1;
-        sample_pages(n, hole_pages);
+static void make_holes(uint64_t bytes)
+{
+        sample_pages(bytes / ((n_ranges + 1) / 2) / HOLE_BYTES + 1, HOLE_BYTES / load_page_bytes());
         for (size_t i = 0; i < n_ranges; i++)
                 for (size_t k = 0; k < ranges[i].n_pages; k++)
-                        munmap(ranges[i].pages[k], 4 * MIB);
-        for (uint64_t done = 0; done < bytes; done += 3 * part) {
-                take_pipe_buffers(part);
-                take_slab(part);
-                take_page_tables(part);
+                        munmap(ranges[i].pages[k], HOLE_BYTES);
+}
+
+static void kernel_build(int argc, char **argv)
+{
+        uint64_t bytes = load_parse_number(argv[1]) * MIB;
+
+        load_seed(load_parse_number(argv[0]));
+        if (argc > 2) {
+                choose_ranges(argc - 2, argv + 2);
+                fill_memory(CHUNKS_MAX);
+                make_holes(bytes + bytes / 2);
+        }
+        for (uint64_t done = 0; done < bytes; done += 3 * MIB) {
+                take_pipe_buffers(MIB);
+                take_slab(MIB);
+                take_page_tables(MIB);
         }
         fill_give_back(4);
 }
 
 const struct load_kind load_kernel = {
         .name = "kernel",
-        .arguments = "SEED MIB START:LENGTH...",
+        .arguments = "SEED MIB [START:LENGTH...]",
         .help = "pipe buffers, slab and page tables, in half of these devices as far as that can be had",
-        .n_arguments = 3,
+        .n_arguments = 2,
         .build = kernel_build,
 };
