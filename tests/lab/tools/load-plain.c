@@ -45,8 +45,9 @@ static void cache_build(int argc, char **argv)
                 file_bytes = load_meminfo("MemTotal") / 10 * 11 / MIB * MIB;
         if (file_fd < 0 || fstat(file_fd, &status) < 0 || (uint64_t)status.st_size < file_bytes)
                 load_die("%s has no file of that size", argv[0]);
-        for (uint64_t offset = 0; offset < file_bytes; offset += 2 * MIB)
-                posix_fadvise(file_fd, (off_t)offset, 2 * MIB, POSIX_FADV_WILLNEED);
+        /* The kernel reads no more at once than the device's read-ahead, or this. */
+        for (uint64_t offset = 0; offset < file_bytes; offset += 2 * STEP_BYTES)
+                posix_fadvise(file_fd, (off_t)offset, 2 * STEP_BYTES, POSIX_FADV_WILLNEED);
         printf("%llu MiB of page cache\n", (unsigned long long)(load_meminfo("Cached") / MIB));
 }
 
