@@ -31,10 +31,10 @@ load_change() {
     load_stop
     case $((RANDOM % 8)) in
         0) words=(cache /dev/vda $((RANDOM % 2048 + 256))) ;;
-        1) words=(anon $((RANDOM % 50 + 10))) ;;
+        1) words=(anon $((RANDOM % 60 + 10))) ;;
         2) words=(tmpfs $((RANDOM % 768 + 256))) ;;
         3) words=(mlock $((RANDOM % 1536 + 256))) ;;
-        4) words=(hugetlb 1024 $((RANDOM % 1024))) ;;
+        4) words=(hugetlb 1536 $((RANDOM % 1536))) ;;
         5) words=(pins "$RANDOM" $((RANDOM % 64 + 1))) ;;
         6) words=(kernel "$RANDOM" $((RANDOM % 128 + 16))) ;;
         7) return ;;
@@ -65,9 +65,10 @@ bad() { # KIND WORDS
 
 # remove: sets job_json. Now and then the job is cancelled in the middle.
 remove() {
-    local size=$(((RANDOM % 4 + 1) * 512)) wait=$((RANDOM % 6 + 1)) begin elapsed limit plugged cancelled=''
+    local size=$(((RANDOM % 7 + 1) * 512)) wait=$((RANDOM % 6 + 1)) begin elapsed limit plugged cancelled=''
 
     plugged=$(host_plugged c1)
+    ((plugged > 0)) || return 0
     ((size * MiB <= plugged)) || size=$((plugged / MiB))
     begin=${EPOCHREALTIME/./}
     limit=$((wait * 1000))
@@ -157,7 +158,7 @@ check_accounts c1 "$plugged_max"
 
 for ((i = 1; i <= count; i++)); do
     step "$i"
-    ((RANDOM % 2)) || load_change
+    ((RANDOM % 3 == 0)) || load_change
     plug
     remove
     check
