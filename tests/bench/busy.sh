@@ -166,7 +166,7 @@ make_row() {
            if $ours.oom_kills > 0 then "OOM" else empty end, if $ours.hung then "hang" else empty end,
            if $ours.load_survived | not then "the load died" else empty end] as $missed
         | {benchmark: "busy", group: $load, row: $text, kind: "ours", ways: $ways, missed: $missed,
-           verdict: (if $missed == [] then "ok" else "missed" end)}' "$work_dir/cells"
+           verdict: (if $missed != [] then "missed" elif ($ways | length) < 3 then "no peers" else "ok" end)}' "$work_dir/cells"
 }
 
 print_table() {
@@ -180,8 +180,8 @@ print_table() {
         printf "$format" "  $text" "$can" "$ours" "$bare" "$chmem" "$verdict"
     done < <(jq -r '
         def fixed: . * 10 | round | tostring | if length < 2 then "0" + . else . end | .[:-1] + "." + .[-1:];
-        def cell: "\(.got_bytes / 1048576 | round) (\(.usec / 1000000 | fixed) s)"
-            + (if .oom_kills > 0 then " OOM \(.oom_kills)" else "" end) + (if .hung then " hang" else "" end);
+        def cell: if . then "\(.got_bytes / 1048576 | round) (\(.usec / 1000000 | fixed) s)"
+            + (if .oom_kills > 0 then " OOM \(.oom_kills)" else "" end) + (if .hung then " hang" else "" end) else "-" end;
         select(.benchmark == "busy") | [.row, (.ways["hmc-cli"].removable_bytes / 1048576 | round), (.ways["hmc-cli"] | cell),
             (.ways.device_del | cell), (.ways.chmem | cell),
             (if .missed == [] then .verdict else "missed: " + (.missed | join(", ")) end)] | join("|")' "$own_rows")
@@ -191,6 +191,7 @@ bench_run() {
     local load way round loads seed=${BENCH_SEED:-1}
 
     read -ra loads <<<"${BENCH_LOADS:-${loads_known[*]}}"
+    ! ${BENCH_ALONE:-false} || ways=(hmc-cli)
     for load in "${loads[@]}"; do
         [[ -n ${load_text[$load]:-} ]] || die "BENCH_LOADS: there is no load '$load'; there are ${loads_known[*]}"
     done
