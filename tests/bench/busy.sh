@@ -151,20 +151,24 @@ cell() {
 
 # --- the table ---
 
-# make_row LOAD: medians over the rounds, and what went wrong in any.
+# make_row LOAD: medians over the rounds, and what was missed in any of them.
 make_row() {
     jq -c --arg load "$1" --arg text "${load_text[$1]}" -s '
         def median: sort | .[(length - 1) / 2 | floor];
-        (reduce (map(select(.load == $load)) | group_by(.way)[]) as $c ({}; .[$c[0].way] = {
+        def missed: (map({(.way): .}) | add) as $ways | $ways["hmc-cli"] as $ours
+            | ([$ways.device_del.got_bytes, $ways.chmem.got_bytes] | max) as $best
+            | if $ours.got_bytes < $best then "less than a peer" else empty end,
+              if $ours.got_bytes < 0.95 * $ours.removable_bytes then "less than 95 % of what can leave" else empty end,
+              if $ours.oom_kills > 0 then "OOM" else empty end,
+              if $ours.hung then "hang" else empty end,
+              if $ours.load_survived | not then "the load died" else empty end;
+        map(select(.load == $load))
+        | (reduce group_by(.way)[] as $c ({}; .[$c[0].way] = {
               got_bytes: ($c | map(.got_bytes) | median), usec: ($c | map(.usec) | median),
               removable_bytes: ($c | map(.removable_bytes) | median), oom_kills: ($c | map(.oom_kills) | add),
               hung: ($c | any(.hung)), offline_bytes: ($c | map(.offline_bytes) | max),
               load_survived: ($c | all(.load_survived)), samples: $c})) as $ways
-        | $ways["hmc-cli"] as $ours | ([$ways.device_del.got_bytes, $ways.chmem.got_bytes] | max) as $best
-        | [if $ours.got_bytes < $best then "less than a peer" else empty end,
-           if $ours.got_bytes < 0.95 * $ours.removable_bytes then "less than 95 % of what can leave" else empty end,
-           if $ours.oom_kills > 0 then "OOM" else empty end, if $ours.hung then "hang" else empty end,
-           if $ours.load_survived | not then "the load died" else empty end] as $missed
+        | [group_by(.seed)[] | missed] as $all | ($all | unique) as $missed
         | {benchmark: "busy", group: $load, row: $text, kind: "ours", ways: $ways, missed: $missed,
            verdict: (if $missed != [] then "missed" elif ($ways | length) < 3 then "no peers" else "ok" end)}' "$work_dir/cells"
 }
@@ -188,7 +192,7 @@ print_table() {
 }
 
 bench_run() {
-    local load way round loads seed=${BENCH_SEED:-1}
+    local load way round loads seed=${BENCH_SEED:-2} # with seed 1 the pins happen to lie kindly
 
     read -ra loads <<<"${BENCH_LOADS:-${loads_known[*]}}"
     ! ${BENCH_ALONE:-false} || ways=(hmc-cli)

@@ -46,7 +46,7 @@ one_seed() {
         | ([$wet.reasons[] | select(.device == $id) | named][0]) as $reason
         | (if $reason then ($reason.block | number) else null end) as $address
         | ([$census.devices[].blocks[] | select(.start == $address)][0].pinned) as $pinned
-        | {seed: $seed, device: $id, predicted_leaves: $predicted, left: $left,
+        | {seed: $seed, device: $id, usec: $wet.elapsed_usec, predicted_leaves: $predicted, left: $left,
            truth_leaves: ([$census.devices[] | select(.start == $d.start)][0].obstacles == 0),
            reasons: [$wet.reasons[] | select(.device == $id)], dry_reasons: [$dry.reasons[] | select(.device == $id)],
            named: ($reason != null), pinned_in_named_block: $pinned,
@@ -73,7 +73,9 @@ make_rows() {
           {benchmark: "predict", group: "\($seeds) seeds", row: "  of them with the count that the load knows", kind: "info",
            value: ($stuck | map(select(.count_is_true)) | length), of: ($stuck | length), bar: null, verdict: null},
           {benchmark: "predict", group: "\($seeds) seeds", row: "devices that left or stayed against the census", kind: "info",
-           value: (map(select(.truth_leaves != .left)) | length), of: length, bar: null, verdict: null}' "$work_dir/devices"
+           value: (map(select(.truth_leaves != .left)) | length), of: length, bar: null, verdict: null},
+          {benchmark: "predict", group: "\($seeds) seeds", row: "seconds that a removal took, at most", kind: "info",
+           value: (map(.usec) | max / 1000000 | round), of: null, bar: null, verdict: null}' "$work_dir/devices"
 }
 
 bench_run() {
@@ -90,7 +92,7 @@ bench_run() {
     done < <(make_rows "$n")
     {
         printf '\n%-60s %6s %6s %6s\n' "predict: seeds $seed to $((seed + n - 1))" '' of bar
-        jq -r 'select(.benchmark == "predict") | [.row, .value, .of, .bar // "", .verdict // ""] | join("|")' "$own_rows" |
+        jq -r 'select(.benchmark == "predict") | [.row, .value, .of // "", .bar // "", .verdict // ""] | join("|")' "$own_rows" |
             while IFS='|' read -r row value of bar verdict; do
                 printf '  %-58s %6s %6s %6s  %s\n' "$row" "$value" "$of" "$bar" "$verdict"
             done | sed 's/ *$//'
