@@ -268,7 +268,7 @@ print_tables() {
     local name benchmark group row median min max ratio running bar verdict last
     local format='%-48s %8s %8s %8s %7s %9s %6s  %s\n'
 
-    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)  \(.accel)  guest \(.guest_arch), Linux \(.guest_kernel)"' \
+    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)" + if .accel then "  \(.accel)  guest \(.guest_arch), Linux \(.guest_kernel)" else "" end' \
         "$work_dir/result.json"
     jq -r '.machine | [.load_at_start, .load_at_end] as $load | select(($load | max) > .cores + 1)
         | "The machine is busy with other things as well (load \($load | join(", "))): expect noise."' "$work_dir/result.json"
