@@ -123,7 +123,8 @@ lab_find_tools() {
     local sources=$repo_root/tests/lab/tools stamp
 
     tools_dir=$build_dir/tests/lab/tools
-    [[ ! -x $tools_dir/lab-qmp || ! -x $tools_dir/lab-exec || ! -x $tools_dir/lab-agent ]] || return 0
+    [[ ! -x $tools_dir/lab-qmp || ! -x $tools_dir/lab-exec || ! -x $tools_dir/lab-agent || ! -x $tools_dir/lab-load ]] ||
+        return 0
 
     stamp=$(cat "$sources"/*.[ch] | sha256sum)
     tools_dir=$cache_dir/lab-tools-${stamp:0:16}
@@ -135,6 +136,7 @@ lab_find_tools() {
     (
         cd "$sources"
         cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-agent" lab-agent.c
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-load" lab-load.c load-*.c
         cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-exec" lab-exec.c client.c
         # shellcheck disable=SC2046  # flags are words
         cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-qmp" lab-qmp.c client.c $(pkg-config --cflags --libs json-c)

@@ -35,12 +35,12 @@ parse_number() {
 guest_parse() {
     guest_name='' guest_arch=x86_64 guest_memory=$((1 << 30)) guest_max_memory=$((16 << 30)) guest_slots=16
     guest_virtio_mem=0 guest_balloon=false guest_swap=0 guest_cpus=1 guest_nodes=1
-    guest_define=true guest_guestd=true guest_qemu_args=()
+    guest_define=true guest_guestd=true guest_programs=() guest_qemu_args=()
     local platform=qmp max_memory_given=false
 
     while (($# > 0)); do
         case $1 in
-            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --nodes | --arch | --platform)
+            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --nodes | --arch | --platform | --program)
                 (($# > 1)) || die_usage "$1 needs a value"
                 ;;&
             --memory) parse_size guest_memory "$1" "$2" ;;&
@@ -52,7 +52,13 @@ guest_parse() {
             --nodes) parse_number guest_nodes "$1" "$2" 1 8 ;;&
             --arch) guest_arch=$2 ;;&
             --platform) platform=$2 ;;&
-            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --nodes | --arch | --platform) shift ;;
+            --program)
+                [[ -x $2 ]] || die_usage "--program: not a program: '$2'"
+                guest_programs+=("$2")
+                ;;&
+            --memory | --max-memory | --slots | --virtio-mem | --swap | --cpus | --nodes | --arch | --platform | --program)
+                shift
+                ;;
             --balloon) guest_balloon=true ;;
             --no-define) guest_define=false ;;
             --no-guestd) guest_guestd=false ;;

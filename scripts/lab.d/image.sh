@@ -107,7 +107,7 @@ image_collect_module() {
 
 # image_build TARGET ARCH: writes the initramfs. Without guestd in the build, a guest without guestd.
 image_build() {
-    local target=$1 arch=$2 root=$1.root
+    local target=$1 arch=$2 root=$1.root program
 
     rm -rf -- "$root"
     mkdir -p "$root"/{bin,dev,etc,lab,proc,root,run,sys,tmp,usr,var/lib}
@@ -120,6 +120,13 @@ image_build() {
     else
         image_add_foreign "$root" "$arch"
     fi
+    for program in "${guest_programs[@]}"; do
+        if [[ $arch == x86_64 ]]; then
+            image_add_program "$root" "$program"
+        else
+            image_add_program_of "$root" "$program"
+        fi
+    done
     cp -r "$kernel_dir/modules" "$root/lab/modules"
 
     install -m 755 "$here/lab.d/guest-init" "$root/init"

@@ -149,6 +149,7 @@ round() {
 
 bench_run() {
     local i size direction group
+    local bench_rounds=${bench_rounds:-$rounds_usual}
 
     say "$bench: booting a guest"
     boot $guest --memory "$base" --max-memory 16G --slots 16

@@ -11,11 +11,12 @@
  *                          taken each, by ACPI_DEVICE_OST source 1 status 0, or until the watcher says so
  *     add SIZE N           N DIMMs, without waiting for the guest
  *     unplug N             the same: the clock from device_del to DEVICE_DELETED of each, then the backends
- *     plugged              "ok BYTES DEVICES"
- *     watch COMMAND...     starts a watcher, for the plug that follows: it says a line when it is ready, and
- * a line when the guest has taken the memory. For guests that do not tell QEMU run FILE COMMAND...  the clock
- * from fork to exit; "ok USEC CODE"; FILE takes what it prints start, stop          a clock around the steps
- * between them
+ *     eject MSEC ID BACKEND   any device, with its blocks as they are: device_del, then the clock until it is
+ *                          gone, the guest refuses, or nothing was heard for so long; "ok USEC
+ * gone|refused|silent" plugged              "ok BYTES DEVICES" watch COMMAND...     starts a watcher, for the
+ * plug that follows: it says a line when it is ready, and a line when the guest has taken the memory. For
+ * guests that do not tell QEMU run FILE COMMAND...  the clock from fork to exit; "ok USEC CODE"; FILE takes
+ * what it prints start, stop          a clock around the steps between them
  *
  * Several devices are asked for at once. An error leaves the guest as it is: whoever measures gives up then.
  */
@@ -360,6 +361,67 @@ static int step_unplug(char **words)
         return 0;
 }
 
+/* False: nothing came. */
+static bool monitor_await(int64_t deadline_msec)
+{
+        struct pollfd p = { .fd = monitor.fd, .events = POLLIN };
+
+        return memchr(monitor.buffer, '\n', monitor.n_buffer) ||
+               poll(&p, 1, client_left_msec(deadline_msec)) != 0;
+}
+
+/* What a message says of a device that is to leave: NULL if nothing. */
+static const char *fate_of(const char *id, json_object *message)
+{
+        json_object *value, *data = NULL, *info = NULL;
+
+        if (json_object_object_get_ex(message, "error", NULL))
+                return "refused";
+        if (!json_object_object_get_ex(message, "event", &value))
+                return NULL;
+        const char *name = json_object_get_string(value);
+        json_object_object_get_ex(message, "data", &data);
+        json_object_object_get_ex(data, "info", &info);
+        if (strcmp(name, "ACPI_DEVICE_OST") == 0)
+                /* Status 132: it has begun. */
+                return strcmp(string_at(info, "device"), id) == 0 && number_at(info, "source") == 3 &&
+                                       number_at(info, "status") != 0 && number_at(info, "status") != 132
+                               ? "refused"
+                               : NULL;
+        if (strcmp(string_at(data, "device"), id) != 0)
+                return NULL;
+        return strcmp(name, "DEVICE_DELETED") == 0              ? "gone"
+               : strcmp(name, "DEVICE_UNPLUG_GUEST_ERROR") == 0 ? "refused"
+                                                                : NULL;
+}
+
+static int step_eject(char **words)
+{
+        int64_t deadline_msec = client_now_msec() + atoll(words[1]);
+        const char *fate = NULL;
+        char text[256];
+
+        snprintf(
+                text, sizeof(text), "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}\n", words[2]);
+        uint64_t began = now_usec();
+        if (monitor_write(text, strlen(text)) < 0)
+                return -1;
+        while (!fate && monitor_await(deadline_msec)) {
+                json_object *message = monitor_read();
+                if (!message)
+                        return -1;
+                fate = fate_of(words[2], message);
+                json_object_put(message);
+        }
+        uint64_t usec = now_usec() - began;
+        snprintf(
+                text, sizeof(text), "{\"execute\":\"object-del\",\"arguments\":{\"id\":\"%s\"}}\n", words[3]);
+        if (fate && strcmp(fate, "gone") == 0 && monitor_call(text, 1, "object-del", NULL) < 0)
+                return -1;
+        printf("ok %" PRIu64 " %s\n", usec, fate ? fate : "silent");
+        return 0;
+}
+
 static int step_plugged(char **words)
 {
         json_object *summary = NULL, *devices = NULL;
@@ -420,6 +482,7 @@ static const struct {
         { "plug", 3, step_plug },
         { "add", 3, step_add },
         { "unplug", 2, step_unplug },
+        { "eject", 4, step_eject },
         { "plugged", 1, step_plugged },
         { "watch", 2, step_watch },
         { "run", 3, step_run },

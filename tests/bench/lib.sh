@@ -10,7 +10,8 @@
 # shellcheck disable=SC2034,SC2154  # some variables are for those who source this, or come from scripts/lib.sh
 
 MiB=$((1 << 20)) GiB=$((1 << 30))
-rounds_min=5 # for a verdict
+rounds_min=5   # for a verdict
+rounds_usual=7 # of a benchmark that is about times
 
 # --- beginning and end ---
 
@@ -19,8 +20,8 @@ bench_begin() {
 
     work_dir=$(mktemp -d /tmp/odl-bench-XXXXXX)
     export LAB_DIR=$work_dir/lab OPENDLPAR_BUILD=$build_dir
-    samples=$work_dir/samples rows=$work_dir/rows facts=$work_dir/facts
-    touch "$samples" "$rows"
+    samples=$work_dir/samples rows=$work_dir/rows own_rows=$work_dir/own-rows facts=$work_dir/facts
+    touch "$samples" "$rows" "$own_rows"
     watchdog_start
     trap bench_end EXIT
     trap 'exit 143' TERM HUP
@@ -78,7 +79,7 @@ guest() {
 # boot NAME OPTION...: a guest, its account, and a stopwatch on its monitor. Sets block_bytes.
 boot() {
     guest_name=$1
-    lab guest "$@" --arch "$bench_arch"
+    lab guest "$1" --arch "$bench_arch" "${@:2}"
     # shellcheck disable=SC2016  # it is for the guest's shell
     read -r block_bytes guest_blocks < <(guest "$1" 'cd /sys/devices/system/memory && echo $(cat block_size_bytes) $(ls -d memory[0-9]* | wc -l)')
     block_bytes=$((16#$block_bytes))
@@ -87,7 +88,15 @@ boot() {
     mv "$facts.new" "$facts"
 
     coproc STOPWATCH { exec "$floor_tool" "$LAB_DIR/$1/lab-qmp.sock"; }
-    watch_in=${STOPWATCH[1]} watch_out=${STOPWATCH[0]}
+    watch_in=${STOPWATCH[1]} watch_out=${STOPWATCH[0]} watch_pid=$STOPWATCH_PID
+}
+
+# The end of the guest that was booted last, in whatever state it is.
+halt() {
+    thaw_host
+    exec {watch_in}>&-
+    wait "$watch_pid" 2>/dev/null || true
+    lab stop "$guest_name"
 }
 
 # --- the stopwatch ---
@@ -212,6 +221,12 @@ sample() {
     printf '%s\t%s\t%s\t%s\n' "$1" "$2" "$3" "$4" >>"$samples"
 }
 
+# own_row JSON: a row whose figures are not times: at least benchmark, group, row, kind and verdict (null, "ok", "missed"
+# or why there is none). Its benchmark prints its own table, into $work_dir/table-BENCHMARK.
+own_row() {
+    jq -c . <<<"$1" >>"$own_rows"
+}
+
 note_machine() {
     jq -n --arg date "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --arg kernel "$(uname -r)" --arg arch "$(uname -m)" \
         --argjson cores "$(nproc)" --arg load "$(cut -d ' ' -f 1 /proc/loadavg)" \
@@ -225,8 +240,8 @@ note_machine() {
 # bench_report NAME...: result.json, and the tables. Returns 1 when a bar is missed.
 bench_report() {
     # shellcheck disable=SC2016  # jq's variables
-    jq -n --rawfile samples "$samples" --rawfile rows "$rows" --slurpfile facts "$facts" \
-        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --argjson rounds "$bench_rounds" \
+    jq -n --rawfile samples "$samples" --rawfile rows "$rows" --slurpfile facts "$facts" --slurpfile own "$own_rows" \
+        --argjson load "$(cut -d ' ' -f 1 /proc/loadavg)" --argjson rounds "${bench_rounds:-$rounds_usual}" \
         --argjson rounds_min "$rounds_min" '
         def lines: split("\n") | map(select(. != "") | split("\t"));
         def median: sort | (.[(length - 1) / 2 | floor] + .[length / 2 | floor]) / 2;
@@ -241,10 +256,10 @@ bench_report() {
             | [$all[] | select(.benchmark == $row.benchmark and .group == $row.group and .kind == kind)][0]
             | if . then $row.median_usec / .median_usec else null end;
         {machine: ($facts[0] + {load_at_end: $load}), rounds: $rounds,
-         rows: ($all | map(. + {ratio: ratio("floor"), ratio_running: ratio("running")}
+         rows: (($all | map(. + {ratio: ratio("floor"), ratio_running: ratio("running")}
             | . + {verdict: (if .bar == null then null
                              elif $rounds < $rounds_min then "too few rounds"
-                             elif .ratio <= .bar then "ok" else "missed" end)}))}' >"$work_dir/result.json"
+                             elif .ratio <= .bar then "ok" else "missed" end)})) + $own)}' >"$work_dir/result.json"
     print_tables "$@"
     ! jq -e 'any(.rows[]; .verdict == "missed")' "$work_dir/result.json" >/dev/null
 }
@@ -253,11 +268,12 @@ print_tables() {
     local name benchmark group row median min max ratio running bar verdict last
     local format='%-48s %8s %8s %8s %7s %9s %6s  %s\n'
 
-    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)  \(.accel)  guest \(.guest_arch), Linux \(.guest_kernel)"' \
+    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)" + if .accel then "  \(.accel)  guest \(.guest_arch), Linux \(.guest_kernel)" else "" end' \
         "$work_dir/result.json"
     jq -r '.machine | [.load_at_start, .load_at_end] as $load | select(($load | max) > .cores + 1)
         | "The machine is busy with other things as well (load \($load | join(", "))): expect noise."' "$work_dir/result.json"
     for name in "$@"; do
+        ! cat "$work_dir/table-$name" 2>/dev/null || continue
         last=
         # Not a tab, of which `read` would take several for one.
         while IFS='|' read -r benchmark group row median min max ratio running bar verdict; do
@@ -274,7 +290,7 @@ print_tables() {
                 | if length <= n then "0" * (n + 1 - length) + . else . end | .[:-n] + "." + .[-n:];
             def ms: . / 1000 | fixed(1);
             def ratio: if . then fixed(2) else "" end;
-            .rows[] | [.benchmark, .group, .row, (.median_usec | ms), (.min_usec | ms), (.max_usec | ms),
+            .rows[] | select(.median_usec) | [.benchmark, .group, .row, (.median_usec | ms), (.min_usec | ms), (.max_usec | ms),
                 (.ratio | ratio), (.ratio_running | if . then "(\(ratio))" else "" end), (.bar | ratio), .verdict // ""]
                 | join("|")' "$work_dir/result.json")
     done | sed 's/ *$//'
