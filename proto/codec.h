@@ -18,6 +18,8 @@ enum {
         REPLY_RANGES = 1 << 8,
         REPLY_COMPLETE = 1 << 9,
         REPLY_SURVEYS = 1 << 10,
+        REQUEST_HOOK = 1 << 11,
+        REPLY_HOOKS = 1 << 12,
 };
 unsigned op_shape(enum op op);
 
