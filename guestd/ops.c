@@ -209,6 +209,8 @@ static void cancel(struct ops *ops, const struct message *m)
                 stop_run(ops, ERROR_CANCELLED);
         else if (ops->survey.id > 0 && ops->survey.id == m->request.target_id)
                 survey_stop(ops, ERROR_CANCELLED);
+        else if (ops->hook.id > 0 && ops->hook.id == m->request.target_id)
+                hook_stop(ops);
 }
 
 static void on_run_timer(struct loop_timer *timer)
@@ -282,6 +284,9 @@ void ops_request(struct ops *ops, const struct message *m)
         case OP_SURVEY:
                 survey_begin(ops, m);
                 return;
+        case OP_HOOK:
+                hook_begin(ops, m);
+                return;
         case OP_RELEASE:
                 release(ops);
                 reply_done(ops, m);
@@ -307,6 +312,7 @@ void ops_set_session(struct ops *ops, bool up)
                 return;
         ops->session = up;
         pledge_on_session(ops, up);
+        hook_on_session(ops, up);
         if (up) {
                 children_keep_spare(ops->children);
                 return;
@@ -376,7 +382,7 @@ bool ops_busy(struct ops *ops)
 
 bool ops_owes(struct ops *ops)
 {
-        return ops_busy(ops) || ops->n_pledges > 0;
+        return ops_busy(ops) || ops->n_pledges > 0 || hook_owes(ops);
 }
 
 struct children *ops_children(struct ops *ops)
@@ -403,6 +409,7 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 .event_timer = { .on_expired = on_event_timer, .userdata = ops },
                 .release_timer = { .on_expired = on_release_timer, .userdata = ops },
                 .rest_timer = { .on_expired = on_rest_timer, .userdata = ops },
+                .hook_timer = { .on_expired = hook_on_timer, .userdata = ops },
         };
         if (ops->config.grace_usec == 0)
                 ops->config.grace_usec = OPS_GRACE_USEC;
@@ -425,6 +432,7 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
         settings_init(&ops->settings, config->sys_fd, config->state_path);
         ops->prepared = settings_any(&ops->settings);
         release_later(ops);
+        hook_await_session(ops);
         *ret = ops;
         return 0;
 }
@@ -441,6 +449,7 @@ struct ops *ops_free(struct ops *ops)
         loop_timer_disarm(ops->loop, &ops->rest_timer);
         loop_timer_disarm(ops->loop, &ops->grace_timer);
         loop_timer_disarm(ops->loop, &ops->event_timer);
+        loop_timer_disarm(ops->loop, &ops->hook_timer);
         children_free(ops->children);
         free(ops->pledges);
         free(ops);

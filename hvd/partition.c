@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
+#include "hvd/memory/hooks.h"
 
 #define GUEST_QUERY_USEC (10 * USEC_PER_SEC)
 /* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different.
@@ -402,6 +403,7 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         struct agent_waiter *w = steal_pointer(p->waiter);
         if (w)
                 w->on_ready(w);
+        hooks_on_session(p);
         partition_settle(p, true);
 }
 
@@ -433,6 +435,16 @@ uint64_t partition_block_bytes(const struct partition *p)
         const struct message_hello *hello = agent_hello(p->agent);
 
         return hello ? hello->block_bytes : 0;
+}
+
+bool partition_guest_can(const struct partition *p, const char *capability)
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        for (char **c = hello ? hello->capabilities : NULL; c && *c; c++)
+                if (strcmp(*c, capability) == 0)
+                        return true;
+        return false;
 }
 
 bool partition_is_pseries(const struct partition *p)

@@ -65,6 +65,8 @@ uint64_t partition_max_bytes(const struct partition *p);
 uint64_t partition_block_bytes(const struct partition *p);
 /* By QEMU's last word: its memory comes in LMBs. */
 bool partition_is_pseries(const struct partition *p);
+/* Its guestd says so among its capabilities. */
+bool partition_guest_can(const struct partition *p, const char *capability);
 /* 0, or the error that an operator should see when the partition cannot be worked with now. */
 int partition_check_usable(const struct partition *p, struct error *ret_error);
 

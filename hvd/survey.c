@@ -178,12 +178,7 @@ static void on_reply(const struct message_reply *reply, const struct error *erro
 
 bool survey_is_possible(const struct partition *p)
 {
-        const struct message_hello *hello = agent_hello(p->agent);
-
-        for (char **c = hello ? hello->capabilities : NULL; c && *c; c++)
-                if (strcmp(*c, PROTO_CAPABILITY_SURVEY) == 0)
-                        return true;
-        return false;
+        return partition_guest_can(p, PROTO_CAPABILITY_SURVEY);
 }
 
 static void ask_freep(struct survey_ask **a)

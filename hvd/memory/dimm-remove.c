@@ -23,6 +23,7 @@
 #include "hvd/manager.h"
 #include "hvd/memory/forecast.h"
 #include "hvd/memory/guest.h"
+#include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
 #include "hvd/memory/removal.h"
@@ -524,6 +525,14 @@ static int plan_first(struct dimm_remove *w, struct error *ret_error)
         return 0;
 }
 
+static void go_on(struct job *j)
+{
+        if (j->request.dry_run)
+                job_finish(j);
+        else
+                pump(j->work);
+}
+
 static void begin(struct dimm_remove *w)
 {
         struct job *j = w->job;
@@ -545,10 +554,10 @@ static void begin(struct dimm_remove *w)
                 job_add_reason(j, NULL, UINT64_MAX, &error);
                 removal_add_pending_reasons(j);
         }
-        if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
+        if (planned < j->request.bytes && j->request.all_or_nothing)
                 job_finish(j);
-        else
-                pump(w);
+        else if (!hooks_before(j, go_on))
+                go_on(j);
 }
 
 /* Without a survey the removal goes on as well. */

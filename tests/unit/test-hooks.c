@@ -189,7 +189,8 @@ static void test_environment(void **state)
                 "env -u PWD -u SHLVL -u _ -u OLDPWD | sort >$TRACE; unset x; echo in:$(readlink "
                 "/proc/self/fd/0) "
                 "cwd:$(pwd) umask:$(umask) "
-                "oom:$(cat /proc/$$/oom_score_adj) sig:$(grep -c 'Sig\\(Blk\\|Ign\\):.0*$' /proc/self/status) "
+                "oom:$(cat /proc/$$/oom_score_adj) sig:$(grep -c 'Sig\\(Blk\\|Ign\\):.0*$' "
+                "/proc/self/status) "
                 ">>$TRACE");
         q.call = (struct hook_call) { HOOK_POST, HOOK_ADD, HOOK_OUTCOME_PARTIAL, true, 3, 77, GIB,
                 "it was full" };
