@@ -47,13 +47,16 @@ static int open_fifo(struct hooks_client *c)
 
 static int spawn_on(struct hooks_client *c, int fd)
 {
-        char *argv[8] = { (char *)(c->config.program ?: HOOKS_PROGRAM), (char *)"--folder",
-                (char *)c->config.folder };
-        size_t n = 3;
+        char *argv[8] = { (char *)(c->config.program ?: HOOKS_PROGRAM) };
+        size_t n = 1;
         posix_spawn_file_actions_t actions;
         posix_spawnattr_t attributes;
         sigset_t set;
 
+        if (c->config.folder) {
+                argv[n++] = (char *)"--folder";
+                argv[n++] = (char *)c->config.folder;
+        }
         if (c->config.state) {
                 argv[n++] = (char *)"--state";
                 argv[n++] = (char *)c->config.state;
@@ -138,11 +141,12 @@ void hooks_client_close(struct hooks_client *c)
                 close_fd(c->answer_fd);
         c->request_fd = close_fd(c->request_fd);
         c->answer_fd = -1;
-        /* It sees the end of its socket, kills the hook that runs, and ends. */
+        /* It sees the end of its socket, kills the hook that runs, and ends. The host's goes on to the end of
+         * what it has been told. */
         for (unsigned i = 0; c->pid > 0 && i < REAP_TRIES; i++) {
                 struct timespec pause = { .tv_nsec = 1000000L };
 
-                if (i == REAP_TRIES / 2)
+                if (i == REAP_TRIES / 2 && !c->config.host)
                         kill(c->pid, SIGKILL);
                 if (waitpid(c->pid, NULL, WNOHANG) != 0)
                         c->pid = 0;

@@ -10,7 +10,7 @@
  * blocks for longer than starting a process takes. */
 
 struct hooks_client_config {
-        const char *folder;
+        const char *folder;  /* NULL: the requests say it */
         const char *state;   /* NULL: none */
         const char *program; /* NULL: the installed one; unused with a FIFO */
         const char *fifo;    /* a service manager starts it when this is written to; NULL: we start it */

@@ -30,7 +30,7 @@ struct hooks_request {
         uint64_t limit_usec; /* of one hook */
         uint64_t total_usec; /* of all of them; 0: none */
         char partition[64];  /* on the host */
-        char kind_name[32];  /* on the host: the job's */
+        char folder[256];    /* on the host: in place of the program's own */
 };
 
 struct hooks_result {

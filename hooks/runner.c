@@ -53,6 +53,7 @@ struct remembered {
 struct run {
         const struct runner_config *config;
         struct hooks_request request;
+        const char *folder;
         struct hooks_answer *answer;
         struct remembered before;
         uint64_t until_usec; /* for all of them */
@@ -158,8 +159,8 @@ static void add_result(struct run *run, const char *name, enum error_code code, 
         char text[PROTO_REASON_MAX + 1];
 
         text_clean(text, sizeof(text), message);
-        log_notice("Hook %s/%s, %s: %s", run->config->folder, name,
-                hook_phase_to_string(run->request.call.phase), text);
+        log_notice(
+                "Hook %s/%s, %s: %s", run->folder, name, hook_phase_to_string(run->request.call.phase), text);
         if (a->n_results == HOOKS_RESULTS_MAX && !decides)
                 return;
         if (a->n_results < HOOKS_RESULTS_MAX)
@@ -233,8 +234,7 @@ static void make_environment(const struct run *run, struct environment *e)
         set_variable(e, "HOME=/");
         set_variable(e, "LANG=C.UTF-8");
         set_variable(e, "OPENDLPAR_PHASE=%s", hook_phase_to_string(call->phase));
-        set_variable(e, "OPENDLPAR_OPERATION=%s",
-                q->kind_name[0] ? q->kind_name : hook_operation_to_string(call->operation));
+        set_variable(e, "OPENDLPAR_OPERATION=%s", hook_operation_to_string(call->operation));
         set_variable(e, "OPENDLPAR_BYTES=%" PRIu64, q->bytes);
         set_variable(e, "OPENDLPAR_JOB=%" PRIu64, call->job);
         set_variable(e, "OPENDLPAR_REASON=%s", call->reason);
@@ -388,7 +388,7 @@ static void explain_stop(struct run *run, const char *name, enum error_code why)
         else {
                 run->answer->stopped = why;
                 snprintf(text, sizeof(text), "it was killed: %s",
-                        why == ERROR_CANCELLED ? "the operation was cancelled" : "time was up");
+                        why == ERROR_CANCELLED ? "the operation is to end" : "time was up");
         }
         add_result(run, name, ERROR_HOOK_FAILED, text);
 }
@@ -467,7 +467,7 @@ static void try_hook(struct run *run, const char *name)
                 add_result(run, name, ERROR_HOOK_FAILED, "time was up before it could be run");
                 return;
         }
-        if (folder_check(run->config->folder, name, &path, &error) < 0) {
+        if (folder_check(run->folder, name, &path, &error) < 0) {
                 add_result(run, name, ERROR_HOOK_SKIPPED, error.message);
                 return;
         }
@@ -482,16 +482,16 @@ static void run_folder(struct run *run)
         size_t n = 0;
         struct error error;
 
-        int r = folder_list(run->config->folder, &names, &n);
+        int r = folder_list(run->folder, &names, &n);
         if (r < 0 || n == 0) {
                 if (r < 0) {
-                        error_set_errno(&error, ERROR_HOOK_SKIPPED, r, "not run: %s", run->config->folder);
+                        error_set_errno(&error, ERROR_HOOK_SKIPPED, r, "not run: %s", run->folder);
                         add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
                 }
                 folder_names_free(names, n);
                 return;
         }
-        if (folder_check_itself(run->config->folder, &error) < 0)
+        if (folder_check_itself(run->folder, &error) < 0)
                 add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
         else
                 for (size_t i = 0; i < n && goes_on(run); i++)
@@ -503,7 +503,7 @@ static void run_undo(struct run *run)
 {
         struct error error;
 
-        if (run->before.n > 0 && folder_check_itself(run->config->folder, &error) < 0) {
+        if (run->before.n > 0 && folder_check_itself(run->folder, &error) < 0) {
                 add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
                 return;
         }
@@ -538,6 +538,7 @@ bool runner_run(
                 .config = config, .request = *request, .answer = ret, .until_usec = USEC_INFINITY
         };
 
+        run.folder = run.request.folder[0] ? run.request.folder : config->folder;
         *ret = (struct hooks_answer) {
                 .magic = HOOKS_MAGIC, .size = sizeof(*ret), .id = request->id, .complete = true
         };
@@ -570,7 +571,7 @@ int runner_receive(int fd, struct hooks_request *ret)
                 return 0;
         /* They are printed. */
         ret->partition[sizeof(ret->partition) - 1] = '\0';
-        ret->kind_name[sizeof(ret->kind_name) - 1] = '\0';
+        ret->folder[sizeof(ret->folder) - 1] = '\0';
         ret->call.reason[sizeof(ret->call.reason) - 1] = '\0';
         return hook_phase_to_string(ret->call.phase) && hook_operation_to_string(ret->call.operation) &&
                hook_outcome_to_string(ret->call.outcome);

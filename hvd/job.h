@@ -96,6 +96,7 @@ struct job {
         uint64_t created_realtime_usec;
         uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
         uint64_t deadline_usec;            /* CLOCK_MONOTONIC */
+        bool announced;                    /* the host's hooks were told of its begin */
         sd_event_source *deadline_timer;
         sd_event_source *finish_source;
 

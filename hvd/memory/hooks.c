@@ -78,13 +78,14 @@ static void say_results(struct job_hooks *h, const struct message_reply *reply)
 
         for (size_t i = 0; i < reply->n_hooks; i++) {
                 const struct hook_result *r = &reply->hooks[i];
-                const char *name = r->name[0] ? r->name : "all of them";
+                const char *which = r->name[0] ? "Hook " : "Hooks";
 
                 /* One that is not run is so in every phase. */
                 if (r->error.code == ERROR_HOOK_SKIPPED)
-                        error_set(&error, r->error.code, "Hook %s: %s", name, r->error.message);
+                        error_set(&error, r->error.code, "%s%s: %s", which, r->name, r->error.message);
                 else
-                        error_set(&error, r->error.code, "Hook %s, %s: %s", name, phase, r->error.message);
+                        error_set(&error, r->error.code, "%s%s, %s: %s", which, r->name, phase,
+                                r->error.message);
                 say(h->job, &error);
         }
         if (reply->complete || reply->n_hooks > 0 || h->job->stop != JOB_STOP_NO)

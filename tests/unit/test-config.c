@@ -106,6 +106,8 @@ static void test_defaults(void **state)
         assert_int_equal(c->pool_reserve_bytes, GIB);
         assert_int_equal(c->jobs_kept, 1000);
         assert_int_equal(c->jobs_queued, 16);
+        assert_string_equal(c->hooks_folder, "/etc/opendlpar/host-hooks.d");
+        assert_int_equal(c->hook_limit_usec, 10 * USEC_PER_SEC);
         assert_int_equal(c->n_partitions, 0);
         c = config_free(c);
 
@@ -332,7 +334,7 @@ static void test_example(void **state)
                 n_keys += key;
         }
         fclose(f);
-        assert_int_equal(n_keys, 7);
+        assert_int_equal(n_keys, 9);
         write_text("hvd.conf", text);
         if (load(true, &c, &error) < 0)
                 fail_msg("%s", error.message);

@@ -550,7 +550,7 @@ static void test_cancel(void **state)
         assert_true(receive(e) < 2 * USEC_PER_SEC);
         assert_false(e->answer.complete);
         assert_int_equal(e->answer.stopped, ERROR_CANCELLED);
-        assert_result(e, 0, "10-hang", ERROR_HOOK_FAILED, "cancelled");
+        assert_result(e, 0, "10-hang", ERROR_HOOK_FAILED, "is to end");
         run(e, HOOK_UNDO);
         assert_string_equal(read_trace(e), "begun\nundone\n");
         /* One that comes too late is nobody's. */
@@ -640,23 +640,23 @@ static void test_host(void **state)
 {
         struct env *e = *state;
         struct hooks_request q = request(HOOK_END);
-        struct hooks_client_config config = { .folder = e->folder, .program = HOOKS_BUILT, .host = true };
+        struct hooks_client_config config = { .program = HOOKS_BUILT, .host = true };
 
         put(e, "10-note", 0755,
                 "echo $OPENDLPAR_PHASE $OPENDLPAR_OPERATION $OPENDLPAR_PARTITION "
                 "$OPENDLPAR_OUTCOME $OPENDLPAR_DONE_BYTES ${OPENDLPAR_MEMORY_BYTES-none} >>$TRACE; exit 1");
         hooks_client_init(&e->client, &config);
         strcpy(q.partition, "web1");
-        strcpy(q.kind_name, "restore-memory");
+        strcpy(q.folder, e->folder);
         q.call.outcome = HOOK_OUTCOME_DONE;
         q.call.done_bytes = MIB;
         assert_int_equal(hooks_client_open(&e->client), 0);
         assert_int_equal(hooks_client_send(&e->client, &q), 0);
         assert_int_equal(hooks_client_send(&e->client, &q), 0);
-        for (unsigned i = 0; i < 5000 && strlen(read_trace(e)) < 80; i++)
+        for (unsigned i = 0; i < 5000 && strlen(read_trace(e)) < 66; i++)
                 poll(NULL, 0, 2);
-        assert_string_equal(read_trace(e), "end restore-memory web1 done 1048576 none\n"
-                                           "end restore-memory web1 done 1048576 none\n");
+        assert_string_equal(read_trace(e), "end remove web1 done 1048576 none\n"
+                                           "end remove web1 done 1048576 none\n");
 }
 
 static void test_garbage(void **state)
