@@ -21,6 +21,8 @@
         (IN_CREATE | IN_DELETE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 #define ABOVE_EVENTS (IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 #define WATCH_TRIES  8U
+/* Until the program says that it is at work, where it has to be started. */
+#define BEGIN_USEC (10 * USEC_PER_SEC)
 /* Beyond the limit that the program has been given. */
 #define ANSWER_USEC (5 * USEC_PER_SEC)
 
@@ -37,7 +39,7 @@ struct hooks {
         struct hooks_client client;
         struct loop_io answer;
         struct loop_timer timer;
-        uint64_t id;
+        uint64_t id, total_usec;
         hooks_done_t done;
         void *done_userdata;
 };
@@ -138,6 +140,10 @@ static void on_answer(struct loop_io *io, uint32_t events)
         int r = hooks_client_receive(&h->client, &answer);
         if (r == -EAGAIN || (r > 0 && answer.id != h->id))
                 return;
+        if (r > 0 && answer.begun) {
+                loop_timer_arm(h->loop, &h->timer, now_monotonic_usec() + h->total_usec + ANSWER_USEC);
+                return;
+        }
         finish(h, r > 0 ? &answer : NULL);
 }
 
@@ -176,7 +182,8 @@ int hooks_run(struct hooks *h, struct hooks_request *q, hooks_done_t done, void 
         }
         h->done = done;
         h->done_userdata = userdata;
-        loop_timer_arm(h->loop, &h->timer, now_monotonic_usec() + q->total_usec + ANSWER_USEC);
+        h->total_usec = q->total_usec;
+        loop_timer_arm(h->loop, &h->timer, now_monotonic_usec() + BEGIN_USEC);
         return 0;
 }
 
@@ -193,8 +200,7 @@ struct hooks *hooks_free(struct hooks *h)
         if (!h)
                 return NULL;
         hang_up(h);
-        if (h->config.client.answer)
-                unlink(h->config.client.answer);
+        hooks_client_done(&h->client);
         loop_remove(h->loop, &h->watch);
         close_fd(h->watch.fd);
         free(h);

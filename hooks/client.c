@@ -32,7 +32,7 @@ static int open_fifo(struct hooks_client *c)
 {
         const char *answer = c->config.answer;
 
-        if (answer) {
+        if (answer && c->answer_fd < 0) {
                 unlink(answer);
                 if (mkfifo(answer, 0600) < 0)
                         return -errno;
@@ -137,10 +137,9 @@ int hooks_client_receive(struct hooks_client *c, struct hooks_answer *ret)
 
 void hooks_client_close(struct hooks_client *c)
 {
-        if (c->answer_fd != c->request_fd)
-                close_fd(c->answer_fd);
+        if (!c->config.fifo)
+                c->answer_fd = -1;
         c->request_fd = close_fd(c->request_fd);
-        c->answer_fd = -1;
         /* It sees the end of its socket, kills the hook that runs, and ends. The host's goes on to the end of
          * what it has been told. */
         for (unsigned i = 0; c->pid > 0 && i < REAP_TRIES; i++) {
@@ -154,4 +153,12 @@ void hooks_client_close(struct hooks_client *c)
                         nanosleep(&pause, NULL);
         }
         c->pid = 0;
+}
+
+void hooks_client_done(struct hooks_client *c)
+{
+        hooks_client_close(c);
+        if (c->answer_fd >= 0)
+                unlink(c->config.answer);
+        c->answer_fd = close_fd(c->answer_fd);
 }

@@ -31,7 +31,10 @@ int hooks_client_open(struct hooks_client *c);
 /* Sends a request, whose magic and size are filled in. 0 or -errno: -EAGAIN too many wait already, -EPIPE the
  * program is gone. */
 int hooks_client_send(struct hooks_client *c, struct hooks_request *q);
-/* Reads an answer: 1, 0 the program is gone, -EAGAIN, -EPROTO. */
+/* Reads an answer, or the word that it is under way (begun): 1, 0 the program is gone, -EAGAIN, -EPROTO. */
 int hooks_client_receive(struct hooks_client *c, struct hooks_answer *ret);
-/* Ends what we started (its hooks end with it) and closes. Not open is fine. */
+/* Ends what we started (its hooks end with it), and closes; a FIFO for answers stays, as a service may live
+ * for a while. Not open is fine. */
 void hooks_client_close(struct hooks_client *c);
+/* The same for good. */
+void hooks_client_done(struct hooks_client *c);

@@ -42,6 +42,7 @@ struct hooks_result {
 struct hooks_answer {
         uint32_t magic, size;
         uint64_t id;
+        bool begun;              /* not the answer yet, only the word that somebody is at work on it */
         bool complete;           /* none refused or failed */
         enum error_code stopped; /* NONE, CANCELLED, DEADLINE: not all were run */
         uint32_t n_results;

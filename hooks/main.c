@@ -118,7 +118,23 @@ static int open_answer(void)
         return arg_answer ? open(arg_answer, O_WRONLY | O_NONBLOCK | O_CLOEXEC) : STDIN_FILENO;
 }
 
-static void serve(const struct runner_config *config)
+static bool is_answerable(struct runner_config *config, uint64_t id)
+{
+        struct pollfd p = { .fd = config->answer_fd };
+        struct hooks_answer begun = { .magic = HOOKS_MAGIC, .size = sizeof(begun), .id = id, .begun = true };
+
+        if (arg_host)
+                return true;
+        /* A guestd that came after the one that we last worked for has a FIFO of its own. */
+        if (arg_answer && poll(&p, 1, 0) > 0) {
+                close_fd(config->answer_fd);
+                config->answer_fd = open_answer();
+        }
+        return config->answer_fd >= 0 &&
+               write(config->answer_fd, &begun, sizeof(begun)) == (ssize_t)sizeof(begun);
+}
+
+static void serve(struct runner_config *config)
 {
         struct pollfd p = { .fd = config->request_fd, .events = POLLIN };
         struct hooks_request request;
@@ -137,7 +153,7 @@ static void serve(const struct runner_config *config)
                         return;
                 if (request.kind != HOOKS_RUN) /* a cancel that came too late */
                         continue;
-                if (!runner_run(config, &request, &answer))
+                if (!is_answerable(config, request.id) || !runner_run(config, &request, &answer))
                         return;
                 if (config->answer_fd >= 0 &&
                         write(config->answer_fd, &answer, sizeof(answer)) != (ssize_t)sizeof(answer))

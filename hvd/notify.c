@@ -132,6 +132,7 @@ struct notify *notify_free(struct notify *n)
         if (!n)
                 return NULL;
         hang_up(n);
+        hooks_client_done(&n->client);
         sd_event_unref(n->event);
         free(n);
         return NULL;
