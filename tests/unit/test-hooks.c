@@ -669,6 +669,41 @@ static void test_host(void **state)
                                            "end remove web1 done 1048576 none\n");
 }
 
+/* The same as a service. */
+static void test_host_fifo(void **state)
+{
+        struct env *e = *state;
+        char fifo[80];
+        struct hooks_request q = request(HOOK_BEGIN);
+        struct hooks_client_config config = { .fifo = fifo, .host = true };
+        int status;
+
+        put(e, "10-note", 0755, "echo $OPENDLPAR_PHASE $OPENDLPAR_PARTITION >>$TRACE");
+        snprintf(fifo, sizeof(fifo), "%s/fifo", e->dir);
+        assert_int_equal(mkfifo(fifo, 0600), 0);
+        int in = open(fifo, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        assert_true(in >= 0);
+        hooks_client_init(&e->client, &config);
+        strcpy(q.partition, "web1");
+        strcpy(q.folder, e->folder);
+        assert_int_equal(hooks_client_open(&e->client), 0);
+        unsigned n = 0;
+        int r;
+        while ((r = hooks_client_send(&e->client, &q)) >= 0) /* until no more fit */
+                assert_true(++n < 1000);
+        assert_int_equal(r, -EAGAIN);
+        pid_t pid = fork();
+        if (pid == 0) {
+                dup2(in, STDIN_FILENO);
+                execl(HOOKS_BUILT, HOOKS_BUILT, "--host", "--service", NULL);
+                _exit(127);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(strlen(read_trace(e)), n * strlen("begin web1\n"));
+        close(in);
+}
+
 static void test_garbage(void **state)
 {
         struct env *e = *state;
@@ -707,6 +742,7 @@ int main(void)
                 TEST(test_many),
                 TEST(test_fifo),
                 TEST(test_host),
+                TEST(test_host_fifo),
                 TEST(test_garbage),
         };
 
