@@ -79,6 +79,12 @@ void hook_begin(struct ops *ops, const struct message *m)
                 answer(ops, m->id, NULL);
                 return;
         }
+        if (request.call.phase == HOOK_SETTLE && ops->hook.under_way && ops->hook.id == 0) {
+                /* What is still ending is what is to be settled. */
+                loop_timer_arm(ops->loop, &ops->hook_timer, now_monotonic_usec() + RETRY_USEC);
+                answer(ops, m->id, NULL);
+                return;
+        }
         int r = run(ops, &request, m->id);
         if (r >= 0)
                 return;

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -98,29 +99,33 @@ static int write_file(const char *path, int flags, const char *text)
         return n < 0 ? -errno : (size_t)n == length ? 0 : -ENOSPC;
 }
 
-static void remember_begin(struct run *run)
+static bool remember_text(struct run *run, int flags, const char *text)
+{
+        if (!run->config->state)
+                return true;
+        int r = write_file(run->config->state, flags, text);
+        if (r < 0)
+                log_error("%s cannot be written: %s", run->config->state, strerror(-r));
+        return r >= 0;
+}
+
+static bool remember_begin(struct run *run)
 {
         const struct hooks_request *q = &run->request;
         char line[160];
 
-        if (!run->config->state)
-                return;
         snprintf(line, sizeof(line), "%s %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRIu64 "\n",
                 hook_operation_to_string(q->call.operation), q->bytes, q->call.job,
                 q->call.has_node ? (int64_t)q->call.node : -1, meminfo("MemTotal"));
-        int r = write_file(run->config->state, O_TRUNC, line);
-        if (r < 0)
-                log_warning("%s cannot be written: %s", run->config->state, strerror(-r));
+        return remember_text(run, O_TRUNC, line);
 }
 
-static void remember(struct run *run, const char *name)
+static bool remember(struct run *run, const char *name)
 {
         char line[PROTO_HOOK_NAME_MAX + 2];
 
-        if (!run->config->state)
-                return;
         snprintf(line, sizeof(line), "%s\n", name);
-        (void)write_file(run->config->state, O_APPEND, line);
+        return remember_text(run, O_APPEND, line);
 }
 
 static void forget(struct run *run)
@@ -270,6 +275,7 @@ static _Noreturn void become(const char *path, struct environment *e, int output
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
         setsid();
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         reset_signals();
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
@@ -416,7 +422,7 @@ static void run_hook(struct run *run, const char *name, const char *path)
 
         make_environment(run, &environment);
         if (pipe2(output, O_CLOEXEC) < 0 || pipe2(report, O_CLOEXEC) < 0 ||
-                fcntl(output[0], F_SETFL, O_NONBLOCK) < 0) {
+                fcntl(output[0], F_SETFL, O_NONBLOCK) < 0 || fcntl(report[0], F_SETFL, O_NONBLOCK) < 0) {
                 error = errno;
                 goto done;
         }
@@ -427,11 +433,11 @@ static void run_hook(struct run *run, const char *name, const char *path)
         output[1] = close_fd(output[1]);
         report[1] = close_fd(report[1]);
         if (error == 0) {
-                /* Until execve() is through, or has failed. */
+                enum error_code why = await(run, pid, output[0], &line, &info);
+                end_group(pid);
+                /* There is something if execve() failed. */
                 if (read(report[0], &error, sizeof(error)) != sizeof(error))
                         error = 0;
-                enum error_code why = error > 0 ? ERROR_NONE : await(run, pid, output[0], &line, &info);
-                end_group(pid);
                 (void)drain(output[0], &line);
                 if (error == 0 && why == ERROR_NONE)
                         explain_end(run, name, &info, &line);
@@ -471,8 +477,11 @@ static void try_hook(struct run *run, const char *name)
                 add_result(run, name, ERROR_HOOK_SKIPPED, error.message);
                 return;
         }
-        if (run->request.call.phase == HOOK_PRE)
-                remember(run, name);
+        if (run->request.call.phase == HOOK_PRE && !remember(run, name)) {
+                add_result(
+                        run, name, ERROR_HOOK_FAILED, "not begun, as it could not be undone: no state file");
+                return;
+        }
         run_hook(run, name, path);
 }
 
@@ -550,8 +559,11 @@ bool runner_run(
                         return true;
                 settle(&run);
         }
-        if (run.request.call.phase == HOOK_PRE)
-                remember_begin(&run);
+        if (run.request.call.phase == HOOK_PRE && !remember_begin(&run)) {
+                add_result(
+                        &run, "", ERROR_HOOK_FAILED, "not begun, as it could not be undone: no state file");
+                return true;
+        }
         if (run.request.call.phase == HOOK_UNDO)
                 run_undo(&run);
         else

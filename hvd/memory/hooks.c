@@ -205,8 +205,12 @@ bool hooks_before(struct job *j, void (*go_on)(struct job *j))
         if (!are_there(j->partition))
                 return false;
         struct job_hooks *h = calloc(1, sizeof(*h));
-        if (!h)
-                return false; /* what is asked next fails for the same reason */
+        if (!h) {
+                error_set(&error, ERROR_INTERNAL, "Out of memory");
+                say(j, &error);
+                job_finish(j);
+                return true;
+        }
         *h = (struct job_hooks) { .job = j, .step = BEFORE, .go_on = go_on };
         j->hooks = h;
         if (ask(h, HOOK_CHECK, j->deadline_usec, &error) < 0) {

@@ -353,6 +353,24 @@ static void test_host_goes_in_pre(void **state)
         assert_int_equal(e->n_replies, 0);
 }
 
+/* It comes back before the hook has ended, and knows nothing of it. */
+static void test_settle_early(void **state)
+{
+        struct env *e = *state;
+
+        put(e, "10-a", "echo $OPENDLPAR_PHASE >>$TRACE; [ $OPENDLPAR_PHASE != pre ] || sleep 1000");
+        ask(e, 1, HOOK_PRE, 600000);
+        RUN_UNTIL(e, read_trace(e)[0]);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        ask(e, 1, HOOK_SETTLE, 10000);
+        assert_int_equal(e->n_replies, 1);
+        RUN_UNTIL(e, !ops_owes(e->ops));
+        assert_string_equal(read_trace(e), "pre\nundo\n");
+        assert_int_equal(e->n_replies, 1);
+        assert_int_equal(e->n_failures, 0);
+}
+
 /* guestd itself was restarted: the one before left something to be settled, also when no hook is left. */
 static void test_restart(void **state)
 {
@@ -389,6 +407,7 @@ int main(void)
                 TEST(test_host_goes),
                 TEST(test_host_returns),
                 TEST(test_host_goes_in_pre),
+                TEST(test_settle_early),
                 TEST(test_restart),
         };
 

@@ -503,6 +503,21 @@ static void test_undo(void **state)
         assert_int_not_equal(access(e->state, F_OK), 0);
 }
 
+/* What could not be undone is not begun. */
+static void test_no_state(void **state)
+{
+        struct env *e = *state;
+
+        strcpy(e->state, "/no/such/folder/state");
+        put(e, "10-a", 0755, "echo ran >>$TRACE");
+        run(e, HOOK_PRE);
+        assert_answer(e, false, 1);
+        assert_result(e, 0, "", ERROR_HOOK_FAILED, "could not be undone");
+        assert_string_equal(read_trace(e), "");
+        run(e, HOOK_CHECK);
+        assert_answer(e, true, 0);
+}
+
 /* The host is gone: by what the memory is, in comparison. */
 static void test_settle(void **state)
 {
@@ -736,6 +751,7 @@ int main(void)
                 TEST(test_cannot_start),
                 TEST(test_vanishes),
                 TEST(test_undo),
+                TEST(test_no_state),
                 TEST(test_settle),
                 TEST(test_cancel),
                 TEST(test_asker_goes),
