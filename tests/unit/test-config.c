@@ -201,6 +201,8 @@ static void test_mistakes(void **state)
                 { "hvd.conf", "[hvd]\njobs_kept = 1 # one\n", "hvd.conf:2: ", "'1 # one' is not" },
                 { "hvd.conf", "[hvd]\nlog_level = loud\n",
                         "hvd.conf:2: ", "error, warning, notice, info or debug" },
+                { "hvd.conf", "[hvd]\nhooks = here\n", "hvd.conf:2: ", "'here' is no absolute path" },
+                { "hvd.conf", "[hvd]\nhook_limit = 0\n", "hvd.conf:2: ", "hook_limit" },
                 { "hvd.conf", "[hvd]\njob_wait = 8d\n", "hvd.conf:2: ", "at most 7 days" },
                 { "hvd.conf", "[hvd]\npool_total = 48\n", "hvd.conf:2: ", "has no unit" },
                 { "hvd.conf", "[hvd]\npool_total = 0\n", "hvd.conf:2: ", "pool_total: Size '0'" },
