@@ -11,13 +11,12 @@
 #include <sys/socket.h>
 
 #include "common/cleanup.h"
-#include "guestd/blocks.h"
+#include "guestd/uevent.h"
 
 /* Only a limit: the kernel charges what is really waiting. An addition of 1 TiB to a guest with blocks of 128
  * MiB sends 16384 events of about 1 KiB. */
 #define RECEIVE_BUFFER (32 * 1024 * 1024)
 #define BATCH          32
-#define MESSAGE_MAX    512 /* the rest of a message is cut off */
 
 struct monitor {
         struct loop *loop;
@@ -29,49 +28,30 @@ struct monitor {
         bool watched;
 };
 
-/* The kernel's message begins with "ACTION@DEVPATH"; nothing more of it is needed, so it is read as it is:
- * making a udev_device of each costs an emulated guest half a millisecond, in the middle of the addition that
- * it reports. */
+/* Read as it is: making a udev_device of each costs an emulated guest half a millisecond, in the middle of
+ * the addition that it reports. */
 static void handle_message(struct monitor *m, const char *text)
 {
-        static const struct {
-                const char *action;
-                enum block_state state;
-        } actions[] = {
-                { "add@", BLOCK_OFFLINE }, /* before its "online", if that comes */
-                { "online@", BLOCK_ONLINE },
-                { "offline@", BLOCK_OFFLINE },
-                { "remove@", BLOCK_ABSENT },
-        };
-        static const char memory[] = "/devices/system/memory/";
-        const char *path = strchr(text, '@');
+        enum block_state state;
         uint32_t number;
 
-        if (!path)
-                return;
-        if (strstr(path, "/virtio-ports/")) {
+        if (uevent_read_block(text, &number, &state) >= 0)
+                m->handlers.on_block(number, state, m->userdata);
+        else if (strstr(text, "/virtio-ports/"))
                 m->handlers.on_port(m->userdata);
-                return;
-        }
-        if (strncmp(path + 1, memory, sizeof(memory) - 1) != 0 ||
-                block_number_from_name(path + sizeof(memory), &number) < 0)
-                return;
-        for (size_t i = 0; i < ARRAY_SIZE(actions); i++)
-                if (strncmp(text, actions[i].action, strlen(actions[i].action)) == 0)
-                        m->handlers.on_block(number, actions[i].state, m->userdata);
 }
 
 /* Takes what waits, many messages at a time: a system call is dear in an emulated guest. Returns whether
  * there may be more. */
 static bool receive(struct monitor *m)
 {
-        static char texts[BATCH][MESSAGE_MAX];
+        static char texts[BATCH][UEVENT_MAX];
         struct sockaddr_nl from[BATCH];
         struct iovec iov[BATCH];
         struct mmsghdr messages[BATCH];
 
         for (size_t i = 0; i < BATCH; i++) {
-                iov[i] = (struct iovec) { .iov_base = texts[i], .iov_len = MESSAGE_MAX - 1 };
+                iov[i] = (struct iovec) { .iov_base = texts[i], .iov_len = UEVENT_MAX - 1 };
                 messages[i] = (struct mmsghdr) { .msg_hdr = { .msg_name = &from[i],
                                                          .msg_namelen = sizeof(from[i]),
                                                          .msg_iov = &iov[i],

@@ -152,7 +152,8 @@ static int survey(struct ops *ops)
         struct error error;
 
         TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
-                enum block_state state = blocks_refresh(ops->blocks, number);
+                /* As the kernel has told; a block that it tells of too late fails in the walk, or is done. */
+                enum block_state state = blocks_state(ops->blocks, number);
                 enum zone zone = blocks_zone(ops->blocks, number);
 
                 if (state == BLOCK_ABSENT) {

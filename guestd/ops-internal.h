@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "guestd/bell.h"
 #include "guestd/ops.h"
 #include "guestd/settings.h"
 
@@ -76,8 +77,9 @@ struct ops {
         struct {
                 uint64_t at_change, kernel_bytes, movable_bytes;
         } zones;
-        bool quiet;       /* the monitor is paused between the requests of one operation */
-        bool catching_up; /* and now hands over what it held */
+        bool quiet;        /* the monitor is paused between the requests of one operation */
+        bool catching_up;  /* and now hands over what it held */
+        struct bell *bell; /* while a run waits in that quiet */
 
         struct op_run run;
         struct op_survey survey;

@@ -117,6 +117,10 @@ void run_reset(struct ops *ops)
         free(run->back_items);
         free(run->failures);
         *run = (struct op_run) { .timer = run->timer };
+        if (ops->bell) {
+                ops->bell = bell_free(ops->bell);
+                ops_listen(ops);
+        }
         ops_rest(ops);
         /* One that was killed is replaced before it is missed. */
         if (ops->session)

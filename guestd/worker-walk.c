@@ -6,7 +6,10 @@
 #include "guestd/worker.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
+#include <sys/sysinfo.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 #include "common/cleanup.h"
@@ -30,6 +33,20 @@ static void note_failure(struct worker_shared *shared, const struct worker_failu
                 return;
         shared->failures[n] = *f;
         shared->n_failures = n + 1;
+}
+
+/* A look that costs nothing, for the many times that there is room in plenty: a quarter of memory is more
+ * than the kernel keeps back from MemAvailable. Only where /proc is the kernel's own. */
+static bool is_plenty_free(const struct worker_config *config, size_t n_blocks)
+{
+        struct sysinfo s;
+        struct statfs fs;
+
+        if (fstatfs(config->proc_fd, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC || sysinfo(&s) < 0)
+                return false;
+        uint64_t total = (uint64_t)s.totalram * s.mem_unit, free_bytes = (uint64_t)s.freeram * s.mem_unit;
+        return free_bytes >
+               n_blocks * config->block_bytes + memory_margin(config->margin_bytes, total) + total / 4;
 }
 
 /* A set goes wholly or not at all: there must be room for all that is still to go, or the blocks that went
@@ -122,7 +139,8 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
         for (uint32_t i = 0; i < n_items; i++) {
                 struct worker_failure f = { .item = i };
 
-                if (work == WORK_OFFLINE && !has_headroom(config, meminfo_fd, n_items - i, &f)) {
+                if (work == WORK_OFFLINE && !is_plenty_free(config, n_items - i) &&
+                        !has_headroom(config, meminfo_fd, n_items - i, &f)) {
                         note_failure(shared, &f);
                         return 1;
                 }

@@ -7,8 +7,8 @@
  * blocks online can hang a busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to
  * one device the guest already works on the next. A device that cannot go is put back by the guest, and the
  * plan is made again without it, and the guest is asked what pages are left in the blocks that did not go. At
- * the end the guest confirms that the blocks are gone, and QEMU that the devices are; only then anything
- * counts as done.
+ * the end the guest confirms that the blocks are gone (it is asked as soon as it has nothing else to do), and
+ * QEMU that the devices are; only then anything counts as done.
  *
  * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
  *
@@ -74,6 +74,8 @@ struct dimm_remove {
         struct error no_survey; /* and why */
         bool gave_up;    /* no further device is tried: all-or-nothing, and one cannot go; or a migration */
         bool guest_lost; /* no further request to the guest */
+        bool awaiting;   /* call is AWAIT_REMOVED, for all that is UNPLUGGING or GONE */
+        bool awaited;    /* it was asked since a device was last taken offline */
         bool verifying, guest_confirmed, host_confirmed;
 };
 
@@ -211,8 +213,11 @@ static void on_blocks_gone(const struct message_reply *reply, const struct error
         struct dimm_remove *w = userdata;
 
         w->call = NULL;
+        w->awaiting = false;
         w->guest_confirmed = reply && reply->complete;
-        if (!w->refresh)
+        if (!w->verifying)
+                pump(w);
+        else if (!w->refresh)
                 conclude(w);
 }
 
@@ -227,24 +232,29 @@ static void on_host_verified(struct partition *p, const struct error *error, voi
 }
 
 /* Sets w->call, unless there is no guest to ask or nothing to ask it. */
-static void ask_guest(struct dimm_remove *w)
+static void await_removed(struct dimm_remove *w)
 {
         struct mem_range ranges[PLAN_DEVICES_MAX];
         size_t n = 0;
         struct error error;
 
         for (size_t i = 0; i < w->n_targets; i++)
-                if (w->targets[i].state == TARGET_GONE)
+                if (w->targets[i].state == TARGET_UNPLUGGING || w->targets[i].state == TARGET_GONE)
                         ranges[n++] = (struct mem_range) { w->targets[i].address, w->targets[i].size_bytes };
         if (n == 0)
                 return;
         ranges_sort(ranges, n);
 
         struct message_request request = { .op = OP_AWAIT_REMOVED, .targets = ranges, .n_targets = n };
-        uint64_t limit = MAX(job_left_usec(w->job), VERIFY_USEC);
-        if (guest_call_start(w->job, &request, now_monotonic_usec() + MIN(limit, UNPLUG_MAX_USEC),
-                    on_blocks_gone, NULL, w, &w->call, &error) < 0)
+        /* Asked early, it has the time of the unplug as well. */
+        uint64_t limit = MAX(job_left_usec(w->job), w->verifying ? VERIFY_USEC : UNPLUG_MIN_USEC);
+        limit = MIN(limit, UNPLUG_MAX_USEC) + (w->verifying ? 0 : VERIFY_USEC);
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + limit, on_blocks_gone, NULL, w,
+                    &w->call, &error) < 0)
                 log_debug("Job %" PRIu32 ": %s", w->job->id, error.message);
+        else
+                w->awaiting = true;
+        w->awaited = true;
 }
 
 static void verify(struct dimm_remove *w)
@@ -262,7 +272,8 @@ static void verify(struct dimm_remove *w)
                 return;
         }
         job_set_state(w->job, JOB_VERIFYING);
-        ask_guest(w);
+        if (!w->awaited)
+                await_removed(w);
         if (partition_refresh(w->job->partition, REFRESH_DEVICES, on_host_verified, w, &w->refresh, &error) <
                         0 &&
                 !w->call)
@@ -464,6 +475,7 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
         }
         job_set_state(w->job, JOB_OFFLINING);
         t->state = TARGET_OFFLINING;
+        w->awaited = w->guest_confirmed = false;
         return start_guest(w, t, &request, now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4),
                 on_offline, on_offline_progress);
 }
@@ -486,8 +498,13 @@ static void pump(struct dimm_remove *w)
 {
         struct target *t;
 
-        if (w->call || w->ask || w->verifying)
+        if ((w->call && !w->awaiting) || w->ask || w->verifying)
                 return;
+        if (w->awaiting && (first_in(w, TARGET_PLANNED) || first_in(w, TARGET_PUT_BACK))) {
+                w->awaited = false;
+                guest_call_stop(w->call); /* its answer leads back here */
+                return;
+        }
         while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up &&
                 (t = first_in(w, TARGET_PLANNED)))
                 if (take_offline(w, t))
@@ -498,11 +515,13 @@ static void pump(struct dimm_remove *w)
                         return;
         while ((t = first_in(w, TARGET_PUT_BACK)))
                 leave_offline(w, t);
-        if (first_in(w, TARGET_UNPLUGGING)) {
-                job_set_state(w->job, JOB_UNPLUGGING);
+        if (!first_in(w, TARGET_UNPLUGGING)) {
+                verify(w);
                 return;
         }
-        verify(w);
+        job_set_state(w->job, JOB_UNPLUGGING);
+        if (!w->awaited && !w->guest_lost)
+                await_removed(w);
 }
 
 /* --- the mechanism --- */

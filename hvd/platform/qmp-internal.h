@@ -53,7 +53,6 @@ struct platform_op {
 
         char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         bool backend_created; /* ATTACH */
-        bool taken;           /* ATTACH: the guest's firmware driver is through with it */
         bool requested;       /* DETACH: QEMU took a device_del */
         bool deleted;         /* DETACH: DEVICE_DELETED was seen */
         sd_event_source *reissue, *limit;

@@ -4,8 +4,7 @@
  *
  * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query
  * sends all of its commands at once and gathers the answers; an attach sends object-add and device_add
- * together, deletes the backend when the device was refused, and else waits a moment for an x86 guest to say
- * that it has the device; for a detach see qmp-detach.c. */
+ * together and deletes the backend when the device was refused; for a detach see qmp-detach.c. */
 
 #include "hvd/platform/platform.h"
 
@@ -16,10 +15,6 @@
 #include "common/log.h"
 #include "hvd/platform/qmp-internal.h"
 #include "hvd/platform/snapshot.h"
-
-/* An x86 guest says by ACPI_DEVICE_OST when it has taken a DIMM and brought its blocks online; until then it
- * is better left alone. Not all guests do, and a large DIMM takes longer: then we go on without. */
-#define TAKE_USEC (500 * USEC_PER_MSEC)
 
 /* --- operations --- */
 
@@ -132,13 +127,6 @@ static void on_attach_rolled_back(struct json_object *result, const struct error
         op_complete(op);
 }
 
-/* Nothing was heard: the guest has no such driver, or is slow. Who looks at the guest's blocks will see. */
-static int on_take_limit(sd_event_source *source, uint64_t usec, void *userdata)
-{
-        op_complete(userdata);
-        return 0;
-}
-
 static void attach_step(struct platform_op *op)
 {
         if (--op->n_pending > 0)
@@ -146,9 +134,7 @@ static void attach_step(struct platform_op *op)
         if (op->error.code && op->backend_created)
                 op_call_or_complete(
                         op, 0, "object-del", object_with_string("id", op->backend), on_attach_rolled_back);
-        else if (op->error.code || op->taken || !op->platform->is_x86 ||
-                 sd_event_add_time_relative(op->platform->event, &op->limit, CLOCK_MONOTONIC, TAKE_USEC,
-                         USEC_PER_MSEC, on_take_limit, op) < 0)
+        else
                 op_complete(op);
 }
 
@@ -247,22 +233,9 @@ static const char *event_device(struct json_object *data)
         return slash ? slash + 1 : s;
 }
 
-static void device_taken(struct qmp_platform *p, const char *device)
-{
-        struct platform_op *op;
-
-        LIST_FOREACH (op, &p->ops, entry)
-                if (op->kind == OP_KIND_ATTACH && !op->taken && strcmp(op->device, device) == 0) {
-                        op->taken = true; /* this may come before the reply */
-                        if (op->limit)
-                                op_complete(op);
-                        return;
-                }
-}
-
-/* ACPI's _OST for a DIMM. Source 1 is an insertion, whatever came of it. Source 3 is an ejection: 132 says
- * "in progress", 0 "success", all else is a refusal. The guest triggers it at will (QEMU does not throttle
- * it), so nothing but an attach or a detach that waits for it is touched. */
+/* ACPI's _OST for a DIMM. Source 3 is an ejection: 132 says "in progress", 0 "success", all else is a
+ * refusal. The guest triggers it at will (QEMU does not throttle it), so nothing but a detach that waits for
+ * it is touched. */
 static void acpi_ost(struct qmp_platform *p, struct json_object *data)
 {
         struct json_object *info;
@@ -273,8 +246,6 @@ static void acpi_ost(struct qmp_platform *p, struct json_object *data)
                 json_get_u64(info, "source", UINT32_MAX, &source) < 0 ||
                 json_get_u64(info, "status", UINT32_MAX, &status) < 0)
                 return;
-        if (source == 1)
-                device_taken(p, device);
         if ((source == 3 || source == 0x103) && status != 0 && status != 132)
                 qmp_unplug_refused(
                         p, device, status == 130 ? "it is busy" : "its firmware interface reports a failure");
@@ -342,10 +313,8 @@ static void on_qmp_down(struct qmp_client *c, const struct error *error, void *u
         /* What awaits a reply has failed by now. What awaits an event has not. */
         do
                 LIST_FOREACH (op, &p->ops, entry)
-                        if (op->kind == OP_KIND_DETACH || (op->kind == OP_KIND_ATTACH && op->limit)) {
-                                /* What is attached is attached. */
-                                if (op->kind == OP_KIND_DETACH)
-                                        op->error = *error;
+                        if (op->kind == OP_KIND_DETACH) {
+                                op->error = *error;
                                 op_complete(op);
                                 break;
                         }

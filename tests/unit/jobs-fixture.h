@@ -112,4 +112,9 @@ void expect_cancel(struct fixture *fx);
         "event DEVICE_DELETED {'device':'opendlpar-dimm-" #n                                                 \
         "','path':'/machine/peripheral/opendlpar-dimm-" #n "'}\n"                                            \
         "expect object-del {'id':'opendlpar-mem-" #n "'}\n"
+/* The guest is asked for the removal's end while QEMU is at it, and is told to stop when something else is
+ * due. */
+#define AWAIT_STOPPED                                                                                        \
+        "expect await-removed @gone\nexpect cancel\nreply\n"                                                 \
+        "reply @gone {'complete':false}\n"
 #define HELLO_OF_ANOTHER_BOOT "hello {'boot_id':'22222222-2222-2222-2222-222222222222'}\nexpect welcome\n"

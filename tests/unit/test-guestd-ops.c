@@ -11,6 +11,7 @@
 
 #include "common/log.h"
 #include "guestd/children.h"
+#include "guestd/bell.h"
 #include "guestd/ops.h"
 
 #define BLOCK     (128 * MIB)
@@ -120,6 +121,36 @@ static void uevent(struct monitor *m, uint32_t number, enum block_state state)
         assert_true(m->n_held < ARRAY_SIZE(m->held));
         m->held[m->n_held].number = number;
         m->held[m->n_held++].state = state;
+}
+
+/* In place of the bell. */
+static struct bell {
+        bool broken;
+        enum block_state state;
+        uint32_t blocks[BELL_BLOCKS_MAX];
+        size_t n; /* 0: there is none */
+        void (*on_ring)(uint32_t block, void *userdata);
+        void *userdata;
+} bell;
+
+int bell_new(struct loop *loop, enum block_state state, const uint32_t *blocks, size_t n,
+        void (*on_ring)(uint32_t block, void *userdata), void *userdata, struct bell **ret)
+{
+        assert_int_equal(bell.n, 0);
+        assert_in_range(n, 1, BELL_BLOCKS_MAX);
+        if (bell.broken)
+                return -EPERM;
+        bell = (struct bell) { .state = state, .n = n, .on_ring = on_ring, .userdata = userdata };
+        memcpy(bell.blocks, blocks, n * sizeof(*blocks));
+        *ret = &bell;
+        return 0;
+}
+
+struct bell *bell_free(struct bell *b)
+{
+        if (b)
+                *b = (struct bell) { 0 };
+        return NULL;
 }
 
 static int on_reply(uint64_t id, const struct message_reply *reply, void *userdata)
@@ -235,6 +266,22 @@ static void request(struct env *e, uint64_t id, enum op op, unsigned first, unsi
                         .zone = ZONE_MOVABLE,
                         .deadline_msec = deadline_msec,
                         .attempt_msec = attempt_msec },
+        };
+
+        ops_request(e->ops, &m);
+}
+
+static void request_targets(
+        struct env *e, uint64_t id, enum op op, const struct mem_range *targets, size_t n_targets)
+{
+        struct message m = {
+                .type = MESSAGE_REQUEST,
+                .id = id,
+                .request = { .op = op,
+                        .targets = (struct mem_range *)targets,
+                        .n_targets = n_targets,
+                        .zone = ZONE_MOVABLE,
+                        .deadline_msec = 5000 },
         };
 
         ops_request(e->ops, &m);
@@ -954,9 +1001,88 @@ static void test_appears_while_listening(void **state)
                 tree_block(&e->tree, b, "online\n", "Movable\n", 0);
                 uevent(&m, b, BLOCK_ONLINE);
         }
-        assert_int_equal(e->reply_id, 2);
+        RUN_UNTIL(e, e->reply_id == 2);
         assert_true(e->reply.complete);
         e->ops = ops_free(e->ops);
+}
+
+/* What it waits for is said by the bell, before the monitor has it. */
+static void test_bell(void **state)
+{
+        static const struct mem_range devices[] = { { 50 * BLOCK, 2 * BLOCK }, { 52 * BLOCK, 2 * BLOCK } };
+        struct env *e = *state;
+        struct monitor m;
+
+        with_monitor(e, &m, USEC_PER_MSEC);
+        prepare(e, 1, ZONE_MOVABLE, 4 * BLOCK);
+        request_targets(e, 2, OP_ONLINE, devices, 2);
+        assert_true(m.paused);
+        assert_int_equal(bell.state, BLOCK_ONLINE);
+        assert_int_equal(bell.n, 1);
+        assert_int_equal(bell.blocks[0], 53);
+        for (unsigned b = 50; b < 54; b++) {
+                tree_block(&e->tree, b, "online\n", "Movable\n", 0);
+                uevent(&m, b, BLOCK_OFFLINE);
+                if (b == 53)
+                        bell.on_ring(b, bell.userdata);
+                if (b < 53)
+                        assert_int_equal(e->reply_id, 1);
+                uevent(&m, b, BLOCK_ONLINE);
+        }
+        assert_int_equal(e->reply_id, 2);
+        assert_true(e->reply.complete);
+        assert_int_equal(bell.n, 0);
+        assert_false(m.paused);
+
+        request_targets(e, 3, OP_AWAIT_REMOVED, devices, 2);
+        assert_int_equal(bell.state, BLOCK_ABSENT);
+        assert_int_equal(bell.n, 2);
+        assert_int_equal(bell.blocks[0], 53);
+        assert_int_equal(bell.blocks[1], 51);
+        assert_true(m.paused);
+        ops_set_session(e->ops, false);
+        assert_int_equal(bell.n, 0);
+        assert_false(m.paused);
+        e->ops = ops_free(e->ops);
+}
+
+/* One that never rings, or that the kernel refuses. */
+static void test_bell_silent(void **state)
+{
+        struct env *e = *state;
+        struct monitor m;
+        char text[32];
+
+        for (unsigned broken = 0; broken < 2; broken++) {
+                with_monitor(e, &m, USEC_PER_MSEC);
+                bell.broken = broken;
+                request(e, 1, OP_ONLINE, 50, 2, 5000, 0);
+                assert_int_equal(m.paused, !broken);
+                for (unsigned b = 50; b < 52; b++) {
+                        tree_block(&e->tree, b, "online\n", "Movable\n", 0);
+                        uevent(&m, b, BLOCK_OFFLINE);
+                        uevent(&m, b, BLOCK_ONLINE);
+                }
+                RUN_UNTIL(e, e->reply_id == 1);
+                assert_true(e->reply.complete);
+                assert_false(m.paused);
+                /* A block that the kernel does not bring up is not waited for in quiet. */
+                request(e, 2, OP_ONLINE, 52, 1, 5000, 0);
+                tree_block(&e->tree, 52, "offline\n", "Movable\n", 0);
+                uevent(&m, 52, BLOCK_OFFLINE);
+                RUN_UNTIL(e, !ops_busy(e->ops));
+                tree_read(e->tree.memory_fd, "memory52/state", text, sizeof(text));
+                assert_int_equal(strncmp(text, "online_movable", 14), 0);
+                assert_int_equal(bell.n, 0);
+                assert_false(m.paused);
+                bell.broken = false;
+                for (unsigned b = 50; b < 53; b++) {
+                        tree_remove_block(&e->tree, b);
+                        blocks_note(&e->blocks, b, BLOCK_ABSENT);
+                }
+                e->ops = ops_free(e->ops);
+                e->reply_id = 0;
+        }
 }
 
 static void test_quiet(void **state)
@@ -991,12 +1117,12 @@ static void test_quiet(void **state)
                         assert_true(e->reply.complete);
                         assert_int_equal(e->reply.n_ranges, 1);
                         assert_int_equal(e->ranges[0].zone, ZONE_MOVABLE);
-                        /* A block that is still to come ends the quiet. */
                         request(e, 4, OP_ONLINE, 50, 3, 5000, 0);
-                        assert_false(m.paused);
+                        assert_true(m.paused);
                         tree_block(&e->tree, 52, "online\n", "Movable\n", 0);
                         uevent(&m, 52, BLOCK_OFFLINE);
                         uevent(&m, 52, BLOCK_ONLINE);
+                        RUN_UNTIL(e, e->reply_id == 4);
                         assert_int_equal(e->reply_id, 4);
                         assert_true(e->reply.complete);
                         tree_remove_block(&e->tree, 52);
@@ -1198,6 +1324,8 @@ int main(void)
                 TEST(test_events),
                 TEST(test_real_write),
                 TEST(test_appears_while_listening),
+                TEST(test_bell),
+                TEST(test_bell_silent),
                 TEST(test_quiet),
                 TEST(test_spare),
                 TEST(test_spare_killed),

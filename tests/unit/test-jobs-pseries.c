@@ -396,7 +396,7 @@ static void test_refused_once(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->guest, RELEASE("1280M") AWAIT_STOPPED PUT_BACK("1280M"));
         script(fx->qmp, UNPLUG(1) REFUSED(1));
         struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000005)));
         RUN_UNTIL_END(fx, j);
@@ -437,7 +437,7 @@ static void test_silence(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->guest, RELEASE("1280M") AWAIT_STOPPED PUT_BACK("1280M"));
         script(fx->qmp, UNPLUG(1));
         struct job *j = submit(fx, REMOVE(MIB_256, DRC(0x80000005), .wait_usec = USEC_PER_SEC));
         RUN_UNTIL_END(fx, j);
@@ -460,7 +460,7 @@ static void test_already_in_progress(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->guest, RELEASE("1280M") AWAIT_STOPPED PUT_BACK("1280M"));
         script(fx->qmp, "expect device_del {'id':'opendlpar-dimm-1'}\n"
                         "error GenericError Memory unplug already in progress for device opendlpar-dimm-1\n");
         struct job *j = submit(fx, REMOVE(MIB_256));
@@ -493,6 +493,7 @@ static void test_let_go_before(void **state)
                 "reply "
                 "{'complete':false,'ranges':[[1280M,256M,'absent','unknown',0]],'failures':[{'start':1280M,"
                 "'length':256M,'code':'block-missing','message':'There is none'}]}\n"
+                "expect await-removed\nreply\n"
                 "expect online {'targets':[[1280M,256M]]}\n"
                 "reply "
                 "{'complete':false,'ranges':[[1280M,256M,'absent','unknown',0]],'failures':[{'start':1280M,"
@@ -514,7 +515,7 @@ static void test_reset_ends_silence(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("1280M") "expect online {'targets':[[1280M,256M]]}\n");
+        script(fx->guest, RELEASE("1280M") AWAIT_STOPPED "expect online {'targets':[[1280M,256M]]}\n");
         script(fx->qmp, UNPLUG(1));
         struct job *j = submit(fx, REMOVE(MIB_256, .wait_usec = USEC_PER_SEC));
         RUN_UNTIL(fx, fake_finished(fx->guest));
@@ -573,7 +574,7 @@ static void test_migration_begins(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("1280M") PUT_BACK("1280M"));
+        script(fx->guest, RELEASE("1280M") AWAIT_STOPPED PUT_BACK("1280M"));
         script(fx->qmp, "expect device_del\nerror GenericError device_del not allowed while migrating\n");
         struct job *j = submit(fx, REMOVE(MIB_256));
         RUN_UNTIL_END(fx, j);

@@ -275,16 +275,13 @@ static void test_another_boot_confirms(void **state)
 /* What left before or while the guest was reset it cannot have any more: the reset confirms it. */
 static void test_reset_confirms(void **state)
 {
-        static const struct {
-                const char *qemu, *guest;
-        } rows[] = {
+        static const char *const rows[] = {
                 /* pseries: the reset completes the unplug, and QEMU says that first */
-                { UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) RESET "reply\n", "" },
+                UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) RESET "reply\n",
                 /* x86: it had left just before */
-                { UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n" RESET,
-                        "expect await-removed {'targets':[[5G,1G]]}\n" },
+                UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n" RESET,
                 /* it leaves behind the reset */
-                { UNPLUG(1) RESET DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n", "" },
+                UNPLUG(1) RESET DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n",
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -293,10 +290,8 @@ static void test_reset_confirms(void **state)
                 struct fixture *fx = again;
 
                 start_two(fx);
-                script(fx->guest, RELEASE("5G"));
-                script(fx->guest, rows[i].guest);
-                /* The guest is heard before QEMU goes on, where it is asked. */
-                script(fx->qmp, rows[i].qemu);
+                script(fx->guest, RELEASE("5G") "expect await-removed {'targets':[[5G,1G]]}\n");
+                script(fx->qmp, rows[i]);
                 struct job *j = submit(fx, REMOVE(GIB));
                 RUN_UNTIL_END(fx, j);
                 assert_job(fx, j, JOB_DONE, GIB, 0);
@@ -329,7 +324,7 @@ static void test_reset_and_still_listed(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("5G"));
+        script(fx->guest, RELEASE("5G") "expect await-removed\n");
         script(fx->qmp, UNPLUG(1) LEAVE(1) RESET "reply\n");
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL_END(fx, j);
@@ -375,7 +370,7 @@ static void test_monitor_lost_unplugging(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("5G") PUT_BACK("5G"));
+        script(fx->guest, RELEASE("5G") AWAIT_STOPPED PUT_BACK("5G"));
         script(fx->qmp, UNPLUG(1) "close\n");
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL_END(fx, j);

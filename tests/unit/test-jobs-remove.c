@@ -276,7 +276,7 @@ static void test_unplug_refused(void **state)
                 struct fixture *fx = again;
 
                 start_two(fx);
-                script(fx->guest, RELEASE("5G") PUT_BACK("5G"));
+                script(fx->guest, RELEASE("5G") AWAIT_STOPPED PUT_BACK("5G"));
                 script(fx->qmp, "expect device_del {'id':'opendlpar-dimm-1'}\n");
                 script(fx->qmp, rows[i].answer);
                 struct job *j = submit(fx, REMOVE(GIB, .device = "opendlpar-dimm-1"));
@@ -298,7 +298,7 @@ static void test_unplug_refused_then_next_best(void **state)
         start_two(fx);
         script(fx->qmp, "expect device_del {'id':'opendlpar-dimm-1'}\nerror GenericError no\n" UNPLUG(0)
                                 DEVICES("<1 5G 1G>", "1G") LEAVE(0) "reply\n");
-        script(fx->guest, RELEASE("5G") RELEASE("4G")
+        script(fx->guest, RELEASE("5G") AWAIT_STOPPED RELEASE("4G")
                                   PUT_BACK("5G") "expect await-removed {'targets':[[4G,1G]]}\nreply\n");
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL_END(fx, j);
@@ -313,7 +313,7 @@ static void test_backend_stays(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("5G"));
+        script(fx->guest, RELEASE("5G") "expect await-removed\nreply\n");
         script(fx->qmp,
                 UNPLUG(1) DEVICES("<0 4G 1G>", "1G")
                         LEAVE(1) "on qom-list reply [{'name':'opendlpar-mem-1','type':'c'}]\n"
@@ -332,8 +332,8 @@ static void test_put_back_into_a_kernel_zone(void **state)
         struct fixture *fx = *state;
 
         start(fx, DEVICES("<0 4G 1G>", "1G"), BLOCKS(",[4G,1G,'online','kernel',0]"));
-        script(fx->guest, RELEASE("4G") "expect online {'targets':[[4G,1G]],'zone':'kernel'}\n"
-                                        "reply {'ranges':[[4G,1G,'online','kernel',0]]}\n");
+        script(fx->guest, RELEASE("4G") AWAIT_STOPPED "expect online {'targets':[[4G,1G]],'zone':'kernel'}\n"
+                                                      "reply {'ranges':[[4G,1G,'online','kernel',0]]}\n");
         script(fx->qmp, "expect device_del\nerror GenericError no\n");
         struct job *j = submit(fx, REMOVE(GIB));
         RUN_UNTIL_END(fx, j);
@@ -346,7 +346,7 @@ static void test_unplug_pending(void **state)
         struct fixture *fx = *state;
 
         start_two(fx);
-        script(fx->guest, RELEASE("5G") "expect online\n");
+        script(fx->guest, RELEASE("5G") AWAIT_STOPPED "expect online\n");
         /* Again after each second, on x86, for the 5 s that an unplug has. */
         script(fx->qmp, UNPLUG(1) UNPLUG(1) UNPLUG(1) "on device_del reply\n");
         struct job *j =
@@ -385,7 +385,8 @@ static void test_putting_back_fails(void **state)
                 struct fixture *fx = again;
 
                 start_two(fx);
-                script(fx->guest, RELEASE("5G") BLOCKS("," ONLINE("4G") "," OFFLINE("5G")) "expect online\n");
+                script(fx->guest, RELEASE("5G") AWAIT_STOPPED BLOCKS(
+                                          "," ONLINE("4G") "," OFFLINE("5G")) "expect online\n");
                 script(fx->guest, rows[i].reply);
                 /* Half done: the restore job has another go. */
                 script(fx->guest,

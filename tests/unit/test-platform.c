@@ -419,100 +419,6 @@ static void test_attach_connection_lost(void **state)
         assert_int_equal(c->n_down, ARRAY_SIZE(scripts));
 }
 
-#define PLUG_ONLY                                                                                            \
-        "expect object-add\nreply\n"                                                                         \
-        "expect device_add {'id':'opendlpar-dimm-1'}\n"
-#define OST(device, source)                                                                                  \
-        "event ACPI_DEVICE_OST {'info':{'device':'" device "','source':" source                              \
-        ",'status':0,'slot':'1','slot-type':'DIMM'}}\n"
-
-static void test_attach_taken(void **state)
-{
-        struct context *c = *state;
-        struct record r = { 0 };
-
-        start_up(c, "", "");
-        drain(c);
-        script(c->fx->qmp, PLUG_ONLY "reply\n" OST("opendlpar-dimm-0", "1") OST("opendlpar-dimm-1", "3"));
-        uint64_t began = now_monotonic_usec();
-        attach(c, -1, &r);
-        RUN_SCRIPT(c);
-        drain(c);
-        assert_int_equal(r.n, 0); /* another's, or another word: it still waits */
-        script(c->fx->qmp, OST("opendlpar-dimm-1", "1"));
-        RUN(c, r.n == 1);
-        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
-        assert_record(&r, ERROR_NONE, "");
-        /* Said again, it concerns nobody. */
-        script(c->fx->qmp, OST("opendlpar-dimm-1", "1"));
-        RUN_SCRIPT(c);
-        drain(c);
-        assert_int_equal(r.n, 1);
-}
-
-static void test_attach_taken_before_the_reply(void **state)
-{
-        struct context *c = *state;
-        struct record r = { 0 };
-
-        start_up(c, "", "");
-        drain(c);
-        script(c->fx->qmp, PLUG_ONLY OST("opendlpar-dimm-1", "1"));
-        uint64_t began = now_monotonic_usec();
-        attach(c, -1, &r);
-        RUN_SCRIPT(c);
-        assert_int_equal(r.n, 0);
-        script(c->fx->qmp, "reply\n");
-        RUN(c, r.n == 1);
-        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
-        assert_record(&r, ERROR_NONE, "");
-}
-
-static void test_attach_never_taken(void **state)
-{
-        static const char *const archs[] = { "x86_64", "ppc64" };
-        struct context *c = *state;
-        char text[64];
-
-        start_up(c, "", "");
-        for (unsigned i = 0; i < ARRAY_SIZE(archs); i++) {
-                struct record r = { 0 };
-
-                snprintf(text, sizeof(text), "on query-target reply {'arch':'%s'}\n", archs[i]);
-                script(c->fx->qmp, text);
-                drain(c);
-                script(c->fx->qmp, PLUG_ONLY "reply\n");
-                uint64_t began = now_monotonic_usec();
-                attach(c, -1, &r);
-                RUN(c, r.n == 1);
-                assert_record(&r, ERROR_NONE, "");
-                if (i == 0)
-                        assert_true(now_monotonic_usec() - began >= 500 * USEC_PER_MSEC);
-                else
-                        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
-                script(c->fx->qmp, "close\nnegotiate\n");
-                RUN(c, c->n_up == i + 2);
-        }
-}
-
-/* The device is there: whether QEMU is, the next command tells. */
-static void test_attach_lost_while_waiting(void **state)
-{
-        struct context *c = *state;
-        struct record r = { 0 };
-
-        start_up(c, "", "");
-        drain(c);
-        script(c->fx->qmp, PLUG_ONLY "reply\nquiet 20\nclose\nnegotiate\n");
-        uint64_t began = now_monotonic_usec();
-        attach(c, -1, &r);
-        RUN(c, r.n == 1);
-        assert_int_equal(c->n_down, 1);
-        assert_true(now_monotonic_usec() - began < 450 * USEC_PER_MSEC);
-        assert_record(&r, ERROR_NONE, "");
-        RUN(c, c->n_up == 2);
-}
-
 /* The owner went away: what is under way is still made whole. */
 static void test_attach_freed(void **state)
 {
@@ -992,10 +898,6 @@ int main(void)
                 TEST(test_attach_device_refused),
                 TEST(test_attach_rollback_refused),
                 TEST(test_attach_connection_lost),
-                TEST(test_attach_taken),
-                TEST(test_attach_taken_before_the_reply),
-                TEST(test_attach_never_taken),
-                TEST(test_attach_lost_while_waiting),
                 TEST(test_attach_freed),
                 TEST(test_detach),
                 TEST(test_detach_event_first),
