@@ -44,6 +44,9 @@ enum error_code {
         ERROR_BLOCK_FAILED,
         ERROR_ZONE_MISMATCH,
         ERROR_ZONE_RATIO,
+        ERROR_HOOK_REFUSED,
+        ERROR_HOOK_FAILED,
+        ERROR_HOOK_SKIPPED,
         /* the hypervisor */
         ERROR_HYPERVISOR_ABSENT,
         ERROR_HYPERVISOR_REFUSED,

@@ -177,7 +177,7 @@ int channel_send(struct channel *c, struct message *m, bool droppable)
 
 void channel_send_event(struct channel *c, enum event_type event)
 {
-        struct message m = { .type = MESSAGE_EVENT, .event = event };
+        struct message m = { .type = MESSAGE_EVENT, .event = { event, true, c->hello.hello.hooks } };
 
         c->event = event;
         c->event_waits = c->state == CHANNEL_SESSION && queue_waits(c);
@@ -446,6 +446,14 @@ void channel_look(struct channel *c)
         /* Another guestd may be on its way out; it would not announce that. */
         bool soon = fd == -EBUSY && c->n_port_busy++ < PORT_BUSY_TRIES;
         arm(c, &c->timer, soon ? PORT_BUSY_USEC : c->times.port_usec);
+}
+
+void channel_set_hooks(struct channel *c, bool hooks)
+{
+        if (c->hello.hello.hooks == hooks)
+                return;
+        c->hello.hello.hooks = hooks;
+        channel_send_event(c, EVENT_BLOCKS_CHANGED);
 }
 
 bool channel_has_session(struct channel *c)

@@ -52,6 +52,9 @@ int channel_send(struct channel *c, struct message *m, bool droppable);
 /* Sends the event, or once when the queue has drained. */
 void channel_send_event(struct channel *c, enum event_type event);
 
+/* Whether there are hooks, as each hello and each event says; a change is told at once. */
+void channel_set_hooks(struct channel *c, bool hooks);
+
 bool channel_has_session(struct channel *c);
 
 struct channel_counters {

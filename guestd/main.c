@@ -22,6 +22,7 @@
 #include "common/size.h"
 #include "guestd/blocks.h"
 #include "guestd/channel.h"
+#include "guestd/hooks.h"
 #include "guestd/loop.h"
 #include "guestd/memory.h"
 #include "guestd/monitor.h"
@@ -40,6 +41,10 @@ static const char *arg_sys_root = "/sys";
 static const char *arg_proc_root = "/proc";
 static const char *arg_state_file = NULL;
 static uint64_t arg_margin_bytes = 0;
+static const char *arg_hooks = HOOKS_GUEST_FOLDER;
+static const char *arg_hooks_program = NULL;
+static const char *arg_hooks_fifo = NULL;
+static uint64_t arg_hooks_limit_usec = HOOKS_LIMIT_USEC;
 
 struct guestd {
         struct loop loop;
@@ -47,6 +52,7 @@ struct guestd {
         struct blocks blocks;
         struct monitor *monitor;
         struct channel *channel;
+        struct hooks *hooks;
         struct ops *ops;
         int sys_fd, proc_fd;
 };
@@ -60,22 +66,56 @@ static void usage(void)
                "                     %u %% of the memory if that is more)\n"
                "  --state-file PATH  Where the guest's own settings are kept while ours are in their place\n"
                "                     (default: $RUNTIME_DIRECTORY/settings, or " STATE_FILE ")\n"
+               "  --hooks PATH       The folder of the guest's hooks (default: " HOOKS_GUEST_FOLDER ")\n"
+               "  --hooks-limit N    The seconds that one hook may take, 1 to 3600 (default: %llu)\n"
+               "  --hooks-fifo PATH  Where a service waits that runs them (default: guestd starts one)\n"
+               "  --hooks-program PATH  What guestd starts for that\n"
                "  --sys-root PATH    Instead of /sys\n"
                "  --proc-root PATH   Instead of /proc\n"
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
                "  --version          The version\n"
                "  --help             This text\n",
-                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT);
+                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT, HOOKS_LIMIT_USEC / USEC_PER_SEC);
+}
+
+static int parse_limit(const char *text, uint64_t *ret_usec)
+{
+        char *end;
+        unsigned long n = strtoul(text, &end, 10);
+
+        if (text[0] < '0' || text[0] > '9' || *end || n < 1 || n > 3600) {
+                fprintf(stderr, "guestd: --hooks-limit: '%s' is no number of seconds, 1 to 3600\n", text);
+                return -EINVAL;
+        }
+        *ret_usec = n * USEC_PER_SEC;
+        return 0;
 }
 
 /* 1: go on; 0: done; -EINVAL: usage error, said. */
 static int parse_argv(int argc, char *argv[])
 {
-        enum { ARG_PORT = 256, ARG_MARGIN, ARG_STATE, ARG_SYS, ARG_PROC, ARG_LOG, ARG_VERSION, ARG_HELP };
+        enum {
+                ARG_PORT = 256,
+                ARG_MARGIN,
+                ARG_STATE,
+                ARG_HOOKS,
+                ARG_LIMIT,
+                ARG_FIFO,
+                ARG_PROGRAM,
+                ARG_SYS,
+                ARG_PROC,
+                ARG_LOG,
+                ARG_VERSION,
+                ARG_HELP
+        };
         static const struct option options[] = {
                 { "port", required_argument, NULL, ARG_PORT },
                 { "margin", required_argument, NULL, ARG_MARGIN },
                 { "state-file", required_argument, NULL, ARG_STATE },
+                { "hooks", required_argument, NULL, ARG_HOOKS },
+                { "hooks-limit", required_argument, NULL, ARG_LIMIT },
+                { "hooks-fifo", required_argument, NULL, ARG_FIFO },
+                { "hooks-program", required_argument, NULL, ARG_PROGRAM },
                 { "sys-root", required_argument, NULL, ARG_SYS },
                 { "proc-root", required_argument, NULL, ARG_PROC },
                 { "log-level", required_argument, NULL, ARG_LOG },
@@ -99,6 +139,19 @@ static int parse_argv(int argc, char *argv[])
                         break;
                 case ARG_STATE:
                         arg_state_file = optarg;
+                        break;
+                case ARG_HOOKS:
+                        arg_hooks = optarg;
+                        break;
+                case ARG_LIMIT:
+                        if (parse_limit(optarg, &arg_hooks_limit_usec) < 0)
+                                return -EINVAL;
+                        break;
+                case ARG_FIFO:
+                        arg_hooks_fifo = optarg;
+                        break;
+                case ARG_PROGRAM:
+                        arg_hooks_program = optarg;
                         break;
                 case ARG_SYS:
                         arg_sys_root = optarg;
@@ -257,6 +310,14 @@ static void on_port(void *userdata)
                 channel_look(g->channel);
 }
 
+static void on_hooks_changed(bool any, void *userdata)
+{
+        struct guestd *g = userdata;
+
+        if (g->channel)
+                channel_set_hooks(g->channel, any);
+}
+
 static void on_signal(struct loop_io *io, uint32_t events)
 {
         struct guestd *g = io->userdata;
@@ -285,8 +346,8 @@ static int watch_signals(struct guestd *g)
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
         static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST,
-                    gentle[] = PROTO_CAPABILITY_GENTLE;
-        static char *capabilities[] = { survey, assist, gentle, NULL };
+                    gentle[] = PROTO_CAPABILITY_GENTLE, hooks[] = PROTO_CAPABILITY_HOOKS;
+        static char *capabilities[] = { survey, assist, gentle, hooks, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {
@@ -295,6 +356,7 @@ static int make_hello(struct guestd *g, struct message_hello *ret)
                 .agent = "guestd " PROJECT_VERSION,
                 .block_bytes = g->blocks.block_bytes,
                 .capabilities = capabilities,
+                .hooks = hooks_any(g->hooks),
         };
         if (uname(&u) < 0)
                 return -errno;
@@ -330,6 +392,25 @@ static const char *state_file(void)
         return path;
 }
 
+/* What it keeps while hooks are told of something lies beside the settings. */
+static int make_hooks(struct guestd *g)
+{
+        static char state[PATH_MAX], answers[PATH_MAX];
+        struct hooks_config config = {
+                .client = { .folder = arg_hooks,
+                        .state = state,
+                        .program = arg_hooks_program,
+                        .fifo = arg_hooks_fifo,
+                        .answer = arg_hooks_fifo ? answers : NULL },
+                .limit_usec = arg_hooks_limit_usec,
+        };
+
+        if (snprintf(state, sizeof(state), "%s.hooks", state_file()) >= (int)sizeof(state) ||
+                snprintf(answers, sizeof(answers), "%s.answers", state_file()) >= (int)sizeof(answers))
+                return -ENAMETOOLONG;
+        return hooks_new(&g->loop, &config, on_hooks_changed, g, &g->hooks);
+}
+
 /* In an order that loses nothing: the monitor listens before the blocks are listed. */
 static int set_up(struct guestd *g)
 {
@@ -346,8 +427,10 @@ static int set_up(struct guestd *g)
                 failed(loop_init(&g->loop), "epoll") < 0 || failed(watch_signals(g), "signals") < 0 ||
                 failed(monitor_new(&g->loop, &monitor_handlers, g, &g->monitor), "uevents") < 0 ||
                 failed(blocks_open(&g->blocks, g->sys_fd), "The kernel shows no memory blocks") < 0 ||
-                failed(make_hello(g, &hello), "boot_id") < 0 ||
-                failed(ops_new(&g->loop, &g->blocks, g->monitor, &config, &link, g, &g->ops), "ops") < 0 ||
+                failed(make_hooks(g), "hooks") < 0 || failed(make_hello(g, &hello), "boot_id") < 0)
+                return -1;
+        config.hooks = g->hooks;
+        if (failed(ops_new(&g->loop, &g->blocks, g->monitor, &config, &link, g, &g->ops), "ops") < 0 ||
                 failed(channel_new(&g->loop, g->sys_fd, arg_port, &hello, NULL, &channel_handlers, g,
                                &g->channel),
                         "channel") < 0)
@@ -374,6 +457,7 @@ static void tear_down(struct guestd *g)
 {
         channel_free(g->channel);
         ops_free(g->ops);
+        hooks_free(g->hooks);
         monitor_free(g->monitor);
         blocks_close(&g->blocks);
         loop_done(&g->loop);

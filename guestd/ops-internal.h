@@ -83,6 +83,13 @@ struct op_survey {
         struct worker *worker;
 };
 
+/* The HOOK under way. */
+struct op_hook {
+        bool under_way;
+        uint64_t id; /* 0: nobody waits for an answer (any more) */
+        enum hook_phase phase;
+};
+
 struct ops {
         struct loop *loop;
         struct blocks *blocks;
@@ -106,6 +113,8 @@ struct ops {
 
         struct op_run run;
         struct op_survey survey;
+        struct op_hook hook;
+        struct loop_timer hook_timer;
 
         /* Offline by a request that was complete, not yet removed, and where each was before: sorted by
          * block. */
@@ -209,6 +218,16 @@ void survey_begin(struct ops *ops, const struct message *m);
 void survey_stop(struct ops *ops, enum error_code why);
 /* Ends it without a word. */
 void survey_reset(struct ops *ops);
+
+/* op-hook.c */
+void hook_begin(struct ops *ops, const struct message *m);
+/* The one under way ends soon, and answers. */
+void hook_stop(struct ops *ops);
+void hook_on_session(struct ops *ops, bool up);
+/* Without a session: what is to be settled is, when the grace is over. */
+void hook_await_session(struct ops *ops);
+bool hook_owes(const struct ops *ops);
+void hook_on_timer(struct loop_timer *timer);
 
 /* pledge.c */
 void pledge_add(struct ops *ops, const struct work_item *items, size_t n_items);

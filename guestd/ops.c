@@ -211,6 +211,8 @@ static void cancel(struct ops *ops, const struct message *m)
                 stop_run(ops, ERROR_CANCELLED);
         else if (ops->survey.id > 0 && ops->survey.id == m->request.target_id)
                 survey_stop(ops, ERROR_CANCELLED);
+        else if (ops->hook.id > 0 && ops->hook.id == m->request.target_id)
+                hook_stop(ops);
 }
 
 static void on_run_timer(struct loop_timer *timer)
@@ -285,6 +287,9 @@ void ops_request(struct ops *ops, const struct message *m)
         case OP_SURVEY:
                 survey_begin(ops, m);
                 return;
+        case OP_HOOK:
+                hook_begin(ops, m);
+                return;
         case OP_RELEASE:
                 release(ops);
                 reply_done(ops, m);
@@ -314,6 +319,7 @@ void ops_set_session(struct ops *ops, bool up)
                 return;
         ops->session = up;
         pledge_on_session(ops, up);
+        hook_on_session(ops, up);
         if (up) {
                 children_keep_spare(ops->children);
                 return;
@@ -385,7 +391,7 @@ bool ops_busy(struct ops *ops)
 
 bool ops_owes(struct ops *ops)
 {
-        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0;
+        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || hook_owes(ops);
 }
 
 struct children *ops_children(struct ops *ops)
@@ -412,6 +418,7 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
                 .event_timer = { .on_expired = on_event_timer, .userdata = ops },
                 .release_timer = { .on_expired = on_release_timer, .userdata = ops },
                 .rest_timer = { .on_expired = on_rest_timer, .userdata = ops },
+                .hook_timer = { .on_expired = hook_on_timer, .userdata = ops },
         };
         if (ops->config.grace_usec == 0)
                 ops->config.grace_usec = OPS_GRACE_USEC;
@@ -441,6 +448,7 @@ int ops_new(struct loop *loop, struct blocks *blocks, struct monitor *monitor,
         debt_init(ops);
         ops->prepared = settings_any(&ops->settings);
         release_later(ops);
+        hook_await_session(ops);
         *ret = ops;
         return 0;
 }
@@ -458,6 +466,7 @@ struct ops *ops_free(struct ops *ops)
         loop_timer_disarm(ops->loop, &ops->rest_timer);
         loop_timer_disarm(ops->loop, &ops->grace_timer);
         loop_timer_disarm(ops->loop, &ops->event_timer);
+        loop_timer_disarm(ops->loop, &ops->hook_timer);
         children_free(ops->children);
         free(ops->pledges);
         free(ops);

@@ -6,6 +6,7 @@
 
 #include "guestd/blocks.h"
 #include "guestd/children.h"
+#include "guestd/hooks.h"
 #include "guestd/loop.h"
 #include "guestd/monitor.h"
 #include "guestd/worker.h"
@@ -35,6 +36,7 @@ struct ops_config {
         setting_write_t write_setting;
         /* See settings_init(). */
         const char *state_path;
+        struct hooks *hooks; /* borrowed, and outlives the ops; NULL: none */
 };
 
 #define OPS_GRACE_USEC                                                                                       \
@@ -71,7 +73,8 @@ void ops_on_overflow(struct ops *ops);
 
 /* Whether an operation is still being carried out, or undone. */
 bool ops_busy(struct ops *ops);
-/* Whether blocks are still to go back online: now, or when the grace is over. */
+/* Whether blocks are still to go back online, or hooks to be told what became of it: now, or when the grace
+ * is over. */
 bool ops_owes(struct ops *ops);
 /* For tests. */
 struct children *ops_children(struct ops *ops);

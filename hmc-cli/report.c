@@ -102,6 +102,20 @@ static void put_zones(FILE *f, struct json_object *job, uint64_t done)
         }
 }
 
+/* Of what is done: why a device was passed over on the way is of no interest, but hooks are to be seen to. */
+static void put_hook_reasons(FILE *f, struct json_object *reasons)
+{
+        for (size_t i = 0; i < count(reasons); i++) {
+                struct json_object *reason = json_object_array_get_idx(reasons, i);
+
+                if (strncmp(field_string(reason, "code"), "hook-", 5) != 0)
+                        continue;
+                fputs("  ", f);
+                report_reason(f, reason);
+                fputc('\n', f);
+        }
+}
+
 void report_job(FILE *f, struct json_object *job)
 {
         uint64_t requested = field_u64(job, "requested_bytes"), done = field_u64(job, "done_bytes");
@@ -139,6 +153,8 @@ void report_job(FILE *f, struct json_object *job)
         fputc('\n', f);
         if (exit_code != CLI_DONE)
                 put_reasons(f, reasons, 0);
+        else
+                put_hook_reasons(f, reasons);
         put_notes(f, job);
 }
 

@@ -24,6 +24,7 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/size.h"
+#include "hooks/hooks.h"
 
 #define KEYS_MAX 16
 
@@ -182,6 +183,17 @@ static int parse_socket(const struct key *key, const char *value, void *field, s
         return partition_socket_parse(value, field, ret_error);
 }
 
+static int parse_folder(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        if (value[0] != '/' || strlen(value) > HOOKS_FOLDER_MAX)
+                return error_set(ret_error, ERROR_CONFIG,
+                        "'%.40s' is no absolute path of at most %u bytes; write it from the root, as "
+                        "in " HOOKS_HOST_FOLDER,
+                        value, HOOKS_FOLDER_MAX);
+        strcpy(field, value);
+        return 0;
+}
+
 #define HVD_FIELD(f)       .offset = offsetof(struct config, f)
 #define PARTITION_FIELD(f) .offset = offsetof(struct partition_definition, f)
 
@@ -197,6 +209,8 @@ static const struct section hvd_section = {
                         { "pool_reserve", parse_size_or_zero, HVD_FIELD(pool_reserve_bytes) },
                         { "jobs_kept", parse_count, HVD_FIELD(jobs_kept), .min = 1, .max = 1000000 },
                         { "jobs_queued", parse_count, HVD_FIELD(jobs_queued), .min = 1, .max = 256 },
+                        { "hooks", parse_folder, HVD_FIELD(hooks_folder) },
+                        { "hook_limit", parse_span, HVD_FIELD(hook_limit_usec) },
                         { 0 },
                 },
 };
@@ -514,6 +528,8 @@ int config_load(const char *path, bool must_exist, struct config **ret, struct e
                 .pool_reserve_bytes = GIB,
                 .jobs_kept = 1000,
                 .jobs_queued = 16,
+                .hooks_folder = HOOKS_HOST_FOLDER,
+                .hook_limit_usec = HOOKS_LIMIT_USEC,
         };
 
         struct error error;

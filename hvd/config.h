@@ -15,6 +15,7 @@
 #define PARTITIONS_MAX           1024U
 #define PARTITION_NAME_MAX       63U
 #define SOCKET_PATH_MAX          107U /* sun_path without its NUL */
+#define HOOKS_FOLDER_MAX         199U
 #define PARTITION_WEIGHT_DEFAULT 128U
 #define PARTITION_WEIGHT_MAX     255U
 
@@ -39,6 +40,8 @@ struct config {
         uint64_t pool_reserve_bytes;             /* may be 0 */
         unsigned jobs_kept;                      /* ended jobs in the store */
         unsigned jobs_queued;                    /* jobs waiting for one partition */
+        char hooks_folder[HOOKS_FOLDER_MAX + 1]; /* of the host's own hooks; need not exist */
+        uint64_t hook_limit_usec;                /* for one of them */
         struct partition_definition *partitions; /* owned; by name */
         size_t n_partitions;
 };

@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
+#include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 
 const char *job_kind_to_string(enum job_kind k)
@@ -236,6 +237,7 @@ static void add_stop_reason(struct job *j)
 static void end(struct job *j)
 {
         j->finish_source = sd_event_source_disable_unref(j->finish_source);
+        j->hooks = job_hooks_free(j->hooks);
         if (j->work && j->mechanism) {
                 j->mechanism->free_work(j);
                 j->work = NULL;
@@ -264,7 +266,7 @@ static int on_finish(sd_event_source *s, void *userdata)
 
 void job_finish(struct job *j)
 {
-        if (j->finish_source || job_state_is_end(j->state))
+        if (j->finish_source || job_state_is_end(j->state) || hooks_after(j))
                 return;
         int r = sd_event_add_defer(manager_event(j->manager), &j->finish_source, on_finish, j);
         if (r < 0) {
@@ -286,12 +288,17 @@ void job_stop(struct job *j, enum job_stop why)
 {
         if (job_state_is_end(j->state) || j->finish_source)
                 return;
+        /* All that it still waits for are hooks that hear how it went. */
+        if (hooks_is_ending(j)) {
+                hooks_stop(j);
+                return;
+        }
         if (j->stop == JOB_STOP_NO)
                 j->stop = why;
         log_debug("Job %" PRIu32 " is to stop: %s", j->id, why == JOB_STOP_CANCEL ? "cancelled" : "deadline");
         if (j->state == JOB_QUEUED)
                 job_finish(j);
-        else
+        else if (!hooks_stop(j))
                 j->mechanism->stop(j);
 }
 
@@ -311,6 +318,7 @@ struct job *job_free(struct job *j)
 {
         if (!j)
                 return NULL;
+        job_hooks_free(j->hooks);
         if (j->work && j->mechanism)
                 j->mechanism->free_work(j);
         sd_event_source_disable_unref(j->deadline_timer);

@@ -11,6 +11,7 @@
 #include "hvd/partition.h"
 #include "hvd/plan.h"
 
+struct job_hooks;
 struct mechanism;
 
 enum job_kind {
@@ -101,11 +102,13 @@ struct job {
         uint64_t created_realtime_usec;
         uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
         uint64_t deadline_usec;            /* CLOCK_MONOTONIC */
+        bool announced;                    /* the host's hooks were told of its begin */
         sd_event_source *deadline_timer;
         sd_event_source *finish_source;
 
         const struct mechanism *mechanism;
-        void *work; /* the mechanism's, while the job is active */
+        void *work;              /* the mechanism's, while the job is active */
+        struct job_hooks *hooks; /* likewise; NULL: the guest has none, or was not asked yet */
 };
 
 int job_new(struct manager *m, struct partition *p, uint32_t id, const struct job_request *request,
@@ -130,8 +133,8 @@ void job_add_plan(struct job *j, const char *format, ...) _printf_(2, 3);
 void job_clear_plan(struct job *j);
 void job_add_note(struct job *j, const char *format, ...) _printf_(2, 3);
 void job_set_waiting(struct job *j, const char *format, ...) _printf_(2, 3);
-/* Ends the job: the end state follows from what was done, asked and stopped. Frees the mechanism's work from
- * the event loop, never from inside this call. */
+/* Ends the job, once the guest's hooks know: the end state follows from what was done, asked and stopped.
+ * Frees the mechanism's work from the event loop, never from inside this call. */
 void job_finish(struct job *j);
 /* Ends the job here and now, as it is, without its mechanism: its partition is about to go. */
 void job_abort(struct job *j, const struct error *why);

@@ -15,15 +15,19 @@
 #include "hvd/bus/bus.h"
 #include "hvd/config.h"
 #include "hvd/manager.h"
+#include "hvd/notify.h"
 #include "hvd/store/store.h"
 
 static const char *arg_bus = "system";
 static const char *arg_config;
 static const char *arg_state_dir;
 static int arg_log_level = -1;
+static const char *arg_hooks_fifo;
+static const char *arg_hooks_program;
 
 struct hvd {
         sd_event *event;
+        struct notify *notify;
         struct manager *manager;
         struct bus *bus;
 };
@@ -36,6 +40,10 @@ static void help(void)
                "  --config FILE                  configuration (" CONFIG_PATH_DEFAULT ")\n"
                "  --state-dir DIR                where state is kept ($STATE_DIRECTORY, or "
                "/var/lib/opendlpar)\n"
+               "  --hooks-fifo PATH              where a service waits that runs the host's hooks (hvd "
+               "starts "
+               "one)\n"
+               "  --hooks-program PATH           what hvd starts for that\n"
                "  --log-level LEVEL              error, warning, notice, info or debug\n"
                "  --version, --help\n\n"
                "See hvd(8).\n");
@@ -44,11 +52,21 @@ static void help(void)
 /* 1: go on; 0: done; -EINVAL: said what is wrong. */
 static int parse_argv(int argc, char **argv)
 {
-        enum { ARG_BUS = 0x100, ARG_CONFIG, ARG_STATE_DIR, ARG_LOG_LEVEL, ARG_VERSION };
+        enum {
+                ARG_BUS = 0x100,
+                ARG_CONFIG,
+                ARG_STATE_DIR,
+                ARG_FIFO,
+                ARG_PROGRAM,
+                ARG_LOG_LEVEL,
+                ARG_VERSION
+        };
         static const struct option options[] = {
                 { "bus", required_argument, NULL, ARG_BUS },
                 { "config", required_argument, NULL, ARG_CONFIG },
                 { "state-dir", required_argument, NULL, ARG_STATE_DIR },
+                { "hooks-fifo", required_argument, NULL, ARG_FIFO },
+                { "hooks-program", required_argument, NULL, ARG_PROGRAM },
                 { "log-level", required_argument, NULL, ARG_LOG_LEVEL },
                 { "version", no_argument, NULL, ARG_VERSION },
                 { "help", no_argument, NULL, 'h' },
@@ -66,6 +84,12 @@ static int parse_argv(int argc, char **argv)
                         break;
                 case ARG_STATE_DIR:
                         arg_state_dir = optarg;
+                        break;
+                case ARG_FIFO:
+                        arg_hooks_fifo = optarg;
+                        break;
+                case ARG_PROGRAM:
+                        arg_hooks_program = optarg;
                         break;
                 case ARG_LOG_LEVEL:
                         arg_log_level = log_level_from_string(optarg);
@@ -139,6 +163,7 @@ static void hvd_done(struct hvd *h)
 {
         bus_free(h->bus);
         manager_free(h->manager);
+        notify_free(h->notify);
         sd_event_unref(h->event);
 }
 
@@ -182,6 +207,11 @@ static int set_up(struct hvd *h, struct error *ret_error)
         r = manager_new(h->event, config, store, &h->manager, ret_error);
         if (r < 0)
                 return r;
+        struct hooks_client_config hooks = { .fifo = arg_hooks_fifo, .program = arg_hooks_program };
+        r = notify_new(h->event, &hooks, &h->notify);
+        if (r < 0)
+                return error_set_errno(ret_error, ERROR_INTERNAL, r, "Hooks cannot be set up");
+        manager_set_notify(h->manager, h->notify);
         return bus_new(h->event, arg_bus, h->manager, &h->bus, ret_error);
 }
 

@@ -18,6 +18,7 @@
 #include "common/size.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/restore.h"
+#include "hvd/notify.h"
 
 #define RESTORE_WAIT_USEC (60 * USEC_PER_SEC)
 /* As in the configuration and hmc-cli; the guest protocol has no longer deadline. */
@@ -34,6 +35,7 @@ struct manager {
         const struct manager_observer *observer;
         void *observer_userdata;
         uint64_t host_bytes;
+        struct notify *notify;
 };
 
 #define NOTIFY(m, what, ...)                                                                                 \
@@ -260,6 +262,8 @@ static void start_next_job(struct manager *m, struct partition *p)
                 if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
                         p->active = j;
                         p->settled_bytes = partition_current_bytes(p);
+                        j->announced = true;
+                        notify_job(m->notify, j, HOOK_BEGIN);
                         job_start(j);
                         return;
                 }
@@ -291,6 +295,8 @@ void manager_job_ended(struct manager *m, struct job *j)
         if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
                 log_warning("Old jobs could not be dropped from the store: %s", error.message);
         NOTIFY(m, job_ended, j);
+        if (j->announced)
+                notify_job(m->notify, j, HOOK_END);
 
         j->partition = NULL;
         if (p && p->active == j) {
@@ -518,6 +524,11 @@ void manager_set_observer(struct manager *m, const struct manager_observer *obse
 {
         m->observer = observer;
         m->observer_userdata = userdata;
+}
+
+void manager_set_notify(struct manager *m, struct notify *notify)
+{
+        m->notify = notify;
 }
 
 static int on_stored_partition(const struct partition_definition *d, void *userdata)

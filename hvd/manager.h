@@ -38,6 +38,10 @@ void manager_set_observer(struct manager *m, const struct manager_observer *obse
  * ownership. */
 void manager_reconfigure(struct manager *m, struct config *config);
 
+/* Who tells the host's hooks; borrowed, NULL: nobody. */
+struct notify;
+void manager_set_notify(struct manager *m, struct notify *notify);
+
 sd_event *manager_event(struct manager *m);
 const struct config *manager_config(struct manager *m);
 

@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
+#include "hvd/memory/hooks.h"
 
 #define GUEST_QUERY_USEC (10 * USEC_PER_SEC)
 /* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different.
@@ -402,6 +403,7 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         struct agent_waiter *w = steal_pointer(p->waiter);
         if (w)
                 w->on_ready(w);
+        hooks_on_session(p);
         partition_settle(p, true);
 }
 

@@ -19,6 +19,8 @@ enum {
         REPLY_COMPLETE = 1 << 9,
         REPLY_SURVEYS = 1 << 10,
         REPLY_ASSISTANCE = 1 << 11,
+        REQUEST_HOOK = 1 << 12,
+        REPLY_HOOKS = 1 << 13,
 };
 unsigned op_shape(enum op op);
 

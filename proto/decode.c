@@ -124,10 +124,23 @@ static int get_error(struct json_object *o, struct error *ret, struct error *ret
         return 0;
 }
 
+/* A key that may be missing, or NULL. */
+static int get_optional_bool(
+        struct json_object *o, const char *key, bool *ret_has, bool *ret, struct error *ret_error)
+{
+        int r = json_get_bool(o, key, ret);
+
+        if (r < 0 && r != -ENOENT)
+                return bad_key(r, key, ret_error);
+        *ret_has = r >= 0;
+        return 0;
+}
+
 static int decode_hello(struct json_object *o, struct message *m, struct error *ret_error)
 {
         struct message_hello *h = &m->hello;
         struct json_object *caps;
+        bool has_hooks;
         size_t n;
         int r;
 
@@ -138,6 +151,7 @@ static int decode_hello(struct json_object *o, struct message *m, struct error *
                 (r = copy_string(o, "agent", h->agent, sizeof(h->agent), ret_error)) < 0 ||
                 (r = copy_string(o, "arch", h->arch, sizeof(h->arch), ret_error)) < 0 ||
                 (r = get_u64(o, "block_bytes", PROTO_BLOCK_MAX, &h->block_bytes, ret_error)) < 0 ||
+                (r = get_optional_bool(o, "hooks", &has_hooks, &h->hooks, ret_error)) < 0 ||
                 (r = get_array(o, "capabilities", false, PROTO_CAPS_MAX, &caps, &n, ret_error)) < 0)
                 return r;
         if (n == 0)
@@ -187,6 +201,29 @@ static int get_op(struct json_object *o, enum op *ret, struct error *ret_error)
         return 0;
 }
 
+static int get_hook_call(struct json_object *o, struct hook_call *h, struct error *ret_error)
+{
+        const char *phase, *operation, *outcome, *reason;
+        uint64_t node;
+        int r;
+
+        if ((r = get_string(o, "phase", &phase, ret_error)) < 0 ||
+                (r = get_string(o, "operation", &operation, ret_error)) < 0 ||
+                (r = get_string(o, "outcome", &outcome, ret_error)) < 0 ||
+                (r = get_string(o, "reason", &reason, ret_error)) < 0)
+                return r;
+        h->phase = hook_phase_from_string(phase);
+        h->operation = hook_operation_from_string(operation);
+        h->outcome = hook_outcome_from_string(outcome);
+        text_clean(h->reason, sizeof(h->reason), reason);
+        r = json_get_u64(o, "node", PROTO_NODES_MAX, &node);
+        if (r < 0)
+                return r == -ENOENT ? 0 : bad_key(r, "node", ret_error);
+        h->has_node = true;
+        h->node = (unsigned)node;
+        return 0;
+}
+
 static int decode_request(struct json_object *o, struct message *m, struct error *ret_error)
 {
         struct message_request *q = &m->request;
@@ -205,6 +242,8 @@ static int decode_request(struct json_object *o, struct message *m, struct error
         }
         if ((shape & REQUEST_ATTEMPT) && (r = json_get_bool(o, "gentle", &q->gentle)) < 0 && r != -ENOENT)
                 return bad_key(r, "gentle", ret_error);
+        if ((shape & REQUEST_HOOK) && (r = get_hook_call(o, &q->hook, ret_error)) < 0)
+                return r;
         if ((r = get_fields(o, request_fields, n_request_fields, shape, q, ret_error)) < 0 ||
                 !(shape & REQUEST_TARGETS))
                 return r;
@@ -373,6 +412,33 @@ static int get_assistance(struct json_object *o, struct message_reply *p, struct
         return r;
 }
 
+static int get_hooks(struct json_object *o, struct message_reply *p, struct error *ret_error)
+{
+        struct json_object *hooks;
+        size_t n;
+        int r;
+
+        if (!(op_shape(p->op) & REPLY_HOOKS))
+                return 0;
+        r = get_array(o, "hooks", false, PROTO_HOOKS_MAX, &hooks, &n, ret_error);
+        if (r < 0 || n == 0)
+                return r;
+        if (!(p->hooks = calloc(n, sizeof(*p->hooks))))
+                return no_memory(ret_error);
+        for (p->n_hooks = 0; p->n_hooks < n; p->n_hooks++) {
+                struct json_object *v = json_object_array_get_idx(hooks, p->n_hooks);
+                struct hook_result *h = p->hooks + p->n_hooks;
+
+                if (!json_object_is_type(v, json_type_object))
+                        return BAD(ret_error, "'hooks' has a member that is not an object");
+                if ((r = copy_string(v, "name", h->name, sizeof(h->name), ret_error)) < 0 ||
+                        (r = get_error(v, &h->error, ret_error)) < 0)
+                        return r;
+                h->error.code = guest_error_code(h->error.code, ERROR_HOOK_FAILED);
+        }
+        return 0;
+}
+
 static int decode_reply(struct json_object *o, struct message *m, struct error *ret_error)
 {
         struct message_reply *p = &m->reply;
@@ -380,7 +446,8 @@ static int decode_reply(struct json_object *o, struct message *m, struct error *
 
         if ((r = get_op(o, &p->op, ret_error)) < 0 || (r = get_memory(o, p, ret_error)) < 0 ||
                 (r = get_ranges(o, p, ret_error)) < 0 || (r = get_failures(o, p, ret_error)) < 0 ||
-                (r = get_surveys(o, p, ret_error)) < 0 || (r = get_assistance(o, p, ret_error)) < 0)
+                (r = get_surveys(o, p, ret_error)) < 0 || (r = get_assistance(o, p, ret_error)) < 0 ||
+                (r = get_hooks(o, p, ret_error)) < 0)
                 return r;
         if ((op_shape(p->op) & REPLY_COMPLETE) && (r = json_get_bool(o, "complete", &p->complete)) < 0)
                 return bad_key(r, "complete", ret_error);
@@ -415,8 +482,8 @@ static int decode_event(struct json_object *o, struct message *m, struct error *
         int r = get_string(o, "event", &s, ret_error);
         if (r < 0)
                 return r;
-        m->event = event_type_from_string(s);
-        return 0;
+        m->event.type = event_type_from_string(s);
+        return get_optional_bool(o, "hooks", &m->event.has_hooks, &m->event.hooks, ret_error);
 }
 
 static int (*const decoders[MESSAGE_TYPE_MAX])(

@@ -77,7 +77,8 @@ static int encode_hello(struct json_object *o, const struct message *m)
         for (char **c = h->capabilities; c && *c; c++)
                 if ((r = json_array_add(caps, json_object_new_string(*c))) < 0)
                         return r;
-        return add_array(o, "capabilities", &caps);
+        r = add_array(o, "capabilities", &caps);
+        return r < 0 || !h->hooks ? r : json_add_bool(o, "hooks", true);
 }
 
 static int encode_welcome(struct json_object *o, const struct message *m)
@@ -94,6 +95,20 @@ static int encode_refuse(struct json_object *o, const struct message *m)
         return add_error(o, &m->refuse.error, m->refuse.error.code, ERROR_MESSAGE_MAX - 1);
 }
 
+static int add_hook_call(struct json_object *o, const struct hook_call *h)
+{
+        char reason[PROTO_REASON_MAX + 1];
+        int r;
+
+        text_clean(reason, sizeof(reason), h->reason);
+        if ((r = json_add_string(o, "phase", hook_phase_to_string(h->phase))) < 0 ||
+                (r = json_add_string(o, "operation", hook_operation_to_string(h->operation))) < 0 ||
+                (r = json_add_string(o, "outcome", hook_outcome_to_string(h->outcome))) < 0 ||
+                (h->has_node && (r = json_add_u64(o, "node", h->node)) < 0))
+                return r;
+        return json_add_string(o, "reason", reason);
+}
+
 static int encode_request(struct json_object *o, const struct message *m)
 {
         const struct message_request *q = &m->request;
@@ -106,6 +121,8 @@ static int encode_request(struct json_object *o, const struct message *m)
         if ((shape & REQUEST_ZONE) && (r = json_add_string(o, "zone", zone_to_string(q->zone))) < 0)
                 return r;
         if ((shape & REQUEST_ATTEMPT) && q->gentle && (r = json_add_bool(o, "gentle", true)) < 0)
+                return r;
+        if ((shape & REQUEST_HOOK) && (r = add_hook_call(o, &q->hook)) < 0)
                 return r;
         if ((r = add_fields(o, request_fields, n_request_fields, shape, q)) < 0 || !(shape & REQUEST_TARGETS))
                 return r;
@@ -232,6 +249,26 @@ static int add_assistance(struct json_object *o, const struct assistance *a)
         return json_add(o, "assistance", steal_pointer(v));
 }
 
+static int add_hooks(struct json_object *o, const struct message_reply *p)
+{
+        _cleanup_json_ struct json_object *array = NULL;
+        int r = new_array(&array);
+
+        for (size_t i = 0; r >= 0 && i < p->n_hooks; i++) {
+                const struct hook_result *h = p->hooks + i;
+                _cleanup_json_ struct json_object *v = json_object_new_object();
+
+                if (!v)
+                        return -ENOMEM;
+                if ((r = json_add_string(v, "name", h->name)) < 0 ||
+                        (r = add_error(v, &h->error, guest_error_code(h->error.code, ERROR_HOOK_FAILED),
+                                 PROTO_REASON_MAX)) < 0)
+                        return r;
+                r = json_array_add(array, steal_pointer(v));
+        }
+        return r < 0 ? r : add_array(o, "hooks", &array);
+}
+
 static int encode_reply(struct json_object *o, const struct message *m)
 {
         const struct message_reply *p = &m->reply;
@@ -252,6 +289,8 @@ static int encode_reply(struct json_object *o, const struct message *m)
                 return r;
         if ((shape & REPLY_ASSISTANCE) && p->assistance && (r = add_assistance(o, p->assistance)) < 0)
                 return r;
+        if (p->n_hooks > 0 && (r = add_hooks(o, p)) < 0)
+                return r;
         return p->has_next ? json_add_u64(o, "next", p->next) : 0;
 }
 
@@ -269,7 +308,8 @@ static int encode_progress(struct json_object *o, const struct message *m)
 
 static int encode_event(struct json_object *o, const struct message *m)
 {
-        return json_add_string(o, "event", event_type_to_string(m->event));
+        int r = json_add_string(o, "event", event_type_to_string(m->event.type));
+        return r < 0 || !m->event.has_hooks ? r : json_add_bool(o, "hooks", m->event.hooks);
 }
 
 static int (*const encoders[MESSAGE_TYPE_MAX])(struct json_object *o, const struct message *m) = {

@@ -39,6 +39,30 @@ static const char *const page_kind_names[PAGE_KIND_MAX] = {
         [PAGE_PINNED] = "pinned",
 };
 
+static const char *const hook_phase_names[HOOK_PHASE_MAX] = {
+        [HOOK_CHECK] = "check",
+        [HOOK_PRE] = "pre",
+        [HOOK_POST] = "post",
+        [HOOK_UNDO] = "undo",
+        [HOOK_SETTLE] = "settle",
+        [HOOK_BEGIN] = "begin",
+        [HOOK_END] = "end",
+};
+
+static const char *const hook_operation_names[HOOK_OPERATION_MAX] = {
+        [HOOK_ADD] = "add",
+        [HOOK_REMOVE] = "remove",
+};
+
+static const char *const hook_outcome_names[HOOK_OUTCOME_MAX] = {
+        [HOOK_OUTCOME_NONE] = "none",
+        [HOOK_OUTCOME_DONE] = "done",
+        [HOOK_OUTCOME_PARTIAL] = "partial",
+        [HOOK_OUTCOME_FAILED] = "failed",
+        [HOOK_OUTCOME_CANCELLED] = "cancelled",
+        [HOOK_OUTCOME_DEADLINE] = "deadline",
+};
+
 static const char *const event_names[EVENT_TYPE_MAX] = {
         [EVENT_BLOCKS_CHANGED] = "blocks-changed",
 };
@@ -54,6 +78,7 @@ static const char *const op_names[OP_MAX] = {
         [OP_CANCEL] = "cancel",
         [OP_SURVEY] = "survey",
         [OP_RECLAIM] = "reclaim",
+        [OP_HOOK] = "hook",
 };
 
 static const char *const type_names[MESSAGE_TYPE_MAX] = {
@@ -78,6 +103,7 @@ static const unsigned op_shapes[OP_MAX] = {
         [OP_CANCEL] = REQUEST_TARGET_ID,
         [OP_SURVEY] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_SURVEYS,
         [OP_RECLAIM] = REQUEST_BYTES | REQUEST_DEADLINE | REPLY_ASSISTANCE,
+        [OP_HOOK] = REQUEST_BYTES | REQUEST_DEADLINE | REQUEST_HOOK | REPLY_COMPLETE | REPLY_HOOKS,
 };
 
 #define FIELD(member, low, high, f) #member, offsetof(struct message_request, member), low, high, f
@@ -87,6 +113,12 @@ const struct u64_field request_fields[] = {
         { FIELD(deadline_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_DEADLINE) },
         { FIELD(attempt_msec, 1, PROTO_DEADLINE_MAX_MSEC, REQUEST_ATTEMPT) },
         { FIELD(target_id, 1, PROTO_ID_MAX, REQUEST_TARGET_ID) },
+#undef FIELD
+#define FIELD(member, high)                                                                                  \
+#member, offsetof(struct message_request, hook) + offsetof(struct hook_call, member), 0, high,       \
+                REQUEST_HOOK
+        { FIELD(job, PROTO_ID_MAX) },
+        { FIELD(done_bytes, PROTO_ADDRESS_MAX - 1) },
 };
 #undef FIELD
 const size_t n_request_fields = ARRAY_SIZE(request_fields);
@@ -136,6 +168,9 @@ static int find_name(const char *const *names, int n, const char *s)
 DEFINE_NAMES(zone, enum zone, zone_names)
 DEFINE_NAMES(block_state, enum block_state, block_state_names)
 DEFINE_NAMES(page_kind, enum page_kind, page_kind_names)
+DEFINE_NAMES(hook_phase, enum hook_phase, hook_phase_names)
+DEFINE_NAMES(hook_operation, enum hook_operation, hook_operation_names)
+DEFINE_NAMES(hook_outcome, enum hook_outcome, hook_outcome_names)
 DEFINE_NAMES(op, enum op, op_names)
 DEFINE_NAMES(message_type, enum message_type, type_names)
 DEFINE_NAMES(event_type, enum event_type, event_names)
@@ -167,6 +202,9 @@ enum error_code guest_error_code(enum error_code code, enum error_code fallback)
         case ERROR_BLOCK_FAILED:
         case ERROR_ZONE_MISMATCH:
         case ERROR_ZONE_RATIO:
+        case ERROR_HOOK_REFUSED:
+        case ERROR_HOOK_FAILED:
+        case ERROR_HOOK_SKIPPED:
         case ERROR_CANCELLED:
         case ERROR_DEADLINE:
         case ERROR_LIMIT:
@@ -193,6 +231,7 @@ void message_done(struct message *m)
                 free(m->reply.failures);
                 free(m->reply.surveys);
                 free(m->reply.assistance);
+                free(m->reply.hooks);
                 break;
         default:
                 break;
@@ -297,6 +336,19 @@ static int check_hello(const struct message_hello *h, struct error *ret_error)
         return 0;
 }
 
+static int check_hook(const struct hook_call *h, struct error *ret_error)
+{
+        if (h->phase < HOOK_CHECK || h->phase > HOOK_SETTLE)
+                return BAD(ret_error, "'phase' is unknown");
+        if (!hook_operation_to_string(h->operation))
+                return BAD(ret_error, "'operation' is neither add nor remove");
+        if (!hook_outcome_to_string(h->outcome))
+                return BAD(ret_error, "'outcome' is unknown");
+        if (h->has_node && h->node >= PROTO_NODES_MAX)
+                return BAD(ret_error, "'node' is out of range");
+        return 0;
+}
+
 static int check_request(const struct message_request *q, struct error *ret_error)
 {
         unsigned shape = op_shape(q->op);
@@ -307,6 +359,8 @@ static int check_request(const struct message_request *q, struct error *ret_erro
         if ((shape & REQUEST_ZONE) && q->zone != ZONE_KERNEL && q->zone != ZONE_MOVABLE)
                 return BAD(ret_error, "'zone' is neither kernel nor movable");
         int r = check_fields(request_fields, n_request_fields, shape, q, ret_error);
+        if (r >= 0 && (shape & REQUEST_HOOK))
+                r = check_hook(&q->hook, ret_error);
         if (r < 0 || !(shape & REQUEST_TARGETS))
                 return r;
 
@@ -402,6 +456,32 @@ static int check_assistance(const struct assistance *a, struct error *ret_error)
         return 0;
 }
 
+static int check_error(const struct error *e, struct error *ret_error)
+{
+        if (e->code <= ERROR_NONE || e->code >= ERROR_CODE_MAX)
+                return BAD(ret_error, "'code' is out of range");
+        return 0;
+}
+
+static int check_hooks(const struct message_reply *p, struct error *ret_error)
+{
+        if (p->n_hooks > PROTO_HOOKS_MAX)
+                return BAD(ret_error, "'hooks' has more than %u members", PROTO_HOOKS_MAX);
+        /* Beside them all there may be no room in a line for others. */
+        if (p->n_ranges > 0 || p->n_failures > 0)
+                return BAD(ret_error, "'ranges' or 'failures' stands beside 'hooks'");
+        for (size_t i = 0; i < p->n_hooks; i++) {
+                const struct hook_result *h = p->hooks + i;
+
+                if (strnlen(h->name, sizeof(h->name)) == sizeof(h->name) || !text_is_printable(h->name))
+                        return BAD(ret_error, "'name' is too long or not printable");
+                int r = check_error(&h->error, ret_error);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
 static int check_reply(const struct message_reply *p, struct error *ret_error)
 {
         unsigned shape = op_shape(p->op);
@@ -420,6 +500,8 @@ static int check_reply(const struct message_reply *p, struct error *ret_error)
                 r = check_surveys(p, &end, ret_error);
         else
                 r = check_ranges(p, &end, ret_error);
+        if (r >= 0 && (shape & REPLY_HOOKS))
+                r = check_hooks(p, ret_error);
         if (r < 0)
                 return r;
         /* Or a reader of pages would go round for ever. */
@@ -441,13 +523,6 @@ static int check_reply(const struct message_reply *p, struct error *ret_error)
                 if (r < 0)
                         return r;
         }
-        return 0;
-}
-
-static int check_error(const struct error *e, struct error *ret_error)
-{
-        if (e->code <= ERROR_NONE || e->code >= ERROR_CODE_MAX)
-                return BAD(ret_error, "'code' is out of range");
         return 0;
 }
 
@@ -483,7 +558,7 @@ int message_check(const struct message *m, struct error *ret_error)
                         return BAD(ret_error, "'done_bytes' or 'total_bytes' is out of range");
                 return 0;
         case MESSAGE_EVENT:
-                if (!event_type_to_string(m->event))
+                if (!event_type_to_string(m->event.type))
                         return BAD(ret_error, "'event' is unknown");
                 return 0;
         default:

@@ -34,12 +34,17 @@
 #define PROTO_ID_MAX            ((1ULL << 53) - 1)
 #define PROTO_DEADLINE_MAX_MSEC (7ULL * 24 * 3600 * 1000)
 
+#define PROTO_HOOKS_MAX     16U /* hooks in one reply to HOOK */
+#define PROTO_HOOK_NAME_MAX 64U /* bytes of a hook's name */
+
 /* What a guestd that knows SURVEY says among its capabilities. */
 #define PROTO_CAPABILITY_SURVEY "survey"
 /* And RECLAIM, and says what it did to help blocks that did not go. */
 #define PROTO_CAPABILITY_ASSIST "assist"
 /* And one that knows the key `gentle` of OFFLINE. */
 #define PROTO_CAPABILITY_GENTLE "gentle"
+/* Likewise HOOK. */
+#define PROTO_CAPABILITY_HOOKS "hooks"
 
 enum zone {
         ZONE_UNKNOWN, /* offline, or the kernel did not say */
@@ -99,6 +104,55 @@ struct block_survey {
         uint64_t cost_bytes;           /* an estimate for the whole block: what is to be moved elsewhere */
 };
 
+/* When hooks are called: executables of the administrator's, in the guest and on the host. */
+enum hook_phase {
+        HOOK_CHECK,  /* may what is asked for happen? */
+        HOOK_PRE,    /* it is about to */
+        HOOK_POST,   /* it did, wholly or in part */
+        HOOK_UNDO,   /* nothing moved after all */
+        HOOK_SETTLE, /* whoever asked for PRE is gone: POST or UNDO, by what the guest sees of its memory */
+        HOOK_BEGIN,  /* on the host alone, never on the wire */
+        HOOK_END,
+        HOOK_PHASE_MAX,
+        HOOK_PHASE_INVALID = -1,
+};
+
+enum hook_operation {
+        HOOK_ADD,
+        HOOK_REMOVE,
+        HOOK_OPERATION_MAX,
+        HOOK_OPERATION_INVALID = -1,
+};
+
+enum hook_outcome {
+        HOOK_OUTCOME_NONE, /* not over yet, or not known */
+        HOOK_OUTCOME_DONE,
+        HOOK_OUTCOME_PARTIAL,
+        HOOK_OUTCOME_FAILED,
+        HOOK_OUTCOME_CANCELLED,
+        HOOK_OUTCOME_DEADLINE,
+        HOOK_OUTCOME_MAX,
+        HOOK_OUTCOME_INVALID = -1,
+};
+
+/* What hooks are told, beside the bytes that were asked for. */
+struct hook_call {
+        enum hook_phase phase;
+        enum hook_operation operation;
+        enum hook_outcome outcome;
+        bool has_node;
+        unsigned node; /* the operator's choice */
+        uint64_t job;
+        uint64_t done_bytes;
+        char reason[PROTO_REASON_MAX + 1]; /* for people; may be empty */
+};
+
+/* A hook that has something to say, or about which there is something to say. */
+struct hook_result {
+        char name[PROTO_HOOK_NAME_MAX + 1]; /* its file's; empty: all of them */
+        struct error error;
+};
+
 /* The guest's memory at one moment, in bytes. */
 struct guest_memory {
         uint64_t total_bytes;     /* MemTotal */
@@ -137,6 +191,7 @@ enum op {
         OP_SURVEY,  /* targets, deadline: what their pages are; only with the capability -> surveys, next */
         OP_RECLAIM, /* bytes, deadline: make so much room by inactive page cache; only with the capability
                        "assist" -> assistance */
+        OP_HOOK,    /* bytes, deadline, hook: runs the guest's hooks; only with the capability -> complete */
         OP_MAX,
         OP_INVALID = -1,
 };
@@ -155,6 +210,7 @@ struct message_hello {
         char arch[32];                      /* uname -m */
         uint64_t block_bytes;               /* the guest's memory block size */
         char **capabilities;                /* NULL-terminated, owned; may be NULL */
+        bool hooks; /* there are hooks to be called; the session's events say when that changes */
 };
 
 struct message_welcome {
@@ -178,6 +234,7 @@ struct message_request {
         uint64_t attempt_msec;  /* OFFLINE: limit for one block's attempt */
         bool gentle;            /* OFFLINE: there is time; only with the capability */
         uint64_t target_id;     /* CANCEL */
+        struct hook_call hook;  /* HOOK */
 };
 
 /* A pool of huge pages, and how many it has lost, and got back since. */
@@ -200,7 +257,7 @@ struct message_reply {
         bool has_memory;
         struct guest_memory memory;
         bool complete;              /* ONLINE, OFFLINE, AWAIT_REMOVED: every target is as asked, so
-                                       that there are no failures */
+                                       that there are no failures; HOOK: none refused or failed */
         struct block_range *ranges; /* owned; GET_BLOCKS, and what the targets are now */
         size_t n_ranges;
         struct block_failure *failures; /* owned */
@@ -209,12 +266,19 @@ struct message_reply {
         uint64_t page_bytes;           /* SURVEY */
         struct block_survey *surveys;  /* owned */
         size_t n_surveys;
+        struct hook_result *hooks; /* owned; HOOK: those that refused, failed or were not run */
+        size_t n_hooks;
         bool has_next;
         uint64_t next; /* there are more: GET_BLOCKS, or SURVEY of the targets' rest, from this address */
 };
 
 struct message_progress {
         uint64_t done_bytes, total_bytes;
+};
+
+struct message_event {
+        enum event_type type;
+        bool has_hooks, hooks; /* as in the hello, now */
 };
 
 struct message {
@@ -229,7 +293,7 @@ struct message {
                 struct message_reply reply;
                 struct error failure;
                 struct message_progress progress;
-                enum event_type event;
+                struct message_event event;
         };
 };
 
@@ -256,6 +320,12 @@ const char *block_state_to_string(enum block_state s);
 enum block_state block_state_from_string(const char *s);
 const char *page_kind_to_string(enum page_kind k);
 enum page_kind page_kind_from_string(const char *s);
+const char *hook_phase_to_string(enum hook_phase p);
+enum hook_phase hook_phase_from_string(const char *s);
+const char *hook_operation_to_string(enum hook_operation o);
+enum hook_operation hook_operation_from_string(const char *s);
+const char *hook_outcome_to_string(enum hook_outcome o);
+enum hook_outcome hook_outcome_from_string(const char *s);
 const char *op_to_string(enum op op);
 enum op op_from_string(const char *s);
 

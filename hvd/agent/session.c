@@ -59,7 +59,8 @@ static int on_call_timeout(sd_event_source *source, uint64_t usec, void *userdat
         struct error error;
 
         /* Nobody waits for it any more: a guest that was only paused shall not go on with it. */
-        if (call->op == OP_OFFLINE || call->op == OP_ONLINE || call->op == OP_AWAIT_REMOVED)
+        if (call->op == OP_OFFLINE || call->op == OP_ONLINE || call->op == OP_AWAIT_REMOVED ||
+                call->op == OP_HOOK)
                 (void)agent_call(call->agent, &cancel, USEC_PER_SEC, NULL, NULL, NULL, NULL, NULL);
         error_set(
                 &error, ERROR_AGENT_SILENT, "The guest did not answer '%s' in time", op_to_string(call->op));
@@ -324,8 +325,10 @@ void agent_handle_line(struct agent *a, const char *line, size_t length)
         if (m.type != MESSAGE_EVENT)
                 handle_answer(a, &m);
         else if (a->handlers.on_event) {
+                if (m.event.has_hooks)
+                        a->hello.hello.hooks = m.event.hooks;
                 a->in_callback++;
-                a->handlers.on_event(a, m.event, a->userdata);
+                a->handlers.on_event(a, m.event.type, a->userdata);
                 a->in_callback--;
         }
 }

@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/memory/dimm-add.h"
+#include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/nodes.h"
 
@@ -454,6 +455,14 @@ static int make_plan(const struct partition *p, const struct job_request *reques
         return r;
 }
 
+static void go_on(struct job *j)
+{
+        if (j->request.dry_run)
+                job_finish(j);
+        else
+                next_batch(j->work);
+}
+
 static void on_surveyed(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_add *w = userdata;
@@ -464,10 +473,8 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         if (!error && mechanism_check_job(w->job, &local) >= 0 &&
                 make_plan(p, &w->job->request, &plan, &local) >= 0) {
                 take_plan(w, &plan);
-                if (w->job->request.dry_run)
-                        job_finish(w->job);
-                else
-                        next_batch(w);
+                if (!hooks_before(w->job, go_on))
+                        go_on(w->job);
                 return;
         }
         dimm_add_fail(w, NULL, error ?: &local);

@@ -24,6 +24,7 @@
 #include "hvd/memory/assist.h"
 #include "hvd/memory/dimm-remove.h"
 #include "hvd/memory/forecast.h"
+#include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/nodes.h"
 #include "hvd/memory/ranges.h"
@@ -537,6 +538,16 @@ static int plan_first(struct dimm_remove *w, struct error *ret_error)
 static void on_surveyed(struct survey *s, const struct error *error, void *userdata);
 static bool relieve(struct dimm_remove *w);
 
+static void go_on(struct job *j)
+{
+        struct dimm_remove *w = j->work;
+
+        if (j->request.dry_run)
+                job_finish(j);
+        else if (!relieve(w))
+                dimm_remove_pump(w);
+}
+
 static void begin(struct dimm_remove *w)
 {
         struct job *j = w->job;
@@ -551,10 +562,10 @@ static void begin(struct dimm_remove *w)
         /* Where a forecast says what stays there is a reason for each device. */
         if (planned < j->request.bytes && !first_in(w, TARGET_STAYED))
                 removal_add_shortfall(j, planned, w->kept_bytes);
-        if (j->request.dry_run || (planned < j->request.bytes && j->request.all_or_nothing))
+        if (planned < j->request.bytes && j->request.all_or_nothing)
                 job_finish(j);
-        else if (!relieve(w))
-                dimm_remove_pump(w);
+        else if (w->relieved || !hooks_before(j, go_on)) /* else planned again: the hooks know already */
+                go_on(j);
 }
 
 /* The guest has made room, or could not: devices that are empty now go first. */

@@ -21,6 +21,7 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 #include "hvd/memory/dimm-trickle.h"
+#include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
 
@@ -447,6 +448,11 @@ static void next_round(struct dimm_trickle *w)
 
 /* --- the mechanism --- */
 
+static void go_on(struct job *j)
+{
+        next_round(j->work);
+}
+
 static void on_first(struct partition *p, const struct error *error, void *userdata)
 {
         struct dimm_trickle *w = userdata;
@@ -460,7 +466,8 @@ static void on_first(struct partition *p, const struct error *error, void *userd
                 job_finish(w->job);
                 return;
         }
-        next_round(w);
+        if (!hooks_before(w->job, go_on))
+                next_round(w);
 }
 
 static int dimm_trickle_check(

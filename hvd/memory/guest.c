@@ -105,7 +105,8 @@ static int send_request(struct guest_call *c)
         uint64_t now = now_monotonic_usec();
         uint64_t left = c->deadline_usec > now ? c->deadline_usec - now : 0;
         bool timed = c->request.op == OP_ONLINE || c->request.op == OP_OFFLINE ||
-                     c->request.op == OP_AWAIT_REMOVED || c->request.op == OP_RECLAIM;
+                     c->request.op == OP_AWAIT_REMOVED || c->request.op == OP_RECLAIM ||
+                     c->request.op == OP_HOOK;
 
         if (timed)
                 c->request.deadline_msec = MAX(left / USEC_PER_MSEC, 1ULL);

@@ -61,7 +61,8 @@ hvd_start() {
     [[ -e $lab_dir/hvd.conf ]] || echo "[hvd]" >"$lab_dir/hvd.conf"
     echo "$build_dir" >"$lab_dir/build"
     spawn "$lab_dir/hvd.pid" "$lab_dir/hvd.log" \
-        "$build_dir/hvd/hvd" --bus "$(bus_address)" --config "$lab_dir/hvd.conf" --state-dir "$lab_dir/state"
+        "$build_dir/hvd/hvd" --bus "$(bus_address)" --config "$lab_dir/hvd.conf" --state-dir "$lab_dir/state" \
+        --hooks-program "$build_dir/hooks/opendlpar-hooks"
     local tries
     for tries in {1..200}; do
         ! hvd_answers || return 0

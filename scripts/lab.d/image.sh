@@ -146,14 +146,16 @@ TEXT
 
 # What is in a guest of this host's architecture.
 image_add_own() {
-    local root=$1 applet
+    local root=$1 applet program
 
     cp /bin/busybox "$root/bin/busybox"
     for applet in $(/bin/busybox --list); do
         [[ $applet == busybox ]] || echo "$root/bin/$applet"
     done | xargs -n 1 ln -s busybox
     cp "$tools_dir/lab-agent" "$root/bin/lab-agent"
-    ! [[ -x $build_dir/guestd/guestd ]] || image_add_program "$root" "$build_dir/guestd/guestd"
+    for program in guestd/guestd hooks/opendlpar-hooks; do
+        ! [[ -x $build_dir/$program ]] || image_add_program "$root" "$build_dir/$program"
+    done
 }
 
 # What is in a guest of another architecture. Its busybox links its applets itself, in /init.
@@ -163,6 +165,7 @@ image_add_foreign() {
     cp "$sysroot_dir/bin/busybox" "$root/bin/busybox"
     cp "$guest_build_dir"/tests/lab/tools/{lab-agent,lab-await-online,lab-pin} "$root/bin/"
     image_add_program_of "$root" "$guest_build_dir/guestd/guestd"
+    image_add_program_of "$root" "$guest_build_dir/hooks/opendlpar-hooks"
     case $arch in
         # The platform's own view of its memory, to compare ours with.
         ppc64le)

@@ -88,6 +88,7 @@ static void add_defaults(struct json_object *o, const char *op)
         case OP_ONLINE:
         case OP_OFFLINE:
         case OP_AWAIT_REMOVED:
+        case OP_HOOK:
                 json_add_bool(o, "complete", true);
                 break;
         case OP_SURVEY:

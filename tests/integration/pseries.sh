@@ -190,6 +190,10 @@ S
 guest <<S
 on offline reply {"ranges":[[$GiB,$((256 * MiB)),"offline","unknown",0]]}
 on online reply {"ranges":[[$GiB,$((256 * MiB)),"online","movable",0]]}
+expect await-removed @gone
+expect cancel
+reply
+reply @gone {"complete":false}
 S
 ready
 expect 1 cli -o json remove-memory p1 256M

@@ -114,7 +114,7 @@ not() {
     ! "$@"
 }
 
-for unit in "$units"/*.service; do
+for unit in "$units"/*.service "$units"/*.socket; do
     check "${unit##*/}: systemd-analyze verify" unit_is_clean "$unit"
 done
 check "org.opendlpar.hvd1.conf: the bus takes it" start_bus

@@ -179,6 +179,45 @@ check_confinement
 step "confined, it moves memory"
 move_memory
 
+step "a hook is not confined as guestd is: it tells another user's program by a signal"
+to_guest() { # PATH: standard input, as a program
+    in_guest "mkdir -p ${1%/*} && echo $(base64 -w 0) | base64 -d >$1 && chmod 755 $1"
+}
+hooks=/etc/opendlpar/hooks.d
+to_guest $hooks/50-signal <"$tests_root/hooks/examples/opendlpar-signal"
+to_guest /etc/opendlpar/signal.conf <<<'/run/app/pid USR1 USR2'
+to_guest $hooks/10-see <<'TEXT'
+#!/bin/sh
+exec >/etc/opendlpar/seen
+cat /proc/self/oom_score_adj
+grep CapEff /proc/self/status
+env
+TEXT
+to_guest /run/app/app <<'TEXT'
+#!/bin/sh
+trap 'echo leaves >>/run/app/heard' USR1
+trap 'echo comes >>/run/app/heard' USR2
+echo $$ >/run/app/pid
+while :; do sleep 0.1; done
+TEXT
+# What the hook calls is not in this distribution, which is small.
+# shellcheck disable=SC2016  # for the shell in the guest
+in_guest 'mkdir -p /usr/local/bin && for f in cat env grep sleep; do ln -s /lab/bin/busybox /usr/local/bin/$f; done
+    chown nobody /run/app && systemd-run --quiet --uid=nobody --unit=app -E PATH="$PATH" /run/app/app'
+await 10 "the program" in_guest 'test -s /run/app/pid'
+expect 0 cli add-memory sd1 512M --wait 40s
+expect 0 cli remove-memory sd1 512M --wait 40s
+await 10 "its signals" in_guest 'grep -qs comes /run/app/heard && grep -q leaves /run/app/heard'
+note "$(in_guest 'cat /etc/opendlpar/seen' | paste -sd ' ')"
+in_guest 'grep -q "CapEff:.*1ffffffffff" /etc/opendlpar/seen && ! grep -q LISTEN_ /etc/opendlpar/seen'
+assert_equal "oom_score_adj of a hook" 0 "$(in_guest 'head -n 1 /etc/opendlpar/seen')"
+over() { ! unit_is opendlpar-hooks.service active; }
+await 10 "the service that ran it to end" over
+in_guest 'printf "#!/bin/sh\necho not now; exit 1\n" >/etc/opendlpar/hooks.d/20-no; chmod 755 /etc/opendlpar/hooks.d/20-no'
+expect 1 cli add-memory sd1 512M --wait 40s
+grep -q 'Hook 20-no, check: not now' <<<"$out$err" || fail "no word of the hook: $out$err"
+in_guest 'rm -r /etc/opendlpar/hooks.d'
+
 step "it comes back after kill -9"
 # shellcheck disable=SC2016  # for the shell in the guest
 in_guest 'kill -9 "$(systemctl show --value -p MainPID guestd)"'

@@ -171,6 +171,25 @@ static void test_long_list(void **state)
         assert_non_null(strstr(text, "\n  ... and 15 more\n"));
 }
 
+/* Of what is done only hooks are told of. */
+static void test_notes(void **state)
+{
+        _cleanup_json_ struct json_object *job =
+                parse("{" REMOVE2 "\"state\":\"DONE\",\"done_bytes\":2147483648,\"reasons\":[" LATE
+                      ",{\"device\":\"\",\"block\":\"\",\"code\":\"hook-skipped\",\"message\":\"Hook 10-x: "
+                      "no\"}]}");
+        _cleanup_free_ char *text = NULL;
+        size_t length;
+        FILE *f = open_memstream(&text, &length);
+
+        report_job(f, job);
+        fclose(f);
+        char *second = strchr(text, '\n');
+        assert_non_null(second);
+        assert_string_equal(second + 1, "  hook-skipped: Hook 10-x: no\n");
+        assert_int_equal(report_job_exit(job), CLI_DONE);
+}
+
 static void test_progress(void **state)
 {
         static const struct {
@@ -366,6 +385,7 @@ int main(void)
                 cmocka_unit_test(test_figures),
                 cmocka_unit_test(test_report),
                 cmocka_unit_test(test_long_list),
+                cmocka_unit_test(test_notes),
                 cmocka_unit_test(test_progress),
                 cmocka_unit_test(test_plan),
                 cmocka_unit_test(test_sheet),

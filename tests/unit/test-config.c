@@ -107,6 +107,8 @@ static void test_defaults(void **state)
         assert_int_equal(c->pool_reserve_bytes, GIB);
         assert_int_equal(c->jobs_kept, 1000);
         assert_int_equal(c->jobs_queued, 16);
+        assert_string_equal(c->hooks_folder, "/etc/opendlpar/host-hooks.d");
+        assert_int_equal(c->hook_limit_usec, 10 * USEC_PER_SEC);
         assert_int_equal(c->n_partitions, 0);
         c = config_free(c);
 
@@ -201,6 +203,8 @@ static void test_mistakes(void **state)
                 { "hvd.conf", "[hvd]\njobs_kept = 1 # one\n", "hvd.conf:2: ", "'1 # one' is not" },
                 { "hvd.conf", "[hvd]\nlog_level = loud\n",
                         "hvd.conf:2: ", "error, warning, notice, info or debug" },
+                { "hvd.conf", "[hvd]\nhooks = here\n", "hvd.conf:2: ", "'here' is no absolute path" },
+                { "hvd.conf", "[hvd]\nhook_limit = 0\n", "hvd.conf:2: ", "hook_limit" },
                 { "hvd.conf", "[hvd]\njob_wait = 8d\n", "hvd.conf:2: ", "at most 7 days" },
                 { "hvd.conf", "[hvd]\npool_total = 48\n", "hvd.conf:2: ", "has no unit" },
                 { "hvd.conf", "[hvd]\npool_total = 0\n", "hvd.conf:2: ", "pool_total: Size '0'" },
@@ -334,7 +338,7 @@ static void test_example(void **state)
                 n_keys += key;
         }
         fclose(f);
-        assert_int_equal(n_keys, 7);
+        assert_int_equal(n_keys, 9);
         write_text("hvd.conf", text);
         if (load(true, &c, &error) < 0)
                 fail_msg("%s", error.message);

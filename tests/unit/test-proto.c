@@ -37,7 +37,7 @@ static bool hellos_equal(const struct message_hello *a, const struct message_hel
                         strcmp(a->capabilities[i], b->capabilities[i]) != 0)
                         return false;
         return (!b->capabilities || !b->capabilities[i]) && a->version == b->version &&
-               a->version_min == b->version_min && a->block_bytes == b->block_bytes &&
+               a->hooks == b->hooks && a->version_min == b->version_min && a->block_bytes == b->block_bytes &&
                strcmp(a->nonce, b->nonce) == 0 && strcmp(a->boot_id, b->boot_id) == 0 &&
                strcmp(a->agent, b->agent) == 0 && strcmp(a->arch, b->arch) == 0;
 }
@@ -50,7 +50,11 @@ static bool requests_equal(const struct message_request *a, const struct message
                         return false;
         return a->op == b->op && a->n_targets == b->n_targets && a->zone == b->zone && a->bytes == b->bytes &&
                a->from == b->from && a->deadline_msec == b->deadline_msec &&
-               a->attempt_msec == b->attempt_msec && a->gentle == b->gentle && a->target_id == b->target_id;
+               a->attempt_msec == b->attempt_msec && a->gentle == b->gentle && a->target_id == b->target_id &&
+               a->hook.phase == b->hook.phase && a->hook.operation == b->hook.operation &&
+               a->hook.outcome == b->hook.outcome && a->hook.has_node == b->hook.has_node &&
+               a->hook.node == b->hook.node && a->hook.job == b->hook.job &&
+               a->hook.done_bytes == b->hook.done_bytes && strcmp(a->hook.reason, b->hook.reason) == 0;
 }
 
 static bool memories_equal(const struct guest_memory *a, const struct guest_memory *b)
@@ -82,6 +86,12 @@ static bool replies_equal(const struct message_reply *a, const struct message_re
         for (size_t i = 0; i < a->n_surveys; i++)
                 if (memcmp(&a->surveys[i], &b->surveys[i], sizeof(a->surveys[i])) != 0)
                         return false;
+        if (a->n_hooks != b->n_hooks)
+                return false;
+        for (size_t i = 0; i < a->n_hooks; i++)
+                if (strcmp(a->hooks[i].name, b->hooks[i].name) != 0 ||
+                        !errors_equal(&a->hooks[i].error, &b->hooks[i].error))
+                        return false;
         return a->op == b->op && a->has_memory == b->has_memory && memories_equal(&a->memory, &b->memory) &&
                a->complete == b->complete && a->n_ranges == b->n_ranges && a->n_failures == b->n_failures &&
                a->has_next == b->has_next && a->next == b->next;
@@ -110,7 +120,8 @@ static bool messages_equal(const struct message *a, const struct message *b)
                 return a->progress.done_bytes == b->progress.done_bytes &&
                        a->progress.total_bytes == b->progress.total_bytes;
         case MESSAGE_EVENT:
-                return a->event == b->event;
+                return a->event.type == b->event.type && a->event.has_hooks == b->event.has_hooks &&
+                       a->event.hooks == b->event.hooks;
         default:
                 return false;
         }
@@ -236,6 +247,8 @@ static void test_types(void **state)
         struct message hello = { .type = MESSAGE_HELLO,
                 .hello = { 1, 1, NONCE, BOOT_ID, "guestd 0.1.0", "ppc64le", 256 * MIB, caps } };
         assert_round_trip("hello", &hello);
+        hello.hello.hooks = true;
+        assert_round_trip("hello with hooks", &hello);
         hello.hello.capabilities = NULL;
         assert_round_trip("hello without capabilities", &hello);
 
@@ -251,8 +264,14 @@ static void test_types(void **state)
         assert_round_trip("failure", &m);
         m = (struct message) { .type = MESSAGE_PROGRESS, .session = SESSION, .id = 1, .progress = { 1, 2 } };
         assert_round_trip("progress", &m);
-        m = (struct message) { .type = MESSAGE_EVENT, .session = SESSION, .event = EVENT_BLOCKS_CHANGED };
+        m = (struct message) {
+                .type = MESSAGE_EVENT, .session = SESSION, .event.type = EVENT_BLOCKS_CHANGED
+        };
         assert_round_trip("event", &m);
+        m.event.has_hooks = true;
+        assert_round_trip("event without hooks", &m);
+        m.event.hooks = true;
+        assert_round_trip("event with hooks", &m);
 
         m = request(OP_GET_STATE);
         assert_round_trip("get-state", &m);
@@ -288,8 +307,17 @@ static void test_types(void **state)
         m.request.gentle = false;
         assert_round_trip("survey", &m);
 
+        m = request(OP_HOOK);
+        m.request.bytes = GIB;
+        m.request.deadline_msec = 10000;
+        m.request.hook = (struct hook_call) { HOOK_PRE, HOOK_REMOVE, HOOK_OUTCOME_NONE, true, 3, 17, 0, "" };
+        assert_round_trip("hook", &m);
+        m.request.hook = (struct hook_call) { HOOK_SETTLE, HOOK_ADD, HOOK_OUTCOME_DEADLINE, false, 0, 0,
+                128 * MIB, "It \"took\" too long" };
+        assert_round_trip("hook that settles", &m);
+
         for (enum op op = 0; op < OP_MAX; op++) {
-                if (op == OP_SURVEY)
+                if (op == OP_SURVEY || op == OP_HOOK)
                         continue;
                 m = reply(op);
                 m.reply.has_memory = true;
@@ -309,6 +337,17 @@ static void test_types(void **state)
         m.reply.has_next = true;
         m.reply.next = 6 * GIB;
         assert_round_trip("survey's reply", &m);
+        struct hook_result hooks[] = {
+                { "50-database", { ERROR_HOOK_REFUSED, "No: a backup is running" } },
+                { "", { ERROR_HOOK_SKIPPED, "" } },
+        };
+        m = reply(OP_HOOK);
+        m.reply.hooks = hooks;
+        m.reply.n_hooks = 2;
+        assert_round_trip("hook's reply", &m);
+        m.reply.n_hooks = 0;
+        m.reply.complete = true;
+        assert_round_trip("hook's reply without a word", &m);
         m = reply(OP_OFFLINE);
         m.reply.complete = true;
         assert_round_trip("offline complete", &m);
@@ -352,8 +391,12 @@ static void test_encode_refuses(void **state)
         assert_refused("type", &m);
         m = (struct message) { .type = MESSAGE_FAILURE, .session = SESSION, .id = 1 };
         assert_refused("failure without an error", &m);
-        m = (struct message) { .type = MESSAGE_EVENT, .session = SESSION, .event = EVENT_TYPE_MAX };
+        m = (struct message) { .type = MESSAGE_EVENT, .session = SESSION, .event.type = EVENT_TYPE_MAX };
         assert_refused("event", &m);
+        m = request(OP_HOOK);
+        m.request.bytes = m.request.deadline_msec = 1;
+        m.request.hook.phase = HOOK_BEGIN;
+        assert_refused("the host's own phase", &m);
         m = (struct message) { .type = MESSAGE_HELLO };
         assert_refused("empty hello", &m);
 }
@@ -429,6 +472,18 @@ static void test_largest(void **state)
         n = assert_round_trip("largest survey", &m);
         /* One kind alone may have a digit more, and `next`. */
         assert_true(n + PROTO_SURVEYS_MAX * PAGE_KIND_MAX * 2 + 24 <= PROTO_LINE_MAX);
+
+        static struct hook_result hooks[PROTO_HOOKS_MAX];
+        for (size_t i = 0; i < PROTO_HOOKS_MAX; i++) {
+                memset(hooks[i].name, '"', PROTO_HOOK_NAME_MAX);
+                hooks[i].error.code = ERROR_HOOK_REFUSED;
+                memset(hooks[i].error.message, '"', PROTO_REASON_MAX);
+        }
+        m = reply(OP_HOOK);
+        m.id = PROTO_ID_MAX;
+        m.reply.hooks = hooks;
+        m.reply.n_hooks = PROTO_HOOKS_MAX;
+        assert_true(assert_round_trip("largest hook's reply", &m) <= PROTO_LINE_MAX / 2);
 
         m = request(OP_OFFLINE);
         m.id = PROTO_ID_MAX;

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Owns the connection to opendlpar-hooks, which runs what it is told of one after another. As much as the
+ * connection holds may wait; beyond that notifications are dropped, and that is logged once. */
+
+#include "hvd/notify.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "common/cleanup.h"
+#include "common/log.h"
+#include "common/size.h"
+#include "common/text.h"
+#include "hvd/job.h"
+#include "hvd/manager.h"
+
+struct notify {
+        sd_event *event;
+        struct hooks_client client;
+        sd_event_source *io; /* the program's end, where it is our child */
+        bool dropping;
+};
+
+static bool has_files(const char *folder)
+{
+        DIR *dir = opendir(folder);
+        struct dirent *entry;
+        bool any = false;
+
+        while (dir && !any && (entry = readdir(dir)))
+                any = entry->d_name[0] != '.';
+        if (dir)
+                closedir(dir);
+        return any;
+}
+
+static void hang_up(struct notify *n)
+{
+        n->io = sd_event_source_disable_unref(n->io);
+        hooks_client_close(&n->client);
+}
+
+/* It says nothing: this is its end. */
+static int on_gone(sd_event_source *s, int fd, uint32_t events, void *userdata)
+{
+        log_warning("The program that runs the host's hooks ended; the next job starts it again");
+        hang_up(userdata);
+        return 0;
+}
+
+static int open_client(struct notify *n)
+{
+        if (n->client.request_fd >= 0)
+                return 0;
+        int r = hooks_client_open(&n->client);
+        if (r >= 0 && n->client.answer_fd >= 0)
+                r = sd_event_add_io(n->event, &n->io, n->client.answer_fd, EPOLLIN, on_gone, n);
+        if (r < 0)
+                hang_up(n);
+        return r;
+}
+
+static int deliver(struct notify *n, struct hooks_request *q)
+{
+        int r = open_client(n);
+
+        if (r >= 0)
+                r = hooks_client_send(&n->client, q);
+        if (r != -EPIPE)
+                return r;
+        hang_up(n); /* it ended just now */
+        r = open_client(n);
+        return r < 0 ? r : hooks_client_send(&n->client, q);
+}
+
+static enum hook_outcome outcome_of(const struct job *j)
+{
+        switch (j->state) {
+        case JOB_DONE:
+                return HOOK_OUTCOME_DONE;
+        case JOB_PARTIAL:
+                return HOOK_OUTCOME_PARTIAL;
+        case JOB_CANCELLED:
+                return HOOK_OUTCOME_CANCELLED;
+        case JOB_FAILED:
+                return j->stop == JOB_STOP_DEADLINE ? HOOK_OUTCOME_DEADLINE : HOOK_OUTCOME_FAILED;
+        default:
+                return HOOK_OUTCOME_NONE;
+        }
+}
+
+void notify_job(struct notify *n, const struct job *j, enum hook_phase phase)
+{
+        /* A guest can cause restores at will. */
+        if (!n || j->request.dry_run || j->request.kind == JOB_RESTORE_MEMORY)
+                return;
+
+        const struct config *config = manager_config(j->manager);
+        struct hooks_request q = {
+                .kind = HOOKS_RUN,
+                .bytes = j->request.bytes,
+                .limit_usec = config->hook_limit_usec,
+                .call = {
+                        .phase = phase,
+                        .operation = j->request.kind == JOB_REMOVE_MEMORY ? HOOK_REMOVE : HOOK_ADD,
+                        .outcome = outcome_of(j),
+                        .has_node = j->request.node >= 0,
+                        .node = j->request.node >= 0 ? (unsigned)j->request.node : 0,
+                        .job = j->id,
+                        .done_bytes = j->done_bytes,
+                },
+        };
+
+        if (!has_files(config->hooks_folder))
+                return;
+        snprintf(q.folder, sizeof(q.folder), "%s", config->hooks_folder);
+        snprintf(q.partition, sizeof(q.partition), "%s", j->partition_name);
+        if (j->n_reasons > 0)
+                text_clean(q.call.reason, sizeof(q.call.reason), j->reasons[0].error.message);
+        int r = deliver(n, &q);
+        if (r < 0 && !n->dropping)
+                log_warning("The host's hooks are not told of job %u: %s", j->id,
+                        r == -EAGAIN ? "too many of them wait" : strerrordesc_np(-r));
+        n->dropping = r < 0;
+}
+
+struct notify *notify_free(struct notify *n)
+{
+        if (!n)
+                return NULL;
+        hang_up(n);
+        hooks_client_done(&n->client);
+        sd_event_unref(n->event);
+        free(n);
+        return NULL;
+}
+
+int notify_new(sd_event *event, const struct hooks_client_config *config, struct notify **ret)
+{
+        struct notify *n = calloc(1, sizeof(*n));
+
+        if (!n)
+                return -ENOMEM;
+        n->event = sd_event_ref(event);
+        hooks_client_init(&n->client, config);
+        n->client.config.host = true;
+        *ret = n;
+        return 0;
+}
