@@ -15,21 +15,11 @@
 /* Beside the pause before it, for the try itself. */
 #define TRY_USEC (1 * USEC_PER_SEC)
 
-static uint64_t bytes_in(const struct dimm_remove *w, enum target_state from, enum target_state to)
-{
-        uint64_t sum = 0;
-
-        for (size_t i = 0; i < w->n_targets; i++)
-                if (w->targets[i].state >= from && w->targets[i].state <= to)
-                        sum += w->targets[i].size_bytes;
-        return sum;
-}
-
 static uint64_t still_to_go(const struct dimm_remove *w)
 {
         uint64_t bytes = w->job->request.bytes;
 
-        return bytes - MIN(bytes, bytes_in(w, TARGET_PLANNED, TARGET_GONE));
+        return bytes - MIN(bytes, dimm_remove_sum(w, TARGET_PLANNED, TARGET_GONE));
 }
 
 static bool has_chance(const struct target *t, uint64_t left_bytes)

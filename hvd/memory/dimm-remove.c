@@ -24,7 +24,6 @@
 #include "hvd/memory/assist.h"
 #include "hvd/memory/dimm-remove.h"
 #include "hvd/memory/forecast.h"
-#include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/nodes.h"
 #include "hvd/memory/ranges.h"
@@ -41,7 +40,7 @@
 #define PUT_BACK_USEC   (5 * USEC_PER_SEC)
 #define VERIFY_USEC     (3 * USEC_PER_SEC)
 
-static uint64_t sum_of(const struct dimm_remove *w, enum target_state from, enum target_state to)
+uint64_t dimm_remove_sum(const struct dimm_remove *w, enum target_state from, enum target_state to)
 {
         uint64_t sum = 0;
 
@@ -51,71 +50,12 @@ static uint64_t sum_of(const struct dimm_remove *w, enum target_state from, enum
         return sum;
 }
 
-static struct target *first_in(struct dimm_remove *w, enum target_state state)
+struct target *dimm_remove_first(struct dimm_remove *w, enum target_state state)
 {
         for (size_t i = 0; i < w->n_targets; i++)
                 if (w->targets[i].state == state)
                         return &w->targets[i];
         return NULL;
-}
-
-/* --- planning --- */
-
-/* Plans for what is still to go, without the devices that were tried. On success they are appended as
- * PLANNED. */
-static int plan_more(struct dimm_remove *w, struct error *ret_error)
-{
-        struct job *j = w->job;
-        _cleanup_free_ struct plan_device *devices = NULL;
-        char *excluded[PLAN_DEVICES_MAX + 1];
-        struct plan_snapshot s;
-        struct plan_remove plan;
-
-        for (size_t i = 0; i < w->n_targets; i++)
-                excluded[i] = w->targets[i].id;
-        excluded[w->n_targets] = NULL;
-
-        uint64_t left = j->request.bytes - MIN(j->request.bytes, sum_of(w, TARGET_PLANNED, TARGET_GONE));
-        int r = removal_plan(
-                j->partition, &j->request, excluded, &w->survey, left, &s, &devices, &plan, ret_error);
-        if (r < 0)
-                return r;
-
-        w->kept_bytes = plan.kept_bytes;
-        for (size_t i = 0; i < plan.n_devices && w->n_targets < PLAN_DEVICES_MAX; i++) {
-                const struct plan_device *d = &s.devices[plan.devices[i]];
-                const struct platform_device *from = &j->partition->snapshot.devices[plan.devices[i]];
-                struct target *t = &w->targets[w->n_targets++];
-
-                *t = (struct target) {
-                        .job = j,
-                        .address = d->address,
-                        .size_bytes = d->size_bytes,
-                        .was_kernel = d->kernel_bytes > 0,
-                };
-                w->migrate_bytes += d->migrate_bytes;
-                memcpy(t->id, from->id, sizeof(t->id));
-                memcpy(t->backend, from->memdev, sizeof(t->backend));
-                if (j->request.dry_run && !forecast_leaves(j, &w->survey, t->id, t->address, t->size_bytes))
-                        t->state = TARGET_STAYED;
-                else
-                        forecast_add_step(j, &s, d);
-        }
-        return 0;
-}
-
-/* One cannot go: the next best are tried, unless that ends all. */
-static void try_others(struct dimm_remove *w)
-{
-        struct error error;
-
-        if (w->job->stop != JOB_STOP_NO || w->gave_up || w->guest_lost)
-                return;
-        if (removal_names_device(&w->job->request) || plan_more(w, &error) < 0) {
-                w->gave_up = w->job->request.all_or_nothing && !dimm_again_is_possible(w);
-                if (!removal_names_device(&w->job->request))
-                        removal_add_ratio_reason(w->job, &error);
-        }
 }
 
 /* --- the end --- */
@@ -265,7 +205,7 @@ static void on_unplugged(const struct error *error, void *userdata)
                 job_add_reason(t->job, t->id, UINT64_MAX, error);
                 /* One that is pending may leave yet: another in its place would be one too many. */
                 if (error->code == ERROR_UNPLUG_REFUSED || error->code == ERROR_HYPERVISOR_REFUSED)
-                        try_others(w);
+                        dimm_remove_try_others(w);
                 else if (error->code == ERROR_NOT_RUNNING)
                         w->gave_up = true;
         }
@@ -376,7 +316,7 @@ static void on_offline_progress(uint64_t done_bytes, void *userdata)
 {
         struct dimm_remove *w = userdata;
 
-        job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE) + done_bytes);
+        job_set_progress(w->job, dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE) + done_bytes);
 }
 
 static void on_examined(struct survey *s, const struct error *error, void *userdata)
@@ -388,7 +328,7 @@ static void on_examined(struct survey *s, const struct error *error, void *userd
                 forecast_add_findings(w->job, s);
                 dimm_again_judge(w, s);
         }
-        try_others(w);
+        dimm_remove_try_others(w);
         dimm_remove_pump(w);
 }
 
@@ -435,12 +375,12 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                                 (struct mem_range) { t->address, t->size_bytes }, a.offline_bytes, "offline");
                 }
         }
-        job_set_progress(w->job, sum_of(w, TARGET_OFFLINE, TARGET_GONE));
+        job_set_progress(w->job, dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE));
         if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK) {
                 if (w->job->stop == JOB_STOP_NO &&
                         forecast_examine(w->job, reply, on_examined, w, &w->ask) >= 0)
                         return;
-                try_others(w);
+                dimm_remove_try_others(w);
         }
         dimm_remove_pump(w);
 }
@@ -472,7 +412,7 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
 /* All that can go offline is: with all-or-nothing the devices are now unplugged, or put back. */
 static void settle_offline(struct dimm_remove *w)
 {
-        bool whole = !w->gave_up && sum_of(w, TARGET_OFFLINE, TARGET_GONE) >= w->job->request.bytes;
+        bool whole = !w->gave_up && dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE) >= w->job->request.bytes;
 
         for (size_t i = 0; i < w->n_targets; i++)
                 if (w->targets[i].state == TARGET_OFFLINE) {
@@ -489,24 +429,24 @@ void dimm_remove_pump(struct dimm_remove *w)
 
         if ((w->call && !w->awaiting) || w->ask || w->again_timer || w->verifying)
                 return;
-        if (w->awaiting && (first_in(w, TARGET_PLANNED) || first_in(w, TARGET_PUT_BACK))) {
+        if (w->awaiting && (dimm_remove_first(w, TARGET_PLANNED) || dimm_remove_first(w, TARGET_PUT_BACK))) {
                 w->awaited = false;
                 guest_call_stop(w->call); /* its answer leads back here */
                 return;
         }
         while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up &&
-                (t = first_in(w, TARGET_PLANNED)))
+                (t = dimm_remove_first(w, TARGET_PLANNED)))
                 if (take_offline(w, t))
                         return;
-        if (!first_in(w, TARGET_PUT_BACK) && dimm_again(w))
+        if (!dimm_remove_first(w, TARGET_PUT_BACK) && dimm_again(w))
                 return;
         settle_offline(w);
-        while (!w->guest_lost && (t = first_in(w, TARGET_PUT_BACK)))
+        while (!w->guest_lost && (t = dimm_remove_first(w, TARGET_PUT_BACK)))
                 if (put_back(w, t))
                         return;
-        while ((t = first_in(w, TARGET_PUT_BACK)))
+        while ((t = dimm_remove_first(w, TARGET_PUT_BACK)))
                 leave_offline(w, t);
-        if (!first_in(w, TARGET_UNPLUGGING)) {
+        if (!dimm_remove_first(w, TARGET_UNPLUGGING)) {
                 verify(w);
                 return;
         }
@@ -516,116 +456,6 @@ void dimm_remove_pump(struct dimm_remove *w)
 }
 
 /* --- the mechanism --- */
-
-/* A dry run goes on as the removal would: those that stay are replaced by others, until none is left. */
-static int plan_first(struct dimm_remove *w, struct error *ret_error)
-{
-        size_t n_before = 0, n_stayed;
-        int r = plan_more(w, ret_error);
-
-        if (r < 0 || !w->job->request.dry_run)
-                return r;
-        do {
-                n_stayed = 0;
-                for (size_t i = n_before; i < w->n_targets; i++)
-                        n_stayed += w->targets[i].state == TARGET_STAYED;
-                n_before = w->n_targets;
-        } while (n_stayed > 0 && !removal_names_device(&w->job->request) && plan_more(w, NULL) >= 0);
-        forecast_add_rest(w->job, &w->survey, &w->no_survey);
-        return 0;
-}
-
-static void on_surveyed(struct survey *s, const struct error *error, void *userdata);
-static bool relieve(struct dimm_remove *w);
-
-static void go_on(struct job *j)
-{
-        struct dimm_remove *w = j->work;
-
-        if (j->request.dry_run)
-                job_finish(j);
-        else if (!relieve(w))
-                dimm_remove_pump(w);
-}
-
-static void begin(struct dimm_remove *w)
-{
-        struct job *j = w->job;
-        struct error error;
-
-        if (plan_first(w, &error) < 0) {
-                job_add_reason(j, NULL, UINT64_MAX, &error);
-                job_finish(j);
-                return;
-        }
-        uint64_t planned = sum_of(w, TARGET_PLANNED, TARGET_PLANNED);
-        /* Where a forecast says what stays there is a reason for each device. */
-        if (planned < j->request.bytes && !first_in(w, TARGET_STAYED))
-                removal_add_shortfall(j, planned, w->kept_bytes);
-        if (planned < j->request.bytes && j->request.all_or_nothing)
-                job_finish(j);
-        else if (w->relieved || !hooks_before(j, go_on)) /* else planned again: the hooks know already */
-                go_on(j);
-}
-
-/* The guest has made room, or could not: devices that are empty now go first. */
-static void on_relieved(const struct message_reply *reply, const struct error *error, void *userdata)
-{
-        struct dimm_remove *w = userdata;
-        struct job *j = w->job;
-
-        w->call = NULL;
-        if (error || !reply->assistance) {
-                dimm_remove_pump(w);
-                return;
-        }
-        assist_add_note(j, NULL, reply);
-        if (forecast_is_wanted(j) && forecast_start(j, on_surveyed, w, &w->ask, &w->no_survey) >= 0) {
-                w->n_targets = 0;
-                job_clear_plan(j);
-                survey_done(&w->survey);
-                return;
-        }
-        dimm_remove_pump(w);
-}
-
-/* Before anything is taken: page cache that would have to be moved is better reclaimed. False: no need. */
-static bool relieve(struct dimm_remove *w)
-{
-        if (w->relieved)
-                return false;
-        w->relieved = true;
-        return assist_is_wanted(w->job, w->migrate_bytes) &&
-               assist_start(w->job, on_relieved, w, &w->call) >= 0;
-}
-
-/* Without a survey the removal goes on as well. */
-static void on_surveyed(struct survey *s, const struct error *error, void *userdata)
-{
-        struct dimm_remove *w = userdata;
-
-        w->ask = NULL;
-        if (s) {
-                w->survey = *s;
-                *s = (struct survey) { 0 };
-        } else
-                w->no_survey = *error;
-        begin(w);
-}
-
-static void on_refreshed(struct partition *p, const struct error *error, void *userdata)
-{
-        struct dimm_remove *w = userdata;
-        struct job *j = w->job;
-        struct error local;
-
-        w->refresh = NULL;
-        if (error || mechanism_check_job(j, &local) < 0 || removal_resolve(p, &j->request, &local) < 0) {
-                job_add_reason(j, NULL, UINT64_MAX, error ?: &local);
-                job_finish(j);
-        } else if (!forecast_is_wanted(j) || forecast_start(j, on_surveyed, w, &w->ask, &w->no_survey) < 0)
-                begin(w);
-}
 
 static int dimm_remove_check(
         const struct partition *p, const struct job_request *request, struct error *ret_error)
@@ -654,11 +484,11 @@ static void dimm_remove_start(struct job *j)
                 /* What is known is current when nothing has changed since: then it is as good as asking
                  * again, and both ends still have their say on each device. */
                 if (partition_is_settled(j->partition)) {
-                        on_refreshed(j->partition, NULL, w);
+                        dimm_remove_on_refreshed(j->partition, NULL, w);
                         return;
                 }
-                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS, on_refreshed, w,
-                            &w->refresh, &error) >= 0)
+                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS,
+                            dimm_remove_on_refreshed, w, &w->refresh, &error) >= 0)
                         return;
         } else
                 error_set(&error, ERROR_INTERNAL, "Out of memory");

@@ -5,7 +5,8 @@
 #include "hvd/memory/guest.h"
 #include "hvd/survey.h"
 
-/* A removal's state: of dimm-remove.c, and of what goes on when a device did not leave (dimm-again.c). */
+/* A removal's state: of dimm-remove.c, of its plan (dimm-remove-plan.c), and of what goes on when a device
+ * did not leave (dimm-again.c). */
 
 enum target_state {
         TARGET_PLANNED,
@@ -58,6 +59,14 @@ struct dimm_remove {
 
 /* Goes on with whatever is due. */
 void dimm_remove_pump(struct dimm_remove *w);
+/* Bytes of the targets in these states; and the first one in a state, or NULL. */
+uint64_t dimm_remove_sum(const struct dimm_remove *w, enum target_state from, enum target_state to);
+struct target *dimm_remove_first(struct dimm_remove *w, enum target_state state);
+
+/* Both ends' accounts are current: plans, and begins. */
+void dimm_remove_on_refreshed(struct partition *p, const struct error *error, void *userdata);
+/* One cannot go: the next best are planned, unless that ends all. */
+void dimm_remove_try_others(struct dimm_remove *w);
 
 /* A device that was only busy may have a second chance, once, when nothing better is left and there is time.
  */
