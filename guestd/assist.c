@@ -66,7 +66,8 @@ static void resize_pool(
                         return;
                 snprintf(text, sizeof(text), "%" PRIu64, next);
                 if (write_setting(config, config->sys_fd, path, text) < 0 ||
-                        pool_read_size(config->sys_fd, node, page_bytes, &then) < 0 || then == now)
+                        pool_read_size(config->sys_fd, node, page_bytes, &then) < 0 ||
+                        (now > wanted ? then >= now : then <= now))
                         return;
         }
 }

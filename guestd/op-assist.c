@@ -139,24 +139,28 @@ static uint64_t budget(const struct op_run *run)
 
 /* --- OFFLINE --- */
 
+static void give_up(struct ops *ops, enum error_code why, const char *words)
+{
+        uint32_t block = ops->run.items[ops->run.n_offline].block;
+        struct error error;
+
+        error_set(&error, why, "Block memory%u: %s", block, words);
+        run_fail(ops, block, &error);
+        offline_undo(ops);
+}
+
 static void on_assisted(struct worker *w, void *userdata)
 {
         struct ops *ops = userdata;
         struct op_run *run = &ops->run;
-        struct error error;
 
         if (take_report(ops) && start(ops, budget(run), on_assisted) >= 0)
                 return;
         swap_as_before(ops);
-        int r = run->stopped == ERROR_NONE ? offline_walk(ops) : 0;
-        if (run->stopped != ERROR_NONE || r < 0) {
-                error_set(&error, run->stopped != ERROR_NONE ? run->stopped : ERROR_NO_HEADROOM,
-                        "Block memory%u: %s", run->items[run->n_offline].block,
-                        r < 0 ? "the guest cannot start a process to take it offline"
-                              : "the request ended before it was tried again");
-                run_fail(ops, run->items[run->n_offline].block, &error);
-                offline_undo(ops);
-        }
+        if (run->stopped != ERROR_NONE)
+                give_up(ops, run->stopped, "the request ended before it was tried again");
+        else if (offline_walk(ops) < 0)
+                give_up(ops, ERROR_NO_HEADROOM, "the guest cannot start a process to take it offline");
 }
 
 bool assist_begin(struct ops *ops)
@@ -182,7 +186,7 @@ bool assist_begin(struct ops *ops)
                 : kind == ASSIST_POOLS ? "free huge pages are given up"
                                        : "it is tried once more");
         if (start(ops, budget(run), on_assisted) < 0)
-                offline_undo(ops);
+                give_up(ops, ERROR_NO_HEADROOM, "the guest cannot start a process to help with it");
         return true;
 }
 

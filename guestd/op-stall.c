@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/size.h"
@@ -50,9 +51,16 @@ static const struct work_item *current_item(struct ops *ops)
 }
 
 /* True if the attempt is hopeless. */
-static bool judge(struct op_stall *s, const struct page_counts *counts)
+static bool judge(struct op_stall *s, const struct page_counts *counts, uint64_t n_pages)
 {
         uint64_t left = 0, stuck = 0;
+
+        s->is_gigantic = counts->is_gigantic;
+        /* There was no time to look at all of it: nothing is to be compared with that. */
+        if (counts->sampled < n_pages) {
+                s->left = s->n_same = 0;
+                return s->is_gigantic;
+        }
 
         for (enum page_kind k = PAGE_MOVABLE; k < PAGE_KIND_MAX; k++) {
                 left += counts->pages[k];
@@ -61,7 +69,6 @@ static bool judge(struct op_stall *s, const struct page_counts *counts)
         }
         s->n_same = s->left > 0 && left >= s->left ? s->n_same + 1 : 0;
         s->left = left;
-        s->is_gigantic = counts->is_gigantic;
         s->is_pinned = left > 0 && (left == stuck || (s->n_same > 0 && left <= FEW_PAGES));
         s->has_huge_pages = counts->pages[PAGE_HUGE] > 0;
         return s->is_pinned || s->is_gigantic || s->n_same >= SAME_MAX;
@@ -75,7 +82,8 @@ static void on_looked(struct worker *w, void *userdata)
         bool seen = worker_n_done(w) == 1, hopeless = false;
 
         if (item && seen && item->block == s->item.block)
-                hopeless = judge(s, worker_counts(w));
+                hopeless = judge(
+                        s, worker_counts(w), ops->blocks->block_bytes / (uint64_t)sysconf(_SC_PAGESIZE));
         s->worker = worker_free(s->worker);
         if (hopeless)
                 worker_kill(ops->run.worker, ERROR_BLOCK_BUSY);

@@ -158,8 +158,11 @@ static void on_ring(uint32_t block, void *userdata)
         struct ops *ops = userdata;
 
         monitor_drain(ops->monitor);
+        /* It may have changed again, as by an administrator. */
         if (ops->bell)
-                ops_on_block(ops, block, ops->run.op == OP_ONLINE ? BLOCK_ONLINE : BLOCK_ABSENT);
+                ops_on_block(ops, block,
+                        ops->run.op == OP_ONLINE ? sysfs_read_state(ops->blocks->memory_fd, block)
+                                                 : BLOCK_ABSENT);
 }
 
 void wait_begin(struct ops *ops)

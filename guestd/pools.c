@@ -99,6 +99,23 @@ static int compare(const void *a, const void *b)
         return x->node < y->node ? -1 : x->node > y->node;
 }
 
+/* Sizes of which a node has pages in surplus are left alone: there the files' numbers count those too, and a
+ * write of one node's may make pages rather than free them (Linux 6.1: set_max_huge_pages()). */
+static size_t drop_with_surplus(struct pool *v, size_t n)
+{
+        size_t n_kept = 0;
+
+        for (size_t i = 0, end; i < n; i = end) {
+                uint64_t surplus = 0;
+
+                for (end = i; end < n && v[end].page_bytes == v[i].page_bytes; end++)
+                        surplus += v[end].n_surplus;
+                for (size_t k = i; k < end && surplus == 0; k++)
+                        v[n_kept++] = v[k];
+        }
+        return n_kept;
+}
+
 size_t pools_read(int sys_fd, struct pool *v, size_t max)
 {
         int fd = openat(sys_fd, NODES_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -118,7 +135,7 @@ size_t pools_read(int sys_fd, struct pool *v, size_t max)
         }
         closedir(dir);
         qsort(v, n, sizeof(*v), compare);
-        return n;
+        return drop_with_surplus(v, n);
 }
 
 bool pools_plan(const struct pool *v, size_t n, uint64_t need_bytes, uint64_t *wanted)

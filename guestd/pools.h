@@ -22,7 +22,8 @@ struct pool {
  * make a new one, so that none is given up. */
 #define POOL_GIGANTIC_BYTES (UINT64_C(1) << 28)
 
-/* Those that have pages, at most max of them; none where the kernel has no huge pages. */
+/* Those that have pages, and none in surplus on any node, at most max of them; none where the kernel has no
+ * huge pages. */
 size_t pools_read(int sys_fd, struct pool *v, size_t max);
 /* "devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"; into buffer, which is returned. */
 #define POOL_PATH_MAX 96U

@@ -34,6 +34,10 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
         if (r < 0)
                 return r;
 
+        if (w->n_targets == 0) {
+                w->kernel_bytes = s.kernel_bytes;
+                w->movable_bytes = s.movable_bytes;
+        }
         w->kept_bytes = plan.kept_bytes;
         for (size_t i = 0; i < plan.n_devices && w->n_targets < PLAN_DEVICES_MAX; i++) {
                 const struct plan_device *d = &s.devices[plan.devices[i]];
@@ -44,7 +48,8 @@ static int plan_more(struct dimm_remove *w, struct error *ret_error)
                         .job = j,
                         .address = d->address,
                         .size_bytes = d->size_bytes,
-                        .was_kernel = d->kernel_bytes > 0,
+                        .kernel_bytes = d->kernel_bytes,
+                        .movable_bytes = d->movable_bytes,
                 };
                 w->migrate_bytes += d->migrate_bytes;
                 memcpy(t->id, from->id, sizeof(t->id));

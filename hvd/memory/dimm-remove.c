@@ -122,6 +122,7 @@ static void on_blocks_gone(const struct message_reply *reply, const struct error
 
         w->call = NULL;
         w->awaiting = false;
+        w->answered = reply != NULL;
         w->guest_confirmed = reply && reply->complete;
         if (!w->verifying)
                 dimm_remove_pump(w);
@@ -176,12 +177,15 @@ static void verify(struct dimm_remove *w)
         for (size_t i = 0; i < w->n_targets; i++)
                 any |= w->targets[i].state == TARGET_GONE || may_have_left(w, &w->targets[i]);
         if (!any) {
+                if (w->call)
+                        guest_call_stop(w->call);
+                w->call = guest_call_free(w->call);
                 dimm_again_add_notes(w);
                 job_finish(w->job);
                 return;
         }
         job_set_state(w->job, JOB_VERIFYING);
-        if (!w->awaited)
+        if (!w->call && !w->answered)
                 await_removed(w);
         if (partition_refresh(w->job->partition, REFRESH_DEVICES, on_host_verified, w, &w->refresh, &error) <
                         0 &&
@@ -244,7 +248,7 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
         t->state = TARGET_STAYED;
         if (error) {
                 job_add_reason(w->job, t->id, UINT64_MAX, error);
-                w->guest_lost = true;
+                w->guest_lost = t->is_left_offline = true;
         } else if (!reply->complete) {
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
@@ -303,7 +307,7 @@ static bool put_back(struct dimm_remove *w, struct target *t)
                 .op = OP_ONLINE,
                 .targets = &range,
                 .n_targets = 1,
-                .zone = t->was_kernel ? ZONE_KERNEL : ZONE_MOVABLE,
+                .zone = t->kernel_bytes > 0 ? ZONE_KERNEL : ZONE_MOVABLE,
         };
 
         t->state = TARGET_PUTTING_BACK;
@@ -385,6 +389,35 @@ static void on_offline(const struct message_reply *reply, const struct error *er
         dimm_remove_pump(w);
 }
 
+/* Kernel memory goes last, when it is known what of zone Movable has left: the plan counted on all of it. */
+static struct target *next_planned(struct dimm_remove *w)
+{
+        for (size_t i = 0; i < w->n_targets; i++)
+                if (w->targets[i].state == TARGET_PLANNED && w->targets[i].kernel_bytes == 0)
+                        return &w->targets[i];
+        return dimm_remove_first(w, TARGET_PLANNED);
+}
+
+/* As the planner's rule for the zones: fit for each other, or no worse than before. */
+static bool keeps_ratio(const struct dimm_remove *w, const struct target *t)
+{
+        uint64_t kernel = w->kernel_bytes - MIN(w->kernel_bytes, t->kernel_bytes);
+        uint64_t movable = w->movable_bytes - MIN(w->movable_bytes, t->movable_bytes);
+
+        if (t->kernel_bytes == 0 || removal_names_device(&w->job->request))
+                return true;
+        for (size_t i = 0; i < w->n_targets; i++) {
+                const struct target *o = &w->targets[i];
+
+                if (o->state < TARGET_OFFLINE || o->state > TARGET_GONE)
+                        continue;
+                kernel -= MIN(kernel, o->kernel_bytes);
+                movable -= MIN(movable, o->movable_bytes);
+        }
+        return zone_ratio_allows(kernel, 0, movable) ||
+               (unsigned __int128)movable * w->kernel_bytes <= (unsigned __int128)w->movable_bytes * kernel;
+}
+
 static bool take_offline(struct dimm_remove *w, struct target *t)
 {
         struct mem_range range = { t->address, t->size_bytes };
@@ -401,9 +434,19 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
                 t->state = TARGET_STAYED;
                 return false;
         }
+        if (!keeps_ratio(w, t)) {
+                struct error error;
+                error_set(&error, ERROR_ZONE_RATIO,
+                        "it is kernel memory, and too little of zone Movable has left to do without it: that "
+                        "would be "
+                        "more than three times what the kernel has; name the device to take it all the same");
+                job_add_reason(w->job, t->id, UINT64_MAX, &error);
+                t->state = TARGET_STAYED;
+                return false;
+        }
         job_set_state(w->job, JOB_OFFLINING);
         t->state = TARGET_OFFLINING;
-        w->awaited = w->guest_confirmed = false;
+        w->awaited = w->answered = w->guest_confirmed = false;
         t->was_tried = true;
         return start_guest(w, t, &request, now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4),
                 on_offline, on_offline_progress);
@@ -434,8 +477,7 @@ void dimm_remove_pump(struct dimm_remove *w)
                 guest_call_stop(w->call); /* its answer leads back here */
                 return;
         }
-        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up &&
-                (t = dimm_remove_first(w, TARGET_PLANNED)))
+        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up && (t = next_planned(w)))
                 if (take_offline(w, t))
                         return;
         if (!dimm_remove_first(w, TARGET_PUT_BACK) && dimm_again(w))

@@ -24,14 +24,14 @@ struct target {
         enum target_state state;
         char id[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         uint64_t address, size_bytes;
-        bool was_kernel;      /* its blocks lay in a kernel zone: where they go back to */
-        bool asked;           /* QEMU was, to unplug it */
-        bool is_left_offline; /* it could not be put back, as the reasons say */
-        bool is_absent;       /* the guest said so when it was to put it back */
-        unsigned n_resets;    /* the partition's, when QEMU was asked */
-        bool was_tried;       /* its blocks were to go offline */
-        bool is_busy;         /* and could not at that moment: they may go later */
-        bool again;           /* this is its second try, or that is over */
+        uint64_t kernel_bytes, movable_bytes; /* of its blocks, by zone */
+        bool asked;                           /* QEMU was, to unplug it */
+        bool is_left_offline;                 /* it could not be put back, as the reasons say */
+        bool is_absent;                       /* the guest said so when it was to put it back */
+        unsigned n_resets;                    /* the partition's, when QEMU was asked */
+        bool was_tried;                       /* its blocks were to go offline */
+        bool is_busy;                         /* and could not at that moment: they may go later */
+        bool again;                           /* this is its second try, or that is over */
         struct platform_op *op;
 };
 
@@ -42,18 +42,20 @@ struct dimm_remove {
         struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
-        struct survey_ask *ask; /* of what is in the blocks that may leave, or did not */
-        struct survey survey;   /* empty: there was none */
-        struct error no_survey; /* and why */
-        uint64_t migrate_bytes; /* of the devices that were planned first, by the survey */
-        uint64_t kept_bytes;    /* by the last plan, for the ratio of the zones */
-        bool relieved;          /* the guest was asked to make room */
+        struct survey_ask *ask;               /* of what is in the blocks that may leave, or did not */
+        struct survey survey;                 /* empty: there was none */
+        struct error no_survey;               /* and why */
+        uint64_t migrate_bytes;               /* of the devices that were planned first, by the survey */
+        uint64_t kernel_bytes, movable_bytes; /* what the guest's zones had when nothing had left */
+        uint64_t kept_bytes;                  /* by the last plan, for the ratio of the zones */
+        bool relieved;                        /* the guest was asked to make room */
         sd_event_source *again_timer;
         uint64_t failed_usec; /* when the last device did not go */
         bool gave_up;    /* no further device is tried: all-or-nothing, and one cannot go; or a migration */
         bool guest_lost; /* no further request to the guest */
         bool awaiting;   /* call is AWAIT_REMOVED, for all that is UNPLUGGING or GONE */
         bool awaited;    /* it was asked since a device was last taken offline */
+        bool answered;   /* and the guest has answered */
         bool verifying, guest_confirmed, host_confirmed;
 };
 

@@ -301,6 +301,24 @@ static void test_zone_ratio(void **state)
         finish(fx);
 }
 
+/* Allowed because Movable memory was to leave too, and that did not. */
+static void test_zone_ratio_later(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, DEVICES("<0 4G 1G>,<1 5G 1G>", "2G"),
+                BLOCKS(",[4G,1G,'online','kernel',0],[5G,1G,'online','movable',0]") "on get-state reply "
+                                                                                    "{" MEMORY("2G", "4G",
+                                                                                            "512M") "}\n");
+        script(fx->guest, REFUSE("5G") REFUSE("5G"));
+        struct job *j = submit(fx, REMOVE(2 * GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 2);
+        assert_reason(j, 0, "opendlpar-dimm-0", ERROR_ZONE_RATIO, "too little of zone Movable");
+        assert_reason(j, 1, "opendlpar-dimm-1", ERROR_BLOCK_BUSY, "pinned");
+        finish(fx);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -320,6 +338,7 @@ int main(void)
                 TEST(test_other_node_in_qemu),
                 TEST(test_removal_from_the_fuller_node),
                 TEST(test_zone_ratio),
+                TEST(test_zone_ratio_later),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

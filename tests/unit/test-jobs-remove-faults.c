@@ -231,7 +231,8 @@ static void test_guest_does_not_confirm(void **state)
         static const char *const answers[] = {
                 "reply {'complete':false,'ranges':[" OFFLINE("5G") "],'failures':[{'start':5G,'length':1G,"
                                                                    "'code':'deadline','message':'x'}]}\n",
-                "failure internal Out of luck\n",
+                /* asked once more, when QEMU has let go of it */
+                "failure internal Out of luck\nexpect await-removed\nfailure internal Out of luck\n",
                 /* another boot is asked as well, and has them, or ends too */
                 HELLO_OF_ANOTHER_BOOT "expect await-removed {'targets':[[5G,1G]]}\n"
                                       "reply {'complete':false,'ranges':[" OFFLINE("5G") "]}\n",
