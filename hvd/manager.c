@@ -292,9 +292,9 @@ void manager_job_ended(struct manager *m, struct job *j)
         if (j->request.kind == JOB_RESTORE_MEMORY)
                 forget_restore_before(m, j);
         store_job(m, j);
+        NOTIFY(m, job_ended, j);
         if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
                 log_warning("Old jobs could not be dropped from the store: %s", error.message);
-        NOTIFY(m, job_ended, j);
         if (j->announced)
                 notify_job(m->notify, j, HOOK_END);
 
