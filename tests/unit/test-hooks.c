@@ -428,6 +428,72 @@ static void test_symlink(void **state)
         assert_result(e, 0, "60-symlink", ERROR_HOOK_REFUSED, "called 60-symlink");
 }
 
+/* Links that lead to a good file, by way of a folder in which others could put other links. */
+static void test_symlink_chain(void **state)
+{
+        struct env *e = *state;
+        char path[160], open_folder[80], target[160];
+
+        snprintf(target, sizeof(target), "%s/good", e->dir);
+        put_at(target, 0755, "#!/bin/sh\nexit 1\n");
+        snprintf(open_folder, sizeof(open_folder), "%s/open", e->dir);
+        assert_int_equal(mkdir(open_folder, 0755), 0);
+        snprintf(path, sizeof(path), "%s/link", open_folder);
+        assert_int_equal(symlink("../good", path), 0);
+        snprintf(path, sizeof(path), "%s/10-chain", e->folder);
+        assert_int_equal(symlink("../open/./link", path), 0);
+        run(e, HOOK_CHECK);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_REFUSED, "exited with 1");
+
+        assert_int_equal(chmod(open_folder, 0777), 0);
+        run(e, HOOK_CHECK);
+        assert_answer(e, true, 1);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_SKIPPED, "open can be written to by others");
+
+        /* With the sticky bit others cannot replace it, unless it is theirs. */
+        assert_int_equal(chmod(open_folder, 01777), 0);
+        run(e, HOOK_CHECK);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_REFUSED, "exited with 1");
+        if (geteuid() == 0) {
+                snprintf(path, sizeof(path), "%s/link", open_folder);
+                assert_int_equal(lchown(path, 12345, 0), 0);
+                run(e, HOOK_CHECK);
+                assert_answer(e, true, 1);
+                assert_result(e, 0, "10-chain", ERROR_HOOK_SKIPPED, "belongs to user 12345");
+        }
+
+        snprintf(path, sizeof(path), "%s/10-chain", e->folder);
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(symlink("10-chain", path), 0);
+        run(e, HOOK_CHECK);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_FAILED, "symbolic links");
+}
+
+/* A folder that is itself reached by a link, out of one that others can write to. */
+static void test_folder_by_symlink(void **state)
+{
+        struct env *e = *state;
+        char open_folder[64], path[80];
+
+        put(e, "hook", 0755, "echo ran >>$TRACE");
+        snprintf(open_folder, sizeof(open_folder), "%s/open", e->dir);
+        assert_int_equal(mkdir(open_folder, 0755), 0);
+        assert_int_equal(chmod(open_folder, 0777), 0);
+        snprintf(path, sizeof(path), "%s/link", open_folder);
+        assert_int_equal(symlink(e->dir, path), 0);
+        struct hooks_request q = request(HOOK_CHECK);
+        snprintf(q.folder, sizeof(q.folder), "%s/hooks.d", path);
+        send_request(e, q);
+        receive(e);
+        assert_result(e, 0, "hook", ERROR_HOOK_SKIPPED, "open can be written to by others");
+        assert_string_equal(read_trace(e), "");
+        assert_int_equal(chmod(open_folder, 0755), 0);
+        send_request(e, q);
+        receive(e);
+        assert_answer(e, true, 0);
+        assert_string_equal(read_trace(e), "ran\n");
+}
+
 static void test_output(void **state)
 {
         struct env *e = *state;
@@ -747,6 +813,8 @@ int main(void)
                 TEST(test_owner),
                 TEST(test_folder),
                 TEST(test_symlink),
+                TEST(test_symlink_chain),
+                TEST(test_folder_by_symlink),
                 TEST(test_output),
                 TEST(test_cannot_start),
                 TEST(test_vanishes),
