@@ -181,7 +181,7 @@ int folder_check_itself(const char *folder, struct error *ret_error)
         struct stat st;
 
         if (lstat(folder, &st) < 0)
-                return error_set_errno(ret_error, ERROR_HOOK_SKIPPED, errno, "not run: %s", folder);
+                return fail(ret_error, folder, errno);
         if (!S_ISDIR(st.st_mode))
                 return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: %s is not a folder", folder);
         return is_ours(&st) ? 0 : refuse(ret_error, folder, &st);

@@ -4,7 +4,8 @@
  * of its own that does not outlive it, with a limit of time, and with an environment that is made here.
  *
  * CHECK and PRE end at the first hook that does not say yes: one that refuses, hangs or crashes. All other
- * phases run every hook, whatever the others do. A file that may not be run is passed over and told of.
+ * phases run every hook, whatever the others do. A file that may not be run is passed over and told of;
+ * where that cannot be found out, it has failed.
  *
  * The state file remembers what PRE has begun: "OPERATION BYTES JOB NODE TOTAL", TOTAL being the guest's
  * memory then, and a line for each hook whose PRE was started. POST and UNDO end that. UNDO is for these
@@ -404,7 +405,7 @@ static void explain_exec(struct run *run, const char *name, const char *path, in
 {
         char text[PROTO_REASON_MAX + 1];
 
-        if (access(path, F_OK) < 0) {
+        if (access(path, F_OK) < 0 && errno == ENOENT) {
                 add_result(run, name, ERROR_HOOK_SKIPPED, "not run: it vanished");
                 return;
         }
@@ -474,7 +475,7 @@ static void try_hook(struct run *run, const char *name)
                 return;
         }
         if (folder_check(run->folder, name, &path, &error) < 0) {
-                add_result(run, name, ERROR_HOOK_SKIPPED, error.message);
+                add_result(run, name, error.code, error.message);
                 return;
         }
         if (run->request.call.phase == HOOK_PRE && !remember(run, name)) {
@@ -494,14 +495,14 @@ static void run_folder(struct run *run)
         int r = folder_list(run->folder, &names, &n);
         if (r < 0 || n == 0) {
                 if (r < 0) {
-                        error_set_errno(&error, ERROR_HOOK_SKIPPED, r, "not run: %s", run->folder);
-                        add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
+                        error_set_errno(&error, ERROR_HOOK_FAILED, r, "not run: %s", run->folder);
+                        add_result(run, "", ERROR_HOOK_FAILED, error.message);
                 }
                 folder_names_free(names, n);
                 return;
         }
         if (folder_check_itself(run->folder, &error) < 0)
-                add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
+                add_result(run, "", error.code, error.message);
         else
                 for (size_t i = 0; i < n && goes_on(run); i++)
                         try_hook(run, names[i]);
@@ -513,7 +514,7 @@ static void run_undo(struct run *run)
         struct error error;
 
         if (run->before.n > 0 && folder_check_itself(run->folder, &error) < 0) {
-                add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
+                add_result(run, "", error.code, error.message);
                 return;
         }
         for (size_t i = run->before.n; i-- > 0 && goes_on(run);)
@@ -540,6 +541,13 @@ static void settle(struct run *run)
         snprintf(q->call.reason, sizeof(q->call.reason), "the host went away");
 }
 
+/* What another job began and nobody ended. */
+static bool owes_before(const struct run *run)
+{
+        return run->request.call.phase == HOOK_PRE && run->before.any &&
+               run->before.job != run->request.call.job;
+}
+
 bool runner_run(
         const struct runner_config *config, const struct hooks_request *request, struct hooks_answer *ret)
 {
@@ -558,6 +566,17 @@ bool runner_run(
                 if (!run.before.any || hook_operation_from_string(run.before.operation) < 0)
                         return true;
                 settle(&run);
+        }
+        if (owes_before(&run)) {
+                struct hooks_request debt = *request;
+
+                debt.call.phase = HOOK_SETTLE;
+                if (!runner_run(config, &debt, ret))
+                        return false;
+                if (ret->stopped != ERROR_NONE)
+                        return true;
+                ret->complete = true; /* as for that job it does not matter */
+                ret->n_results = 0;
         }
         if (run.request.call.phase == HOOK_PRE && !remember_begin(&run)) {
                 add_result(

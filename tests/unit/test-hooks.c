@@ -615,6 +615,23 @@ static void test_settle(void **state)
         assert_answer(e, true, 0);
 }
 
+/* Nobody has ended what another job began: that is settled before the next begins. */
+static void test_settle_first(void **state)
+{
+        struct env *e = *state;
+        struct hooks_request q = request(HOOK_PRE);
+
+        put(e, "10-a", 0755, "echo $OPENDLPAR_PHASE $OPENDLPAR_JOB >>$TRACE; [ $OPENDLPAR_PHASE = pre ]");
+        run(e, HOOK_PRE);
+        run(e, HOOK_PRE); /* the same, sent again */
+        q.call.job = 13;
+        send_request(e, q);
+        receive(e);
+        assert_answer(e, true, 0);
+        assert_string_equal(read_trace(e), "pre 12\npre 12\nundo 12\npre 13\n");
+        assert_int_equal(access(e->state, F_OK), 0);
+}
+
 static void test_cancel(void **state)
 {
         struct env *e = *state;
@@ -681,8 +698,8 @@ static void test_many(void **state)
                 put(e, name, 0644, "");
         }
         run(e, HOOK_CHECK);
-        assert_answer(e, true, 1);
-        assert_result(e, 0, "", ERROR_HOOK_SKIPPED, "not run");
+        assert_answer(e, false, 1); /* one that was not read could have refused */
+        assert_result(e, 0, "", ERROR_HOOK_FAILED, "not run");
 }
 
 /* As a service: started by what is written to a FIFO, answers by another. */
@@ -821,6 +838,7 @@ int main(void)
                 TEST(test_undo),
                 TEST(test_no_state),
                 TEST(test_settle),
+                TEST(test_settle_first),
                 TEST(test_cancel),
                 TEST(test_asker_goes),
                 TEST(test_many),
