@@ -184,7 +184,9 @@ int folder_check_itself(const char *folder, struct error *ret_error)
                 return fail(ret_error, folder, errno);
         if (!S_ISDIR(st.st_mode))
                 return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: %s is not a folder", folder);
-        return is_ours(&st) ? 0 : refuse(ret_error, folder, &st);
+        struct stat judged = st;
+        judged.st_mode &= ~(mode_t)S_ISVTX; /* a name that others add would be a hook */
+        return is_ours(&judged) ? 0 : refuse(ret_error, folder, &st);
 }
 
 int folder_check(const char *folder, const char *name, char **ret_path, struct error *ret_error)

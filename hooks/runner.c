@@ -33,6 +33,7 @@
 #include "common/size.h"
 #include "common/text.h"
 #include "hooks/folder.h"
+#include "hooks/output.h"
 
 /* For a killed hook to end: longer than that only the kernel takes. */
 #define KILL_USEC  USEC_PER_SEC
@@ -60,13 +61,6 @@ struct run {
         struct remembered before;
         uint64_t until_usec; /* for all of them */
         bool abandoned;
-};
-
-/* What was read of one hook's output. */
-struct first_line {
-        char text[PROTO_REASON_MAX + 1];
-        size_t length;
-        bool complete;
 };
 
 /* --- memory --- */
@@ -175,35 +169,6 @@ static void add_result(struct run *run, const char *name, enum error_code code, 
         r->code = code;
         memcpy(r->message, text, sizeof(text));
         a->complete &= !decides;
-}
-
-static void take_output(struct first_line *line, const char *data, size_t n)
-{
-        for (size_t i = 0; i < n && !line->complete; i++) {
-                bool end = data[i] == '\n';
-
-                /* Empty lines before it do not count. */
-                if (end && line->length == 0)
-                        continue;
-                if (end || line->length == sizeof(line->text) - 1)
-                        line->complete = true;
-                else
-                        line->text[line->length++] = data[i] ? data[i] : ' ';
-        }
-}
-
-/* Never waits. False: nobody can write any more. */
-static bool drain(int fd, struct first_line *line)
-{
-        char buffer[4096];
-
-        for (unsigned i = 0; i < 16; i++) { /* then the clock is looked at */
-                ssize_t n = read(fd, buffer, sizeof(buffer));
-                if (n <= 0)
-                        return n < 0 && (errno == EAGAIN || errno == EINTR);
-                take_output(line, buffer, (size_t)n);
-        }
-        return true;
 }
 
 /* --- one hook --- */
@@ -343,7 +308,7 @@ static enum error_code await(struct run *run, pid_t pid, int output, struct firs
                 while (read(run->config->child_fd, &signal_info, sizeof(signal_info)) > 0)
                         ;
                 if (p[1].revents)
-                        writes = drain(output, line);
+                        writes = output_drain(output, line);
                 enum error_code why = look_at_asker(run, p[2].revents, p[3].revents);
                 if (why != ERROR_NONE)
                         return why;
@@ -439,7 +404,7 @@ static void run_hook(struct run *run, const char *name, const char *path)
                 /* There is something if execve() failed. */
                 if (read(report[0], &error, sizeof(error)) != sizeof(error))
                         error = 0;
-                (void)drain(output[0], &line);
+                (void)output_drain(output[0], &line);
                 if (error == 0 && why == ERROR_NONE)
                         explain_end(run, name, &info, &line);
                 else if (error == 0)
@@ -541,6 +506,12 @@ static void settle(struct run *run)
         snprintf(q->call.reason, sizeof(q->call.reason), "the host went away");
 }
 
+/* It was sent again, and has been heard: the state file went with it. */
+static bool is_over(const struct run *run)
+{
+        return run->request.call.phase == HOOK_POST && run->config->state && !run->before.any;
+}
+
 /* What another job began and nobody ended. */
 static bool owes_before(const struct run *run)
 {
@@ -567,6 +538,8 @@ bool runner_run(
                         return true;
                 settle(&run);
         }
+        if (is_over(&run))
+                return true;
         if (owes_before(&run)) {
                 struct hooks_request debt = *request;
 

@@ -156,6 +156,12 @@ static int teardown(void **state)
         return 0;
 }
 
+/* As if PRE had been called. */
+static void put_begun(struct env *e)
+{
+        put_at(e->state, 0600, "remove 2147483648 12 -1 1\n");
+}
+
 static void test_none(void **state)
 {
         struct env *e = *state;
@@ -198,6 +204,7 @@ static void test_environment(void **state)
         q.call = (struct hook_call) { HOOK_POST, HOOK_ADD, HOOK_OUTCOME_PARTIAL, true, 3, 77, GIB,
                 "it was full" };
         assert_int_equal(setenv("EVIL", "yes", 1), 0);
+        put_begun(e);
         signal(SIGPIPE, SIG_IGN);
         send_request(e, q);
         receive(e);
@@ -270,6 +277,7 @@ static void test_failure_after(void **state)
 
         put(e, "10-no", 0755, "echo broken; exit 1");
         put(e, "20-yes", 0755, "echo ran >>$TRACE");
+        put_begun(e);
         run(e, HOOK_POST);
         assert_answer(e, false, 1);
         assert_result(e, 0, "10-no", ERROR_HOOK_FAILED, "broken");
@@ -316,6 +324,7 @@ static void test_total(void **state)
         put(e, "10-hang", 0755, "sleep 1000");
         put(e, "20-next", 0755, "echo ran >$TRACE");
         q.total_usec = 200 * USEC_PER_MSEC;
+        put_begun(e);
         send_request(e, q);
         assert_true(receive(e) < 3 * USEC_PER_SEC);
         assert_int_equal(e->answer.stopped, ERROR_DEADLINE);
@@ -398,6 +407,13 @@ static void test_folder(void **state)
         run(e, HOOK_CHECK);
         assert_answer(e, true, 1);
         assert_result(e, 0, "", ERROR_HOOK_SKIPPED, "can be written to by others");
+        assert_int_equal(chmod(e->folder, 0755), 0);
+
+        /* Here the sticky bit does not help: others could add hooks, as links to what is root's. */
+        assert_int_equal(chmod(e->folder, 01777), 0);
+        run(e, HOOK_CHECK);
+        assert_answer(e, true, 1);
+        assert_result(e, 0, "", ERROR_HOOK_SKIPPED, "can be written to by others (mode 1777)");
         assert_int_equal(chmod(e->folder, 0755), 0);
 
         assert_int_equal(chmod(e->dir, 0777), 0);
@@ -565,8 +581,13 @@ static void test_undo(void **state)
         assert_string_equal(read_trace(e), "c-undo\n");
 
         run(e, HOOK_PRE);
+        assert_int_equal(unlink(e->trace), 0);
         run(e, HOOK_POST);
         assert_int_not_equal(access(e->state, F_OK), 0);
+        assert_string_equal(read_trace(e), "c-post\n");
+        run(e, HOOK_POST); /* sent again */
+        assert_answer(e, true, 0);
+        assert_string_equal(read_trace(e), "c-post\n");
 }
 
 /* What could not be undone is not begun. */
