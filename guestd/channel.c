@@ -64,6 +64,7 @@ struct channel {
         enum channel_state state;
         struct message hello;
         unsigned n_hellos; /* to this host, since it connected */
+        bool told_hooks;   /* what the last hello said */
         char session[PROTO_TOKEN_LENGTH + 1];
         uint64_t last_id;   /* in this session; ids grow */
         unsigned n_garbage; /* in this session */
@@ -207,6 +208,7 @@ static void say_hello(struct channel *c)
         make_nonce(c->hello.hello.nonce);
         c->n_garbage = 0;
         c->counters.n_hellos++;
+        c->told_hooks = c->hello.hello.hooks;
         if (write_queue_push(&c->queue, &resync, 1, CHANNEL_QUEUE_MAX) < 0 || send_message(c, &c->hello) < 0)
                 log_error("A hello cannot be made");
         if (c->n_hellos < ARRAY_SIZE(c->times.hello_usec))
@@ -257,6 +259,8 @@ static void on_welcome(struct channel *c, const struct message *m)
         set_state(c, CHANNEL_SESSION);
         log_info("A session with the host began");
         c->handlers.on_session(true, c->userdata);
+        if (c->told_hooks != c->hello.hello.hooks)
+                channel_send_event(c, EVENT_BLOCKS_CHANGED);
 }
 
 static void on_refuse(struct channel *c, const struct message *m)

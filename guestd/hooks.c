@@ -147,11 +147,6 @@ static void on_answer(struct loop_io *io, uint32_t events)
         finish(h, r > 0 ? &answer : NULL);
 }
 
-static void on_timer(struct loop_timer *timer)
-{
-        finish(timer->userdata, NULL);
-}
-
 bool hooks_any(const struct hooks *h)
 {
         return h->any;
@@ -193,6 +188,15 @@ void hooks_cancel(struct hooks *h)
 
         if (h->done)
                 (void)hooks_client_send(&h->client, &q);
+}
+
+/* The program may begin with it yet, and would pass over what comes next. */
+static void on_timer(struct loop_timer *timer)
+{
+        struct hooks *h = timer->userdata;
+
+        hooks_cancel(h);
+        finish(h, NULL);
 }
 
 struct hooks *hooks_free(struct hooks *h)

@@ -58,6 +58,12 @@ static void on_done(const struct hooks_answer *a, void *userdata)
         ops->link.failure(id, &error, ops->userdata);
 }
 
+/* What is still ending, or still moves memory back, is what is to be settled. */
+static bool settles_later(struct ops *ops)
+{
+        return (ops->hook.under_way && ops->hook.id == 0) || ops_busy(ops) || ops->n_pledges > 0;
+}
+
 static int run(struct ops *ops, struct hooks_request *q, uint64_t id)
 {
         int r = hooks_run(ops->config.hooks, q, on_done, ops);
@@ -73,21 +79,27 @@ void hook_begin(struct ops *ops, const struct message *m)
         struct hooks_request request = {
                 .call = q->hook, .bytes = q->bytes, .total_usec = q->deadline_msec * USEC_PER_MSEC
         };
+        enum hook_phase phase = q->hook.phase;
+        bool begins = phase == HOOK_CHECK || phase == HOOK_PRE;
         struct error error;
 
         if (!ops->config.hooks || !hooks_any(ops->config.hooks)) {
                 answer(ops, m->id, NULL);
                 return;
         }
-        if (request.call.phase == HOOK_SETTLE && ops->hook.under_way && ops->hook.id == 0) {
-                /* What is still ending is what is to be settled. */
+        if (phase == HOOK_SETTLE && hook_owes(ops) && settles_later(ops)) {
                 loop_timer_arm(ops->loop, &ops->hook_timer, now_monotonic_usec() + RETRY_USEC);
                 answer(ops, m->id, NULL);
                 return;
         }
-        int r = run(ops, &request, m->id);
-        if (r >= 0)
+        /* What is to be settled comes first: SETTLE would take what this begins for it. */
+        bool waits = begins && ops->hook_timer.armed && hooks_are_pending(ops->config.hooks);
+        int r = waits ? -EBUSY : run(ops, &request, m->id);
+        if (r >= 0) {
+                if (begins)
+                        loop_timer_disarm(ops->loop, &ops->hook_timer);
                 return;
+        }
         if (r == -EBUSY)
                 error_set(&error, ERROR_BUSY, "The guest is at work: hook");
         else
@@ -131,7 +143,7 @@ void hook_on_timer(struct loop_timer *timer)
 
         if (!hook_owes(ops))
                 return;
-        if (ops->hook.under_way) {
+        if (ops->hook.under_way || settles_later(ops)) {
                 loop_timer_arm(ops->loop, timer, now_monotonic_usec() + RETRY_USEC);
                 return;
         }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* Hooks are run as root. So whoever can change one, or put another in its place, must be root already: that
- * is all that is checked here, of the file and of every folder above it. After that a path is as good as a
- * descriptor, as nobody else can change what it leads to. */
+ * is all that is checked here, of the file, of every folder above it and of every link on the way. After that
+ * a path is as good as a descriptor, as nobody else can change what it leads to. */
 
 #include "hooks/folder.h"
 
@@ -15,6 +15,8 @@
 
 #include "common/cleanup.h"
 #include "common/text.h"
+
+#define LINKS_MAX 40U /* as the kernel */
 
 static bool counts(const char *name)
 {
@@ -95,24 +97,83 @@ static int refuse(struct error *ret_error, const char *path, const struct stat *
                 (unsigned)(st->st_mode & 07777));
 }
 
-/* path is absolute and has no symlinks. */
-static int check_above(const char *path, struct error *ret_error)
+/* What it is that cannot be looked at is the machine's fault, but for what is not there. */
+static int fail(struct error *ret_error, const char *path, int error)
 {
-        char above[PATH_MAX];
-        char *slash;
+        if (error == ENOENT)
+                return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: it is not there");
+        return error_set_errno(ret_error, ERROR_HOOK_FAILED, error, "not run: %s", path);
+}
 
-        snprintf(above, sizeof(above), "%s", path);
-        while ((slash = strrchr(above, '/'))) {
-                struct stat st;
+/* A link is as good as the folder that holds it, and in one with the sticky bit as its owner. */
+static int check_step(const char *path, const struct stat *st, bool is_last, struct error *ret_error)
+{
+        struct stat judged = *st;
 
-                *slash = '\0';
-                const char *folder = slash == above ? "/" : above;
-                if (stat(folder, &st) < 0)
-                        return error_set_errno(ret_error, ERROR_HOOK_SKIPPED, errno, "not run: %s", folder);
-                if (!is_ours(&st))
-                        return refuse(ret_error, folder, &st);
-        }
+        if (S_ISLNK(st->st_mode))
+                judged.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
+        else if (!is_last && !S_ISDIR(st->st_mode))
+                return fail(ret_error, path, ENOTDIR);
+        return is_ours(&judged) ? 0 : refuse(ret_error, path, st);
+}
+
+/* What is still to be walked, after a link: its target, and then the rest. */
+static int follow(char *real, char *rest, const char *left)
+{
+        char target[PATH_MAX], all[PATH_MAX];
+        ssize_t n = readlink(real, target, sizeof(target) - 1);
+
+        if (n < 0)
+                return -errno;
+        target[n] = '\0';
+        if (snprintf(all, sizeof(all), "%s/%s", target, left) >= (int)sizeof(all))
+                return -ENAMETOOLONG;
+        memcpy(rest, all, sizeof(all));
+        *(target[0] == '/' ? real : strrchr(real, '/')) = '\0';
         return 0;
+}
+
+/* Goes along path as the kernel does, and looks at all that it leads through: the folders, also those that
+ * only hold a link, and the file itself. */
+static int walk(const char *path, struct stat *ret, struct error *ret_error)
+{
+        char real[PATH_MAX] = "", rest[PATH_MAX];
+        unsigned n_links = 0;
+        int r;
+
+        if (path[0] != '/')
+                return fail(ret_error, path, EINVAL);
+        if (snprintf(rest, sizeof(rest), "%s", path) >= (int)sizeof(rest))
+                return fail(ret_error, path, ENAMETOOLONG);
+        if (stat("/", ret) < 0)
+                return fail(ret_error, "/", errno);
+        if ((r = check_step("/", ret, false, ret_error)) < 0)
+                return r;
+        for (char *name = rest + strspn(rest, "/"); *name;) {
+                size_t length = strcspn(name, "/"), slashes = strspn(name + length, "/"), at = strlen(real);
+                char *left = name + length + slashes;
+
+                if (length == 2 && strncmp(name, "..", 2) == 0)
+                        *(strrchr(real, '/') ?: real) = '\0';
+                else if (length != 1 || name[0] != '.') {
+                        if (at + 1 + length >= sizeof(real))
+                                return fail(ret_error, path, ENAMETOOLONG);
+                        snprintf(real + at, sizeof(real) - at, "/%.*s", (int)length, name);
+                        if (lstat(real, ret) < 0)
+                                return fail(ret_error, real, errno);
+                        if ((r = check_step(real, ret, !*left, ret_error)) < 0)
+                                return r;
+                        if (S_ISLNK(ret->st_mode)) {
+                                r = ++n_links > LINKS_MAX ? -ELOOP : follow(real, rest, left);
+                                if (r < 0)
+                                        return fail(ret_error, path, -r);
+                                left = rest + strspn(rest, "/");
+                        }
+                }
+                name = left;
+        }
+        /* A link to a folder may end in "." or "..". */
+        return stat(real[0] ? real : "/", ret) < 0 ? fail(ret_error, real, errno) : 0;
 }
 
 int folder_check_itself(const char *folder, struct error *ret_error)
@@ -120,29 +181,26 @@ int folder_check_itself(const char *folder, struct error *ret_error)
         struct stat st;
 
         if (lstat(folder, &st) < 0)
-                return error_set_errno(ret_error, ERROR_HOOK_SKIPPED, errno, "not run: %s", folder);
+                return fail(ret_error, folder, errno);
         if (!S_ISDIR(st.st_mode))
                 return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: %s is not a folder", folder);
-        return is_ours(&st) ? 0 : refuse(ret_error, folder, &st);
+        struct stat judged = st;
+        judged.st_mode &= ~(mode_t)S_ISVTX; /* a name that others add would be a hook */
+        return is_ours(&judged) ? 0 : refuse(ret_error, folder, &st);
 }
 
 int folder_check(const char *folder, const char *name, char **ret_path, struct error *ret_error)
 {
-        _cleanup_free_ char *path = NULL, *real = NULL;
+        _cleanup_free_ char *path = NULL;
         struct stat st;
 
         if (asprintf(&path, "%s/%s", folder, name) < 0)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        real = realpath(path, NULL);
-        if (!real || stat(real, &st) < 0)
-                return error_set_errno(ret_error, ERROR_HOOK_SKIPPED, errno, "not run: it is not there");
-        if (!S_ISREG(st.st_mode))
-                return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: it is not a file");
-        if (!is_ours(&st))
-                return refuse(ret_error, real, &st);
-        int r = check_above(real, ret_error);
+                return error_set(ret_error, ERROR_HOOK_FAILED, "not run: out of memory");
+        int r = walk(path, &st, ret_error);
         if (r < 0)
                 return r;
+        if (!S_ISREG(st.st_mode))
+                return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: it is not a file");
         if (!(st.st_mode & S_IXUSR))
                 return error_set(ret_error, ERROR_HOOK_SKIPPED, "not run: it is not executable (mode %04o)",
                         (unsigned)(st.st_mode & 07777));

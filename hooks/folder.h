@@ -14,9 +14,9 @@
 int folder_list(const char *folder, char ***ret_names, size_t *ret_n);
 void folder_names_free(char **names, size_t n);
 
-/* 0 and the path to execute (allocated), or why this one is not to be run: HOOK_SKIPPED. Every folder on the
- * way to the file, with symlinks followed, must be root's (or ours) and writable by nobody else, and so must
- * the file, which must be executable. */
+/* 0 and the path to execute (allocated), or why this one is not to be run: HOOK_SKIPPED, or HOOK_FAILED if
+ * that cannot be told. Every folder on the way to the file, those of symlinks too, must be root's (or ours)
+ * and writable by nobody else, and so must the file, which must be executable. */
 int folder_check(const char *folder, const char *name, char **ret_path, struct error *ret_error);
 /* The same for the folder itself, which must be no symlink. */
 int folder_check_itself(const char *folder, struct error *ret_error);

@@ -4,7 +4,8 @@
  * of its own that does not outlive it, with a limit of time, and with an environment that is made here.
  *
  * CHECK and PRE end at the first hook that does not say yes: one that refuses, hangs or crashes. All other
- * phases run every hook, whatever the others do. A file that may not be run is passed over and told of.
+ * phases run every hook, whatever the others do. A file that may not be run is passed over and told of;
+ * where that cannot be found out, it has failed.
  *
  * The state file remembers what PRE has begun: "OPERATION BYTES JOB NODE TOTAL", TOTAL being the guest's
  * memory then, and a line for each hook whose PRE was started. POST and UNDO end that. UNDO is for these
@@ -32,6 +33,7 @@
 #include "common/size.h"
 #include "common/text.h"
 #include "hooks/folder.h"
+#include "hooks/output.h"
 
 /* For a killed hook to end: longer than that only the kernel takes. */
 #define KILL_USEC  USEC_PER_SEC
@@ -59,13 +61,6 @@ struct run {
         struct remembered before;
         uint64_t until_usec; /* for all of them */
         bool abandoned;
-};
-
-/* What was read of one hook's output. */
-struct first_line {
-        char text[PROTO_REASON_MAX + 1];
-        size_t length;
-        bool complete;
 };
 
 /* --- memory --- */
@@ -174,35 +169,6 @@ static void add_result(struct run *run, const char *name, enum error_code code, 
         r->code = code;
         memcpy(r->message, text, sizeof(text));
         a->complete &= !decides;
-}
-
-static void take_output(struct first_line *line, const char *data, size_t n)
-{
-        for (size_t i = 0; i < n && !line->complete; i++) {
-                bool end = data[i] == '\n';
-
-                /* Empty lines before it do not count. */
-                if (end && line->length == 0)
-                        continue;
-                if (end || line->length == sizeof(line->text) - 1)
-                        line->complete = true;
-                else
-                        line->text[line->length++] = data[i] ? data[i] : ' ';
-        }
-}
-
-/* Never waits. False: nobody can write any more. */
-static bool drain(int fd, struct first_line *line)
-{
-        char buffer[4096];
-
-        for (unsigned i = 0; i < 16; i++) { /* then the clock is looked at */
-                ssize_t n = read(fd, buffer, sizeof(buffer));
-                if (n <= 0)
-                        return n < 0 && (errno == EAGAIN || errno == EINTR);
-                take_output(line, buffer, (size_t)n);
-        }
-        return true;
 }
 
 /* --- one hook --- */
@@ -342,7 +308,7 @@ static enum error_code await(struct run *run, pid_t pid, int output, struct firs
                 while (read(run->config->child_fd, &signal_info, sizeof(signal_info)) > 0)
                         ;
                 if (p[1].revents)
-                        writes = drain(output, line);
+                        writes = output_drain(output, line);
                 enum error_code why = look_at_asker(run, p[2].revents, p[3].revents);
                 if (why != ERROR_NONE)
                         return why;
@@ -404,7 +370,7 @@ static void explain_exec(struct run *run, const char *name, const char *path, in
 {
         char text[PROTO_REASON_MAX + 1];
 
-        if (access(path, F_OK) < 0) {
+        if (access(path, F_OK) < 0 && errno == ENOENT) {
                 add_result(run, name, ERROR_HOOK_SKIPPED, "not run: it vanished");
                 return;
         }
@@ -438,7 +404,7 @@ static void run_hook(struct run *run, const char *name, const char *path)
                 /* There is something if execve() failed. */
                 if (read(report[0], &error, sizeof(error)) != sizeof(error))
                         error = 0;
-                (void)drain(output[0], &line);
+                (void)output_drain(output[0], &line);
                 if (error == 0 && why == ERROR_NONE)
                         explain_end(run, name, &info, &line);
                 else if (error == 0)
@@ -474,7 +440,7 @@ static void try_hook(struct run *run, const char *name)
                 return;
         }
         if (folder_check(run->folder, name, &path, &error) < 0) {
-                add_result(run, name, ERROR_HOOK_SKIPPED, error.message);
+                add_result(run, name, error.code, error.message);
                 return;
         }
         if (run->request.call.phase == HOOK_PRE && !remember(run, name)) {
@@ -494,14 +460,14 @@ static void run_folder(struct run *run)
         int r = folder_list(run->folder, &names, &n);
         if (r < 0 || n == 0) {
                 if (r < 0) {
-                        error_set_errno(&error, ERROR_HOOK_SKIPPED, r, "not run: %s", run->folder);
-                        add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
+                        error_set_errno(&error, ERROR_HOOK_FAILED, r, "not run: %s", run->folder);
+                        add_result(run, "", ERROR_HOOK_FAILED, error.message);
                 }
                 folder_names_free(names, n);
                 return;
         }
         if (folder_check_itself(run->folder, &error) < 0)
-                add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
+                add_result(run, "", error.code, error.message);
         else
                 for (size_t i = 0; i < n && goes_on(run); i++)
                         try_hook(run, names[i]);
@@ -513,7 +479,7 @@ static void run_undo(struct run *run)
         struct error error;
 
         if (run->before.n > 0 && folder_check_itself(run->folder, &error) < 0) {
-                add_result(run, "", ERROR_HOOK_SKIPPED, error.message);
+                add_result(run, "", error.code, error.message);
                 return;
         }
         for (size_t i = run->before.n; i-- > 0 && goes_on(run);)
@@ -540,6 +506,19 @@ static void settle(struct run *run)
         snprintf(q->call.reason, sizeof(q->call.reason), "the host went away");
 }
 
+/* It was sent again, and has been heard: the state file went with it. */
+static bool is_over(const struct run *run)
+{
+        return run->request.call.phase == HOOK_POST && run->config->state && !run->before.any;
+}
+
+/* What another job began and nobody ended. */
+static bool owes_before(const struct run *run)
+{
+        return run->request.call.phase == HOOK_PRE && run->before.any &&
+               run->before.job != run->request.call.job;
+}
+
 bool runner_run(
         const struct runner_config *config, const struct hooks_request *request, struct hooks_answer *ret)
 {
@@ -558,6 +537,19 @@ bool runner_run(
                 if (!run.before.any || hook_operation_from_string(run.before.operation) < 0)
                         return true;
                 settle(&run);
+        }
+        if (is_over(&run))
+                return true;
+        if (owes_before(&run)) {
+                struct hooks_request debt = *request;
+
+                debt.call.phase = HOOK_SETTLE;
+                if (!runner_run(config, &debt, ret))
+                        return false;
+                if (ret->stopped != ERROR_NONE)
+                        return true;
+                ret->complete = true; /* as for that job it does not matter */
+                ret->n_results = 0;
         }
         if (run.request.call.phase == HOOK_PRE && !remember_begin(&run)) {
                 add_result(

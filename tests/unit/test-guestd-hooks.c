@@ -12,7 +12,7 @@
 
 #include "common/log.h"
 #include "guestd/hooks.h"
-#include "guestd/ops.h"
+#include "guestd/ops-internal.h"
 
 #define WAIT_USEC  (10 * USEC_PER_SEC)
 #define GRACE_USEC (100 * USEC_PER_MSEC)
@@ -371,6 +371,54 @@ static void test_settle_early(void **state)
         assert_int_equal(e->n_failures, 0);
 }
 
+/* The next job begins before that is settled: it has to wait, and is not settled in its place. */
+static void test_settle_before_next(void **state)
+{
+        struct env *e = *state;
+
+        put(e, "10-a",
+                "echo $OPENDLPAR_PHASE >>$TRACE; [ $OPENDLPAR_PHASE != pre -o -e $TRACE.go ] || sleep 1000");
+        ask(e, 1, HOOK_PRE, 600000);
+        RUN_UNTIL(e, read_trace(e)[0]);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        ask(e, 1, HOOK_SETTLE, 10000);
+        assert_int_equal(e->n_replies, 1);
+        shell(e, "touch trace.go");
+        uint64_t id = 2;
+        for (unsigned i = 0; i < 500 && e->n_replies == 1; i++) {
+                ask(e, id++, HOOK_PRE, 10000);
+                loop_run_once(&e->loop, 20);
+        }
+        assert_int_equal(e->failure.code, ERROR_BUSY);
+        RUN_UNTIL(e, e->n_replies == 2);
+        assert_true(e->reply.complete);
+        assert_false(e->ops->hook_timer.armed);
+        assert_string_equal(read_trace(e), "pre\nundo\npre\n");
+        assert_true(hooks_are_pending(e->hooks));
+}
+
+/* What an operation puts back is not yet what the memory is. */
+static void test_settle_at_rest(void **state)
+{
+        struct env *e = *state;
+
+        put(e, "10-a", "echo $OPENDLPAR_PHASE >>$TRACE");
+        ask(e, 1, HOOK_PRE, 10000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        struct work_item item = { .block = 32 };
+        pledge_add(e->ops, &item, 1);
+        ask(e, 2, HOOK_SETTLE, 10000);
+        assert_int_equal(e->n_replies, 2);
+        uint64_t until = now_monotonic_usec() + 1500 * USEC_PER_MSEC;
+        while (now_monotonic_usec() < until)
+                loop_run_once(&e->loop, 20);
+        assert_string_equal(read_trace(e), "pre\n");
+        pledge_drop(e->ops, 32);
+        RUN_UNTIL(e, !ops_owes(e->ops));
+        assert_string_equal(read_trace(e), "pre\nundo\n");
+}
+
 /* guestd itself was restarted: the one before left something to be settled, also when no hook is left. */
 static void test_restart(void **state)
 {
@@ -408,6 +456,8 @@ int main(void)
                 TEST(test_host_returns),
                 TEST(test_host_goes_in_pre),
                 TEST(test_settle_early),
+                TEST(test_settle_before_next),
+                TEST(test_settle_at_rest),
                 TEST(test_restart),
         };
 

@@ -156,6 +156,12 @@ static int teardown(void **state)
         return 0;
 }
 
+/* As if PRE had been called. */
+static void put_begun(struct env *e)
+{
+        put_at(e->state, 0600, "remove 2147483648 12 -1 1\n");
+}
+
 static void test_none(void **state)
 {
         struct env *e = *state;
@@ -198,6 +204,7 @@ static void test_environment(void **state)
         q.call = (struct hook_call) { HOOK_POST, HOOK_ADD, HOOK_OUTCOME_PARTIAL, true, 3, 77, GIB,
                 "it was full" };
         assert_int_equal(setenv("EVIL", "yes", 1), 0);
+        put_begun(e);
         signal(SIGPIPE, SIG_IGN);
         send_request(e, q);
         receive(e);
@@ -270,6 +277,7 @@ static void test_failure_after(void **state)
 
         put(e, "10-no", 0755, "echo broken; exit 1");
         put(e, "20-yes", 0755, "echo ran >>$TRACE");
+        put_begun(e);
         run(e, HOOK_POST);
         assert_answer(e, false, 1);
         assert_result(e, 0, "10-no", ERROR_HOOK_FAILED, "broken");
@@ -316,6 +324,7 @@ static void test_total(void **state)
         put(e, "10-hang", 0755, "sleep 1000");
         put(e, "20-next", 0755, "echo ran >$TRACE");
         q.total_usec = 200 * USEC_PER_MSEC;
+        put_begun(e);
         send_request(e, q);
         assert_true(receive(e) < 3 * USEC_PER_SEC);
         assert_int_equal(e->answer.stopped, ERROR_DEADLINE);
@@ -400,6 +409,13 @@ static void test_folder(void **state)
         assert_result(e, 0, "", ERROR_HOOK_SKIPPED, "can be written to by others");
         assert_int_equal(chmod(e->folder, 0755), 0);
 
+        /* Here the sticky bit does not help: others could add hooks, as links to what is root's. */
+        assert_int_equal(chmod(e->folder, 01777), 0);
+        run(e, HOOK_CHECK);
+        assert_answer(e, true, 1);
+        assert_result(e, 0, "", ERROR_HOOK_SKIPPED, "can be written to by others (mode 1777)");
+        assert_int_equal(chmod(e->folder, 0755), 0);
+
         assert_int_equal(chmod(e->dir, 0777), 0);
         run(e, HOOK_CHECK);
         assert_result(e, 0, "hook", ERROR_HOOK_SKIPPED, "can be written to by others");
@@ -426,6 +442,72 @@ static void test_symlink(void **state)
         assert_int_equal(symlink(target, path), 0);
         run(e, HOOK_CHECK);
         assert_result(e, 0, "60-symlink", ERROR_HOOK_REFUSED, "called 60-symlink");
+}
+
+/* Links that lead to a good file, by way of a folder in which others could put other links. */
+static void test_symlink_chain(void **state)
+{
+        struct env *e = *state;
+        char path[160], open_folder[80], target[160];
+
+        snprintf(target, sizeof(target), "%s/good", e->dir);
+        put_at(target, 0755, "#!/bin/sh\nexit 1\n");
+        snprintf(open_folder, sizeof(open_folder), "%s/open", e->dir);
+        assert_int_equal(mkdir(open_folder, 0755), 0);
+        snprintf(path, sizeof(path), "%s/link", open_folder);
+        assert_int_equal(symlink("../good", path), 0);
+        snprintf(path, sizeof(path), "%s/10-chain", e->folder);
+        assert_int_equal(symlink("../open/./link", path), 0);
+        run(e, HOOK_CHECK);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_REFUSED, "exited with 1");
+
+        assert_int_equal(chmod(open_folder, 0777), 0);
+        run(e, HOOK_CHECK);
+        assert_answer(e, true, 1);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_SKIPPED, "open can be written to by others");
+
+        /* With the sticky bit others cannot replace it, unless it is theirs. */
+        assert_int_equal(chmod(open_folder, 01777), 0);
+        run(e, HOOK_CHECK);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_REFUSED, "exited with 1");
+        if (geteuid() == 0) {
+                snprintf(path, sizeof(path), "%s/link", open_folder);
+                assert_int_equal(lchown(path, 12345, 0), 0);
+                run(e, HOOK_CHECK);
+                assert_answer(e, true, 1);
+                assert_result(e, 0, "10-chain", ERROR_HOOK_SKIPPED, "belongs to user 12345");
+        }
+
+        snprintf(path, sizeof(path), "%s/10-chain", e->folder);
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(symlink("10-chain", path), 0);
+        run(e, HOOK_CHECK);
+        assert_result(e, 0, "10-chain", ERROR_HOOK_FAILED, "symbolic links");
+}
+
+/* A folder that is itself reached by a link, out of one that others can write to. */
+static void test_folder_by_symlink(void **state)
+{
+        struct env *e = *state;
+        char open_folder[64], path[80];
+
+        put(e, "hook", 0755, "echo ran >>$TRACE");
+        snprintf(open_folder, sizeof(open_folder), "%s/open", e->dir);
+        assert_int_equal(mkdir(open_folder, 0755), 0);
+        assert_int_equal(chmod(open_folder, 0777), 0);
+        snprintf(path, sizeof(path), "%s/link", open_folder);
+        assert_int_equal(symlink(e->dir, path), 0);
+        struct hooks_request q = request(HOOK_CHECK);
+        snprintf(q.folder, sizeof(q.folder), "%s/hooks.d", path);
+        send_request(e, q);
+        receive(e);
+        assert_result(e, 0, "hook", ERROR_HOOK_SKIPPED, "open can be written to by others");
+        assert_string_equal(read_trace(e), "");
+        assert_int_equal(chmod(open_folder, 0755), 0);
+        send_request(e, q);
+        receive(e);
+        assert_answer(e, true, 0);
+        assert_string_equal(read_trace(e), "ran\n");
 }
 
 static void test_output(void **state)
@@ -499,8 +581,13 @@ static void test_undo(void **state)
         assert_string_equal(read_trace(e), "c-undo\n");
 
         run(e, HOOK_PRE);
+        assert_int_equal(unlink(e->trace), 0);
         run(e, HOOK_POST);
         assert_int_not_equal(access(e->state, F_OK), 0);
+        assert_string_equal(read_trace(e), "c-post\n");
+        run(e, HOOK_POST); /* sent again */
+        assert_answer(e, true, 0);
+        assert_string_equal(read_trace(e), "c-post\n");
 }
 
 /* What could not be undone is not begun. */
@@ -547,6 +634,23 @@ static void test_settle(void **state)
         put_at(e->state, 0600, "remo");
         run(e, HOOK_SETTLE);
         assert_answer(e, true, 0);
+}
+
+/* Nobody has ended what another job began: that is settled before the next begins. */
+static void test_settle_first(void **state)
+{
+        struct env *e = *state;
+        struct hooks_request q = request(HOOK_PRE);
+
+        put(e, "10-a", 0755, "echo $OPENDLPAR_PHASE $OPENDLPAR_JOB >>$TRACE; [ $OPENDLPAR_PHASE = pre ]");
+        run(e, HOOK_PRE);
+        run(e, HOOK_PRE); /* the same, sent again */
+        q.call.job = 13;
+        send_request(e, q);
+        receive(e);
+        assert_answer(e, true, 0);
+        assert_string_equal(read_trace(e), "pre 12\npre 12\nundo 12\npre 13\n");
+        assert_int_equal(access(e->state, F_OK), 0);
 }
 
 static void test_cancel(void **state)
@@ -615,8 +719,8 @@ static void test_many(void **state)
                 put(e, name, 0644, "");
         }
         run(e, HOOK_CHECK);
-        assert_answer(e, true, 1);
-        assert_result(e, 0, "", ERROR_HOOK_SKIPPED, "not run");
+        assert_answer(e, false, 1); /* one that was not read could have refused */
+        assert_result(e, 0, "", ERROR_HOOK_FAILED, "not run");
 }
 
 /* As a service: started by what is written to a FIFO, answers by another. */
@@ -747,12 +851,15 @@ int main(void)
                 TEST(test_owner),
                 TEST(test_folder),
                 TEST(test_symlink),
+                TEST(test_symlink_chain),
+                TEST(test_folder_by_symlink),
                 TEST(test_output),
                 TEST(test_cannot_start),
                 TEST(test_vanishes),
                 TEST(test_undo),
                 TEST(test_no_state),
                 TEST(test_settle),
+                TEST(test_settle_first),
                 TEST(test_cancel),
                 TEST(test_asker_goes),
                 TEST(test_many),
