@@ -78,7 +78,9 @@ assert_equal "devices that are to leave" $((4 - n_pinned)) "$(jq '[.plan[] | sel
 
 step "a removal leaves it alone"
 expect 0 cli -o json remove-memory s1 $(((4 - n_pinned) * 512))M
-assert_equal "reasons" 0 "$(jq '.reasons | length' <<<"$out")"
+# A removal takes less time to look than a dry run. If it overlooks eight pages it finds out, says so, and goes on.
+assert_equal "reasons of others" 0 \
+    "$(jq --arg pinned "$pinned" '[.reasons[] | select(.device | IN($pinned | split("\n")[]) | not)] | length' <<<"$out")"
 assert_equal "what is left" "$pinned" "$(host_devices s1 | jq -r '.[].id')"
 check_accounts s1
 
