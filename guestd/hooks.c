@@ -7,7 +7,6 @@
 
 #include "guestd/hooks.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,19 +42,6 @@ struct hooks {
         hooks_done_t done;
         void *done_userdata;
 };
-
-static bool has_files(const char *folder)
-{
-        DIR *dir = opendir(folder);
-        struct dirent *entry;
-        bool any = false;
-
-        while (dir && !any && (entry = readdir(dir)))
-                any = entry->d_name[0] != '.';
-        if (dir)
-                closedir(dir);
-        return any;
-}
 
 /* Sets the watch to the folder or the nearest one above, and says whether there is a nearer one by now. */
 static bool set_watch(struct hooks *h)
@@ -99,7 +85,7 @@ static void scan(struct hooks *h)
 {
         for (unsigned i = 0; i < WATCH_TRIES && set_watch(h); i++)
                 ;
-        h->any_file = has_files(h->config.client.folder);
+        h->any_file = hooks_has_files(h->config.client.folder);
         look(h);
 }
 

@@ -6,6 +6,7 @@
 
 #include "hooks/client.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,6 +23,19 @@
 #define REAP_TRIES 100U
 
 extern char **environ;
+
+bool hooks_has_files(const char *folder)
+{
+        DIR *dir = opendir(folder);
+        struct dirent *entry;
+        bool any = false;
+
+        while (dir && !any && (entry = readdir(dir)))
+                any = entry->d_name[0] != '.';
+        if (dir)
+                closedir(dir);
+        return any;
+}
 
 void hooks_client_init(struct hooks_client *c, const struct hooks_client_config *config)
 {

@@ -25,6 +25,9 @@ struct hooks_client {
         pid_t pid;     /* 0: not ours */
 };
 
+/* Whether there is anything in the folder that could be a hook; no folder: no. */
+bool hooks_has_files(const char *folder);
+
 void hooks_client_init(struct hooks_client *c, const struct hooks_client_config *config);
 /* Opens or starts it, unless that was done. 0 or -errno. */
 int hooks_client_open(struct hooks_client *c);

@@ -5,7 +5,6 @@
 
 #include "hvd/notify.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -23,19 +22,6 @@ struct notify {
         sd_event_source *io; /* the program's end, where it is our child */
         bool dropping;
 };
-
-static bool has_files(const char *folder)
-{
-        DIR *dir = opendir(folder);
-        struct dirent *entry;
-        bool any = false;
-
-        while (dir && !any && (entry = readdir(dir)))
-                any = entry->d_name[0] != '.';
-        if (dir)
-                closedir(dir);
-        return any;
-}
 
 static void hang_up(struct notify *n)
 {
@@ -114,7 +100,7 @@ void notify_job(struct notify *n, const struct job *j, enum hook_phase phase)
                 },
         };
 
-        if (!has_files(config->hooks_folder))
+        if (!hooks_has_files(config->hooks_folder))
                 return;
         snprintf(q.folder, sizeof(q.folder), "%s", config->hooks_folder);
         snprintf(q.partition, sizeof(q.partition), "%s", j->partition_name);

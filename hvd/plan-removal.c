@@ -339,7 +339,15 @@ static void put_in_order(const struct plan_snapshot *s, struct candidates *c, st
         }
 }
 
-/* Whether the guest's zones are fit for it when these have left, or no worse than they are. */
+bool plan_ratio_holds(
+        uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t kernel_left, uint64_t movable_left)
+{
+        return zone_ratio_allows(kernel_left, 0, movable_left) ||
+               (unsigned __int128)movable_left * kernel_bytes <=
+                       (unsigned __int128)movable_bytes * kernel_left;
+}
+
+/* When these have left. */
 static bool ratio_holds(const struct plan_snapshot *s, const struct plan_remove *remove)
 {
         uint64_t kernel = s->kernel_bytes, movable = s->movable_bytes;
@@ -350,8 +358,7 @@ static bool ratio_holds(const struct plan_snapshot *s, const struct plan_remove 
                 kernel -= MIN(kernel, d->kernel_bytes);
                 movable -= MIN(movable, d->movable_bytes);
         }
-        return zone_ratio_allows(kernel, 0, movable) ||
-               (unsigned __int128)movable * s->kernel_bytes <= (unsigned __int128)s->movable_bytes * kernel;
+        return plan_ratio_holds(s->kernel_bytes, s->movable_bytes, kernel, movable);
 }
 
 /* The last one that takes kernel memory along stays. False: there is none. */

@@ -103,6 +103,11 @@ struct plan_remove {
         uint64_t kept_bytes;  /* more could leave, but for the ratio of the guest's zones: see 4. */
 };
 
+/* Whether a guest's zones are fit for each other when kernel_left and movable_left are left of them, in
+ * bytes, or no worse than they were. */
+bool plan_ratio_holds(
+        uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t kernel_left, uint64_t movable_left);
+
 /* Picks whole DIMMs for a removal of size_bytes. Candidates are removable DIMMs of whole granules. A DIMM's
  * class is its worst block's: stuck (also one with an obstacle), else kernel zone, else Movable, else wholly
  * offline. Its cost is its migrate_bytes, in whole steps of PLAN_COST_STEP so that idle devices are alike.

@@ -398,7 +398,7 @@ static struct target *next_planned(struct dimm_remove *w)
         return dimm_remove_first(w, TARGET_PLANNED);
 }
 
-/* As the planner's rule for the zones: fit for each other, or no worse than before. */
+/* The planner's rule for the zones, by what has really left. */
 static bool keeps_ratio(const struct dimm_remove *w, const struct target *t)
 {
         uint64_t kernel = w->kernel_bytes - MIN(w->kernel_bytes, t->kernel_bytes);
@@ -414,8 +414,7 @@ static bool keeps_ratio(const struct dimm_remove *w, const struct target *t)
                 kernel -= MIN(kernel, o->kernel_bytes);
                 movable -= MIN(movable, o->movable_bytes);
         }
-        return zone_ratio_allows(kernel, 0, movable) ||
-               (unsigned __int128)movable * w->kernel_bytes <= (unsigned __int128)w->movable_bytes * kernel;
+        return plan_ratio_holds(w->kernel_bytes, w->movable_bytes, kernel, movable);
 }
 
 static bool take_offline(struct dimm_remove *w, struct target *t)
