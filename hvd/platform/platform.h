@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,7 +38,24 @@ struct platform_device {
         bool unplug_pending; /* pseries: an unplug of it is under way that only a reset of the guest ends */
         uint64_t address, size_bytes; /* size: for virtio-mem what is plugged in it */
         uint64_t region_bytes;        /* address space and maxmem that it takes */
+        /* virtio-mem: what it was asked to have plugged, and the unit of that; a DIMM has its size, and 0. */
+        uint64_t requested_bytes, unit_bytes;
         unsigned slot, node;
+};
+
+/* The balloon's statistics, by its driver in the guest: not to be trusted more than guestd. */
+struct platform_balloon_stats {
+        uint64_t total_bytes, free_bytes, available_bytes; /* UINT64_MAX: the guest does not say */
+        uint64_t updated_sec;                              /* CLOCK_REALTIME; 0: never */
+};
+
+struct platform_balloon {
+        bool present;
+        /* What the guest has by the balloon's reckoning, which leaves virtio-mem out: base + DIMMs - taken.
+         */
+        uint64_t actual_bytes;
+        bool deflate_on_oom, free_page_reporting;
+        struct platform_balloon_stats stats;
 };
 
 /* QEMU's account at one moment. */
@@ -52,6 +70,7 @@ struct platform_snapshot {
         size_t n_devices;
         char (*backends)[PLATFORM_ID_MAX]; /* owned: memory backends with our prefix */
         size_t n_backends;
+        struct platform_balloon balloon;
 };
 void platform_snapshot_done(struct platform_snapshot *s);
 /* Of a guest whose memory comes in LMBs that have DRC indices (snapshot.arch). */
@@ -72,7 +91,11 @@ struct platform_handlers {
         /* A device left without an operation behind it (an x86 guest may eject by itself); its backend is
          * deleted. */
         void (*on_device_deleted)(struct platform *p, const char *id, void *userdata);
-        /* Run state, balloon or something else changed: query again. */
+        /* A virtio-mem device has another size now (at most one a second for each, by QEMU's throttle). */
+        void (*on_device_size)(struct platform *p, const char *id, uint64_t size_bytes, void *userdata);
+        /* The balloon has another size: actual_bytes as in struct platform_balloon (at most one a second). */
+        void (*on_balloon)(struct platform *p, uint64_t actual_bytes, void *userdata);
+        /* Run state or something else changed: query again. */
         void (*on_changed)(struct platform *p, void *userdata);
 };
 
@@ -90,6 +113,11 @@ struct platform_ops {
         int (*detach)(struct platform *p, const char *id, const char *backend, uint64_t timeout_usec,
                 platform_done_t done, void *userdata, struct platform_op **ret);
         int (*delete_backend)(struct platform *p, const char *backend, platform_done_t done, void *userdata,
+                struct platform_op **ret);
+        /* Both NULL where the platform cannot. */
+        int (*resize)(struct platform *p, const char *id, uint64_t requested_bytes, platform_done_t done,
+                void *userdata, struct platform_op **ret);
+        int (*set_balloon)(struct platform *p, uint64_t actual_bytes, platform_done_t done, void *userdata,
                 struct platform_op **ret);
         struct platform_op *(*op_free)(struct platform_op *op);
 };
@@ -146,6 +174,23 @@ static inline int platform_delete_backend(struct platform *p, const char *backen
         void *userdata, struct platform_op **ret)
 {
         return p->ops->delete_backend(p, backend, done, userdata, ret);
+}
+
+/* Asks a virtio-mem device to have requested_bytes plugged, a multiple of its unit and at most its region.
+ * Done without error means that the hypervisor took the wish; the guest follows by and by (on_device_size),
+ * and perhaps not all the way. -EOPNOTSUPP where the platform cannot. */
+static inline int platform_resize(struct platform *p, const char *id, uint64_t requested_bytes,
+        platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        return p->ops->resize ? p->ops->resize(p, id, requested_bytes, done, userdata, ret) : -EOPNOTSUPP;
+}
+
+/* Sets the balloon's target, in the reckoning of struct platform_balloon. Done without error means that the
+ * hypervisor took the wish; the guest follows by and by (on_balloon), and perhaps not all the way. */
+static inline int platform_set_balloon(struct platform *p, uint64_t actual_bytes, platform_done_t done,
+        void *userdata, struct platform_op **ret)
+{
+        return p->ops->set_balloon ? p->ops->set_balloon(p, actual_bytes, done, userdata, ret) : -EOPNOTSUPP;
 }
 
 static inline struct platform_op *platform_op_free(struct platform_op *op)
