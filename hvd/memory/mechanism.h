@@ -12,6 +12,10 @@ struct mechanism {
         enum job_kind kind;
         /* Refuses what cannot work by what is known now; may be called at any time and changes nothing. */
         int (*check)(const struct partition *p, const struct job_request *request, struct error *ret_error);
+        /* The most that it could move for this request (whose size does not matter) by what is known now, in
+         * whole units of *ret_unit_bytes; 0: nothing. NULL: it takes no part where the method is auto. */
+        uint64_t (*room)(
+                const struct partition *p, const struct job_request *request, uint64_t *ret_unit_bytes);
         void (*start)(struct job *j);
         /* job->stop was set: end soon, in a known state. May be called twice (cancel, then the deadline). */
         void (*stop)(struct job *j);
