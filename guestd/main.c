@@ -346,8 +346,9 @@ static int watch_signals(struct guestd *g)
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
         static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST,
-                    gentle[] = PROTO_CAPABILITY_GENTLE, hooks[] = PROTO_CAPABILITY_HOOKS;
-        static char *capabilities[] = { survey, assist, gentle, hooks, NULL };
+                    gentle[] = PROTO_CAPABILITY_GENTLE, sets[] = PROTO_CAPABILITY_SETS,
+                    hooks[] = PROTO_CAPABILITY_HOOKS;
+        static char *capabilities[] = { survey, assist, gentle, sets, hooks, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {

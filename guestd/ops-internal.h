@@ -53,6 +53,8 @@ struct op_run {
         struct work_item *items; /* the worker's, and what is to be put back */
         size_t n_items;
         size_t n_offline;             /* of items, by the walks before the one under way */
+        bool each;                    /* each target is a set of its own */
+        size_t n_kept;                /* items of sets that went wholly, though a later one did not */
         struct work_item *back_items; /* the part of items that a try of putting back works on */
         size_t n_back_items;
         unsigned tries;
@@ -177,8 +179,8 @@ void offline_stop(struct ops *ops, enum error_code why);
 void offline_on_timer(struct ops *ops);
 /* Goes on with what is not offline yet. */
 int offline_walk(struct ops *ops);
-/* Puts back what the run took offline, and answers. */
-void offline_undo(struct ops *ops);
+/* The item does not go: puts back what the run took offline of its set, and answers. */
+void offline_undo(struct ops *ops, size_t item);
 /* Takes the items over and puts them online, in each one's zone. The run must be idle. */
 void put_back_begin(struct ops *ops, struct work_item *items, size_t n_items);
 

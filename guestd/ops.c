@@ -260,6 +260,7 @@ static void begin(struct ops *ops, const struct message *m)
         run->began_usec = run->progress_usec = now;
         run->deadline_usec = now + q->deadline_msec * USEC_PER_MSEC;
         run->attempt_usec = q->attempt_msec * USEC_PER_MSEC;
+        run->each = q->each;
         if (q->op == OP_OFFLINE) {
                 if (!q->gentle)
                         hurry(ops);

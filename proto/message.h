@@ -43,6 +43,8 @@
 #define PROTO_CAPABILITY_ASSIST "assist"
 /* And one that knows the key `gentle` of OFFLINE. */
 #define PROTO_CAPABILITY_GENTLE "gentle"
+/* And its key `each`. */
+#define PROTO_CAPABILITY_SETS "sets"
 /* Likewise HOOK. */
 #define PROTO_CAPABILITY_HOOKS "hooks"
 
@@ -233,6 +235,7 @@ struct message_request {
         uint64_t deadline_msec; /* from the moment of receipt; 0 where the op has none */
         uint64_t attempt_msec;  /* OFFLINE: limit for one block's attempt */
         bool gentle;            /* OFFLINE: there is time; only with the capability */
+        bool each;              /* OFFLINE: each target is a set of its own; likewise */
         uint64_t target_id;     /* CANCEL */
         struct hook_call hook;  /* HOOK */
 };

@@ -39,7 +39,6 @@ struct dimm_remove {
         struct job *job;
         struct target targets[PLAN_DEVICES_MAX];
         size_t n_targets;
-        struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
         struct survey_ask *ask;               /* of what is in the blocks that may leave, or did not */

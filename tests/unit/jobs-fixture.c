@@ -260,6 +260,15 @@ void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *
         assert_int_equal(fx->n_added, 0);
 }
 
+void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(
+                fx, "", qemu_orders, guest_orders, "hello {'capabilities':['sets']}\nexpect welcome\n");
+        start_manager(fx);
+        run_until_known(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
 void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
 {
         start_fakes_with(fx, "", qemu_orders, guest_orders,

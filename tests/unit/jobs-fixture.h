@@ -48,6 +48,8 @@ void run_until_known(struct fixture *fx);
 void start_with_survey(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 /* And that helps. */
 void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+/* The same as start(), of a guest that takes several devices offline at one request. */
+void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 /* The same as start(), of a guest that has hooks. */
 void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 /* The same as start(), of a pseries guest: 1 GiB at boot, maxmem 9 GiB, 32 slots, blocks of 256 MiB. */
