@@ -16,7 +16,7 @@
 #define FIRST     32U
 #define N_BLOCKS  4U
 #define SET       (N_BLOCKS * BLOCK)
-#define MARGIN    (100 * MIB) /* 2 % of 5000 MiB */
+#define MARGIN    (50 * MIB) /* 1 % of 5000 MiB */
 #define HANG      10000
 #define WAIT_USEC (10 * USEC_PER_SEC)
 #define BIT(n)    (UINT64_C(1) << (n))
@@ -398,7 +398,7 @@ static void test_reclaim(void **state)
         fill_with_cache();
         reclaim(e, 1, 1000 * MIB, 5000);
         RUN_UNTIL(e, e->n_replies == 1);
-        assert_in_range(e->assistance.reclaimed_bytes, 900 * MIB, 1000 * MIB);
+        assert_in_range(e->assistance.reclaimed_bytes, 800 * MIB + MARGIN, 1000 * MIB);
         assert_true(kernel->free_bytes >= 1000 * MIB + MARGIN);
         assert_int_equal(e->reply.n_failures, 0);
 
@@ -595,7 +595,7 @@ static void test_pool_is_left_alone(void **state)
         static const struct {
                 uint64_t n_free;
                 const char *reserved, *surplus;
-        } table[] = { { 100, "0\n", "0\n" }, { 600, "550\n", "0\n" }, { 600, "0\n", "5\n" } };
+        } table[] = { { 80, "0\n", "0\n" }, { 600, "550\n", "0\n" }, { 600, "0\n", "5\n" } };
         struct env *e = *state;
 
         for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
