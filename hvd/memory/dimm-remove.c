@@ -360,6 +360,9 @@ static void on_offline(const struct message_reply *reply, const struct error *er
                 job_add_reason(w->job, t->id, UINT64_MAX, error);
                 /* Busy or malformed is about this request; all else is about the guest. */
                 w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
+                /* These two say that the guest could not begin. */
+                t->is_unknown =
+                        w->guest_lost && error->code != ERROR_INTERNAL && error->code != ERROR_NO_HEADROOM;
         } else {
                 struct range_account a =
                         ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
