@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "common/log.h"
-#include "guestd/ops.h"
+#include "guestd/ops-internal.h"
 
 #define BLOCK     (128 * MIB)
 #define FIRST     32U
@@ -741,6 +741,14 @@ static void test_does_not_become_emptier(void **state)
         assert_int_equal(e->assistance.retries, 1);
 }
 
+/* At least 1 us for each page, which is what the kernel takes for it on slow machines. */
+static void test_time_for_a_look(void **state)
+{
+        assert_int_equal(stall_look_usec(BLOCK / 4096), 200 * USEC_PER_MSEC);
+        assert_in_range(stall_look_usec(GIB / 4096), GIB / 4096, USEC_PER_SEC);
+        assert_in_range(stall_look_usec(2 * GIB / 4096), 2 * GIB / 4096, 2 * USEC_PER_SEC);
+}
+
 static void test_gigantic(void **state)
 {
         struct env *e = *state;
@@ -800,6 +808,7 @@ int main(void)
                 TEST(test_pinned),
                 TEST(test_few_that_do_not_move),
                 TEST(test_does_not_become_emptier),
+                TEST(test_time_for_a_look),
                 TEST(test_gigantic),
         };
 
