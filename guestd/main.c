@@ -75,7 +75,7 @@ static void usage(void)
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
                "  --version          The version\n"
                "  --help             This text\n",
-                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT, HOOKS_LIMIT_USEC / USEC_PER_SEC);
+                SIZE_EXACT(MARGIN_BYTES), MARGIN_PERCENT, HOOKS_LIMIT_USEC / USEC_PER_SEC);
 }
 
 static int parse_limit(const char *text, uint64_t *ret_usec)

@@ -28,10 +28,11 @@ struct op_stall {
         struct loop_timer timer;
         struct worker *worker; /* looks at its pages */
         struct work_item item;
-        uint64_t left;    /* pages in it that are not free; 0: nobody has looked */
-        unsigned n_same;  /* looks in a row that found as many */
-        bool is_pinned;   /* nothing is left in it that moves */
-        bool is_gigantic; /* it lies in a gigantic page */
+        uint64_t look_usec; /* when the look under way began */
+        uint64_t left;      /* pages in it that are not free; 0: nobody has looked */
+        unsigned n_same;    /* looks in a row that found as many */
+        bool is_pinned;     /* nothing is left in it that moves */
+        bool is_gigantic;   /* it lies in a gigantic page */
         bool has_huge_pages;
 };
 
@@ -198,6 +199,8 @@ void reclaim_stop(struct ops *ops, enum error_code why);
 /* op-stall.c: watches a walk for blocks that do not become emptier, long before the attempt's limit. */
 void stall_watch(struct ops *ops);
 void stall_reset(struct ops *ops);
+/* How long a look at a block of so many pages may take. */
+uint64_t stall_look_usec(uint64_t n_pages);
 /* The words for a block that lies in a gigantic page. */
 void stall_explain_gigantic(struct ops *ops, uint32_t block, struct error *error);
 

@@ -338,3 +338,9 @@ enum op op_from_string(const char *s);
 bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes);
 /* The most bytes that may still become Movable. */
 uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes);
+
+/* The guard against a guest that runs out of memory altogether: what must stay available to it (MemAvailable)
+ * when some of it leaves, unless the guest is told otherwise. Of MemTotal, and at least so much. */
+#define MARGIN_PERCENT 1U
+#define MARGIN_BYTES   (32ULL * 1024 * 1024)
+uint64_t margin_of(uint64_t total_bytes);

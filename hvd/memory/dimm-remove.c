@@ -431,9 +431,14 @@ static void on_offline(const struct message_reply *reply, const struct error *er
 
         w->call = NULL;
         if (error) {
-                fail_all(w, TARGET_OFFLINING, error);
                 /* Busy or malformed is about this request; all else is about the guest. */
                 w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
+                /* These two say that the guest could not begin. */
+                bool began =
+                        w->guest_lost && error->code != ERROR_INTERNAL && error->code != ERROR_NO_HEADROOM;
+                for (size_t i = 0; i < w->n_targets; i++)
+                        w->targets[i].is_unknown |= began && w->targets[i].state == TARGET_OFFLINING;
+                fail_all(w, TARGET_OFFLINING, error);
         } else
                 failed = take_answers(w, reply) != NULL;
         job_set_progress(w->job, dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE));

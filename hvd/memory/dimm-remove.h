@@ -28,6 +28,7 @@ struct target {
         bool asked;                           /* QEMU was, to unplug it */
         bool is_left_offline;                 /* it could not be put back, as the reasons say */
         bool is_absent;                       /* the guest said so when it was to put it back */
+        bool is_unknown;                      /* the guest has not said what became of it */
         unsigned n_resets;                    /* the partition's, when QEMU was asked */
         bool was_tried;                       /* its blocks were to go offline */
         bool is_busy;                         /* and could not at that moment: they may go later */
