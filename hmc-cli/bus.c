@@ -152,6 +152,7 @@ static const struct {
         { "Devices", { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
                              "offline_bytes", "stuck_bytes", "state", "drc_first", "drc_last" } },
         { "Nodes", { "node", "base_bytes", "plugged_bytes" } },
+        { "Reservations", { "id", "owner", "bytes", "held" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },
         { "MemoryMap", { "start", "length", "state", "zone", "node", "device", "drc", "fate", "why",
                                "sampled_pages", "free_pages", "movable_pages", "huge_pages", "slab_pages",

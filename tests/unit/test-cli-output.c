@@ -76,6 +76,8 @@ static void test_figures(void **state)
 
 #define ADD2    "\"partition\":\"web1\",\"kind\":\"add-memory\",\"requested_bytes\":2147483648,"
 #define REMOVE2 "\"partition\":\"web1\",\"kind\":\"remove-memory\",\"requested_bytes\":2147483648,"
+#define SET5    "\"partition\":\"web1\",\"kind\":\"set-memory\",\"target_bytes\":5368709120,"
+#define MOVE2   "\"partition\":\"a\",\"peer\":\"b\",\"kind\":\"move-memory\",\"requested_bytes\":2147483648,"
 #define NOW3    "{\"current_bytes\":3221225472,\"max_bytes\":17179869184}"
 #define HEADROOM                                                                                             \
         "{\"device\":\"opendlpar-dimm-3\",\"block\":\"0x140000000\",\"code\":\"no-headroom\",\"message\":"   \
@@ -128,6 +130,32 @@ static void test_report(void **state)
                         "web1: nothing removed of 2 GiB in 20.0 s: deadline: 20 s passed\n"
                         "  opendlpar-dimm-3, block 0x140000000: no-headroom: It is [31m full\n",
                         CLI_FAILED },
+                { "{" SET5 "\"state\":\"DONE\",\"direction\":\"add\",\"requested_bytes\":2147483648,"
+                  "\"done_bytes\":2147483648,\"movable_bytes\":2147483648,\"elapsed_usec\":240000}",
+                        NOW3,
+                        "web1: set to 5 GiB, added 2 GiB in 0.24 s, all in zone Movable; now 3 GiB of 16 "
+                        "GiB\n",
+                        CLI_DONE },
+                { "{" SET5 "\"state\":\"PARTIAL\",\"direction\":\"remove\",\"requested_bytes\":2147483648,"
+                  "\"done_bytes\":1073741824,\"elapsed_usec\":240000,\"reasons\":[" LATE "]}",
+                        NOW3,
+                        "web1: removed 1 GiB of 2 GiB in 0.24 s; now 3 GiB of 16 GiB\n"
+                        "  deadline: 20 s passed\n",
+                        CLI_PARTIAL },
+                { "{" SET5 "\"state\":\"DONE\",\"elapsed_usec\":10000,\"notes\":[\"it has it already\"]}",
+                        NOW3,
+                        "web1: set to 5 GiB in 0.01 s; now 3 GiB of 16 GiB\n  note: it has it already\n",
+                        CLI_DONE },
+                { "{" SET5 "\"state\":\"FAILED\",\"elapsed_usec\":10000,\"reasons\":[" LATE "]}", NOW3,
+                        "web1: nothing changed in 0.01 s: deadline: 20 s passed\n", CLI_FAILED },
+                { "{" MOVE2 "\"state\":\"DONE\",\"done_bytes\":2147483648,\"movable_bytes\":2147483648,"
+                  "\"elapsed_usec\":240000,\"notes\":[\"All of it\"]}",
+                        NOW3,
+                        "a: moved 2 GiB to b in 0.24 s, all in zone Movable; a now 3 GiB of 16 GiB\n"
+                        "  note: All of it\n",
+                        CLI_DONE },
+                { "{" MOVE2 "\"state\":\"FAILED\",\"elapsed_usec\":240000,\"reasons\":[" LATE "]}", NOW3,
+                        "a: nothing moved of 2 GiB in 0.24 s: deadline: 20 s passed\n", CLI_FAILED },
                 { "{" ADD2 "\"state\":\"CANCELLED\",\"elapsed_usec\":3100000}", NOW3,
                         "web1: nothing added of 2 GiB in 3.10 s: cancelled\n", CLI_FAILED },
         };
