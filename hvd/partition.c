@@ -101,10 +101,14 @@ static void on_snapshot(struct platform_snapshot *s, const struct error *error, 
 
         r->query = NULL;
         if (s) {
+                bool is_first = !p->has_snapshot;
+
                 platform_snapshot_done(&p->snapshot);
                 p->snapshot = *s;
                 *s = (struct platform_snapshot) { 0 };
                 p->has_snapshot = true;
+                if (is_first)
+                        manager_partition_up(p->manager, p);
         }
         refresh_part_done(r, REFRESH_HYPERVISOR, error);
 }
@@ -419,6 +423,16 @@ uint64_t partition_current_bytes(const struct partition *p)
         const struct platform_snapshot *s = &p->snapshot;
 
         return s->base_bytes + s->plugged_bytes - MIN(s->balloon_bytes, s->base_bytes + s->plugged_bytes);
+}
+
+uint64_t partition_dimm_bytes(const struct partition *p)
+{
+        uint64_t bytes = 0;
+
+        for (size_t i = 0; i < p->snapshot.n_devices; i++)
+                if (p->snapshot.devices[i].is_dimm)
+                        bytes += p->snapshot.devices[i].size_bytes;
+        return bytes;
 }
 
 uint64_t partition_max_bytes(const struct partition *p)

@@ -36,8 +36,10 @@ struct partition {
         size_t n_blocks;
         bool has_blocks;
 
-        struct job *active;          /* NULL: idle */
-        uint64_t settled_bytes;      /* current, when the active job began */
+        struct job *active;     /* NULL: idle */
+        bool is_leaving;        /* it is being undefined: nothing begins any more */
+        uint64_t settled_bytes; /* current, when the active job began */
+        uint64_t kept_bytes; /* current without DIMMs, as the last job left it; 0: none did. The manager's */
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */
         unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */
@@ -59,6 +61,8 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
 struct partition *partition_free(struct partition *p);
 
 uint64_t partition_current_bytes(const struct partition *p);
+/* The part of it that is in DIMMs. */
+uint64_t partition_dimm_bytes(const struct partition *p);
 /* The profile's max within QEMU's; 0 if neither is known. */
 uint64_t partition_max_bytes(const struct partition *p);
 /* The guest's block size; 0 before guestd spoke. */

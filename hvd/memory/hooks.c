@@ -292,7 +292,8 @@ void hooks_on_session(struct partition *p)
                 .hook = { .phase = HOOK_SETTLE },
         };
 
-        if (!are_there(p) || (p->active && p->active->hooks && p->active->hooks->pre_sent))
+        const struct job *j = job_at_work(p);
+        if (!are_there(p) || (j && j->hooks && j->hooks->pre_sent))
                 return;
         int r = agent_call(p->agent, &request, SETTLE_USEC, NULL, NULL, NULL, NULL, NULL);
         if (r < 0)

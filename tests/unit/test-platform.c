@@ -87,8 +87,14 @@ static void on_snapshot(struct platform_snapshot *s, const struct error *error, 
 
 static int setup(void **state)
 {
-        static const struct platform_handlers handlers = { on_up, on_down, on_reset, on_port,
-                on_device_deleted, on_changed };
+        static const struct platform_handlers handlers = {
+                .on_up = on_up,
+                .on_down = on_down,
+                .on_reset = on_reset,
+                .on_port = on_port,
+                .on_device_deleted = on_device_deleted,
+                .on_changed = on_changed,
+        };
         struct context *c = calloc(1, sizeof(*c));
         void *fx;
 
