@@ -68,7 +68,7 @@ enum error_code try_submit(struct fixture *fx, const struct job_request *request
         (&(struct job_request) { .kind = JOB_##kind_##_MEMORY, .bytes = (bytes_), .node = -1, __VA_ARGS__ })
 #define ADD(bytes, ...)    REQUEST(ADD, bytes, __VA_ARGS__)
 #define REMOVE(bytes, ...) REQUEST(REMOVE, bytes, __VA_ARGS__)
-#define SET(bytes, ...)    REQUEST(SET, 0, .target_bytes = (bytes), __VA_ARGS__)
+#define SET_TO(bytes, ...) REQUEST(SET, 0, .target_bytes = (bytes), __VA_ARGS__)
 #define MOVE(bytes, ...)   REQUEST(MOVE, bytes, __VA_ARGS__)
 
 void assert_job(

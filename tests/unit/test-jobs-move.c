@@ -79,8 +79,8 @@ static void test_moved(void **state)
         assert_job(p.a, j, JOB_DONE, GIB, 0);
         assert_trace(p.a, j,
                 "QUEUED SURVEYING OFFLINING UNPLUGGING VERIFYING SURVEYING PLUGGING ONLINING VERIFYING DONE");
-        assert_non_null(strstr(
-                j->notes[j->n_notes - 1], "1 GiB is with web2, 0 B is back with web1 and 0 B is"));
+        assert_non_null(
+                strstr(j->notes[j->n_notes - 1], "1 GiB is with web2, 0 B is back with web1 and 0 B is"));
         assert_int_equal(j->movable_bytes, GIB);
         end_pair(&p, 2 * GIB, 2 * GIB);
 }
@@ -120,8 +120,8 @@ static void test_goes_back(void **state)
         RUN_UNTIL_END(p.a, j);
         assert_job(p.a, j, JOB_FAILED, 0, 1);
         assert_reason(j, 0, "", ERROR_ZONE_RATIO, "web2: ");
-        assert_non_null(strstr(
-                j->notes[j->n_notes - 1], "0 B is with web2, 1 GiB is back with web1 and 0 B is"));
+        assert_non_null(
+                strstr(j->notes[j->n_notes - 1], "0 B is with web2, 1 GiB is back with web1 and 0 B is"));
         end_pair(&p, 3 * GIB, GIB);
 }
 

@@ -80,7 +80,7 @@ static void test_held(void **state)
         assert_true(manager_submit(fx->manager, fx->p, NULL, ADD(4 * GIB), &j, &error) < 0);
         assert_int_equal(error.code, ERROR_POOL_EXHAUSTED);
         assert_non_null(strstr(error.message, "ask for at most 3G"));
-        assert_int_equal(try_submit(fx, SET(5 * GIB)), ERROR_POOL_EXHAUSTED);
+        assert_int_equal(try_submit(fx, SET_TO(5 * GIB)), ERROR_POOL_EXHAUSTED);
         script(fx->guest, "expect prepare\n");
         struct job *first = submit(fx, ADD(2 * GIB));
         assert_int_equal(free_bytes(fx), GIB);
@@ -281,7 +281,7 @@ static void test_requested(void **state)
         start(fx, DEVICES(BOTH, "2G") "on query-balloon reply {'actual':2560M}\n",
                 BLOCKS(",[4G,2G,'online','movable',0]"));
         RUN_UNTIL(fx, partition_is_settled(fx->p));
-        struct job *j = submit(fx, SET(2560 * MIB));
+        struct job *j = submit(fx, SET_TO(2560 * MIB));
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, 0, 0);
         finish(fx);

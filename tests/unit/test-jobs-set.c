@@ -38,7 +38,7 @@ static void test_up(void **state)
         script(fx->guest, "expect prepare {'zone':'movable','bytes':2G}\nreply\n"
                           "expect online {'targets':[[4G,1G],[5G,1G]],'zone':'movable'}\n"
                           "reply {'ranges':[[4G,2G,'online','movable',0]]}\n");
-        struct job *j = submit(fx, SET(3 * GIB));
+        struct job *j = submit(fx, SET_TO(3 * GIB));
         assert_int_equal(pool_requested_bytes(fx->p), 3 * GIB);
         assert_int_equal(pool_held_bytes(fx->p), 3 * GIB);
         RUN_UNTIL_END(fx, j);
@@ -64,7 +64,7 @@ static void test_down_and_equal(void **state)
                 BLOCKS(",[4G,2G,'online','movable',0]") "on get-state reply {" MEMORY(
                         "1G", "2G", "512M") "}\n");
         RUN_UNTIL(fx, partition_is_settled(fx->p));
-        struct job *same = submit(fx, SET(3 * GIB));
+        struct job *same = submit(fx, SET_TO(3 * GIB));
         RUN_UNTIL_END(fx, same);
         assert_job(fx, same, JOB_DONE, 0, 0);
         assert_int_equal(same->n_notes, 1);
@@ -74,7 +74,7 @@ static void test_down_and_equal(void **state)
                                   "5G") "]}\n"
                                         "expect await-removed\nreply\n");
         script(fx->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
-        struct job *j = submit(fx, SET(2 * GIB));
+        struct job *j = submit(fx, SET_TO(2 * GIB));
         assert_int_equal(pool_requested_bytes(fx->p), 2 * GIB);
         assert_int_equal(pool_held_bytes(fx->p), 3 * GIB);
         RUN_UNTIL_END(fx, j);
@@ -91,15 +91,15 @@ static void test_refused(void **state)
 
         start(fx, DEVICES("<0 4G 2G>", "2G"), BLOCKS(",[4G,2G,'online','movable',0]"));
         RUN_UNTIL(fx, partition_is_settled(fx->p));
-        refused(fx, SET(0), ERROR_INVALID_SIZE, "cannot have no memory");
-        refused(fx, SET(17 * GIB), ERROR_BEYOND_MAX, "16G (as QEMU was started)");
-        refused(fx, SET(3 * GIB + MIB), ERROR_UNALIGNED_SIZE, "the nearest totals are 3G and 3200M");
-        refused(fx, SET(2 * GIB), ERROR_NO_EXACT_FIT, "the nearest totals are 1G and 3G");
-        refused(fx, SET(512 * MIB), ERROR_NOT_PLUGGED, "");
-        refused(fx, SET(2 * GIB, .method = "magic"), ERROR_UNKNOWN_METHOD, "magic");
+        refused(fx, SET_TO(0), ERROR_INVALID_SIZE, "cannot have no memory");
+        refused(fx, SET_TO(17 * GIB), ERROR_BEYOND_MAX, "16G (as QEMU was started)");
+        refused(fx, SET_TO(3 * GIB + MIB), ERROR_UNALIGNED_SIZE, "the nearest totals are 3G and 3200M");
+        refused(fx, SET_TO(2 * GIB), ERROR_NO_EXACT_FIT, "the nearest totals are 1G and 3G");
+        refused(fx, SET_TO(512 * MIB), ERROR_NOT_PLUGGED, "");
+        refused(fx, SET_TO(2 * GIB, .method = "magic"), ERROR_UNKNOWN_METHOD, "magic");
         set_profile(fx, GIB, 2 * GIB, 4 * GIB);
-        refused(fx, SET(5 * GIB), ERROR_BEYOND_MAX, "4G (by its profile)");
-        refused(fx, SET(1023 * MIB), ERROR_NOT_PLUGGED, "below the 1G that the profile");
+        refused(fx, SET_TO(5 * GIB), ERROR_BEYOND_MAX, "4G (by its profile)");
+        refused(fx, SET_TO(1023 * MIB), ERROR_NOT_PLUGGED, "below the 1G that the profile");
         refused(fx, ADD(2 * GIB), ERROR_BEYOND_MAX, "its profile allows");
         set_profile(fx, 2 * GIB, 2 * GIB, 4 * GIB);
         refused(fx, REMOVE(2 * GIB), ERROR_NOT_PLUGGED, "its profile keeps");
@@ -115,8 +115,8 @@ static void test_in_its_turn(void **state)
         start(fx, "", "");
         script(fx->guest, "expect prepare\n");
         struct job *first = submit(fx, ADD(GIB));
-        struct job *set = submit(fx, SET(GIB));
-        struct job *bad = submit(fx, SET(GIB + MIB));
+        struct job *set = submit(fx, SET_TO(GIB));
+        struct job *bad = submit(fx, SET_TO(GIB + MIB));
         assert_int_equal(pool_requested_bytes(fx->p), GIB + MIB);
         assert_int_equal(pool_held_bytes(fx->p), 2 * GIB);
         script(fx->guest, "failure internal Out of luck\n");
@@ -137,7 +137,7 @@ static void test_cancel(void **state)
         start(fx, DEVICES(BOTH, "2G"), BLOCKS(",[4G,2G,'online','movable',0]"));
         RUN_UNTIL(fx, partition_is_settled(fx->p));
         script(fx->guest, "expect offline @off\n");
-        struct job *j = submit(fx, SET(GIB));
+        struct job *j = submit(fx, SET_TO(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest));
         assert_int_equal(j->state, JOB_OFFLINING);
         expect_cancel(fx);
@@ -158,7 +158,7 @@ static void test_dry_run(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        struct job *j = submit(fx, SET(3 * GIB, .dry_run = true));
+        struct job *j = submit(fx, SET_TO(3 * GIB, .dry_run = true));
         assert_int_equal(pool_requested_bytes(fx->p), GIB);
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_DONE, 0, 0);
