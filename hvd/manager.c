@@ -370,6 +370,11 @@ int manager_submit(struct manager *m, struct partition *p, const struct job_requ
                 return r;
         if (request->within && request->kind != JOB_REMOVE_MEMORY)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Only a removal can take its time");
+        if (request->within && mechanism != &mechanism_dimm_remove)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Memory of method %s leaves as soon as the guest can give it; only DIMMs take their "
+                        "time",
+                        mechanism->method);
         /* What would leave is foretold of now, and so without the time. */
         if (request->within && !request->dry_run)
                 mechanism = &mechanism_dimm_trickle;

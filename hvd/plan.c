@@ -260,3 +260,12 @@ int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_
         *ret = add;
         return 0;
 }
+
+uint64_t plan_kernel_part(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t bytes, uint64_t step_bytes)
+{
+        uint64_t kernel = 0;
+
+        while (kernel < bytes && zone_ratio_budget(kernel_bytes + kernel, movable_bytes) < bytes - kernel)
+                kernel += step_bytes;
+        return MIN(kernel, bytes);
+}

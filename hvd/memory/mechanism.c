@@ -13,6 +13,10 @@ int mechanism_find(enum job_kind kind, const char *method, const struct mechanis
         static const struct mechanism *const mechanisms[] = {
                 &mechanism_dimm_add,
                 &mechanism_dimm_remove,
+                &mechanism_virtio_mem_add,
+                &mechanism_virtio_mem_remove,
+                &mechanism_balloon_add,
+                &mechanism_balloon_remove,
                 &mechanism_restore,
         };
         bool any = !method || strcmp(method, "auto") == 0;
@@ -29,7 +33,10 @@ int mechanism_find(enum job_kind kind, const char *method, const struct mechanis
                         }
         }
         return error_set(ret_error, ERROR_UNKNOWN_METHOD,
-                "Method '%.40s' is not known; there are auto, dimm (on x86) and lmb (on pseries)", method);
+                "Method '%.40s' is not known; there are auto, dimm (on x86), lmb (on pseries), virtio-mem "
+                "and "
+                "balloon",
+                method);
 }
 
 int mechanism_check_method(

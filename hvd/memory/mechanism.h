@@ -20,11 +20,18 @@ struct mechanism {
         /* job->stop was set: end soon, in a known state. May be called twice (cancel, then the deadline). */
         void (*stop)(struct job *j);
         void (*free_work)(struct job *j);
+        /* QEMU said that a memory device of the partition, or its balloon, has another size now (the snapshot
+         * has it): look. At most a few times a second. NULL: it does not care. */
+        void (*on_change)(struct job *j);
 };
 
 extern const struct mechanism mechanism_dimm_add;
 extern const struct mechanism mechanism_dimm_remove;
 extern const struct mechanism mechanism_dimm_trickle; /* a removal within a time */
+extern const struct mechanism mechanism_virtio_mem_add;
+extern const struct mechanism mechanism_virtio_mem_remove;
+extern const struct mechanism mechanism_balloon_add;    /* it gives back what it has */
+extern const struct mechanism mechanism_balloon_remove; /* it takes */
 extern const struct mechanism mechanism_restore;
 
 /* The mechanism for what was asked (NULL is auto), and its own name for that in *ret_method (NULL: auto).

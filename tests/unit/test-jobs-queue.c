@@ -273,7 +273,9 @@ static void test_pool(void **state)
 {
         struct fixture *fx = *state;
 
-        start(fx, DEVICES("<0 4G 1G>", "1G") "on query-balloon reply {'actual':1536M}\n",
+        start(fx,
+                DEVICES("<0 4G 1G>", "1G") "on query-balloon reply {'actual':1536M}\n"
+                                           "on qom-list reply []\n",
                 BLOCKS("," ONLINE("4G")));
         struct pool_account a = manager_pool(fx->manager);
         assert_true(a.total_bytes > 0);
