@@ -36,7 +36,8 @@ enum {
         }
 
 static const struct cli_option add_options[] = {
-        { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
+        { "method", OPTION_METHOD, "METHOD",
+                "auto, dimm or virtio-mem (x86), lmb (pseries), balloon (auto)" },
         { "node", OPTION_NODE, "N", "The guest's NUMA node that gets the memory" },
         { "zone", OPTION_ZONE, "ZONE", "auto, movable or kernel (auto); movable memory can leave again" },
         WAIT_OPTIONS,
@@ -44,7 +45,8 @@ static const struct cli_option add_options[] = {
 };
 
 static const struct cli_option remove_options[] = {
-        { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
+        { "method", OPTION_METHOD, "METHOD",
+                "auto, dimm or virtio-mem (x86), lmb (pseries), balloon (auto)" },
         { "device", OPTION_DEVICE, "ID", "Remove this memory device; see 'hmc-cli show'" },
         { "within", OPTION_WITHIN, "TIME", "Take blocks as they become cheap, for so long; not by force" },
         { "drc", OPTION_DRC, "0xINDEX", "Remove the LMB with this DRC index (pseries); see 'hmc-cli show'" },
