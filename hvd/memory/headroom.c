@@ -12,9 +12,6 @@
 
 /* Statistics are renewed every PLATFORM_STATS_SEC; a guest that is busy may be late. */
 #define FRESH_SEC (3 * PLATFORM_STATS_SEC)
-/* guestd's own, where it does not say (guestd/memory.h). */
-#define MARGIN_BYTES   (64 * MIB)
-#define MARGIN_DIVISOR 50U
 
 /* UINT64_MAX: never. */
 static uint64_t stats_age_sec(const struct platform_balloon *b)
@@ -36,7 +33,8 @@ uint64_t headroom_margin_bytes(const struct partition *p)
 {
         if (p->memory.margin_bytes > 0)
                 return p->memory.margin_bytes;
-        return MAX(MARGIN_BYTES, p->memory.total_bytes / MARGIN_DIVISOR);
+        return MAX(
+                MARGIN_BYTES, p->memory.total_bytes / 100 * MARGIN_PERCENT); /* as guestd has it by itself */
 }
 
 uint64_t headroom_bytes(const struct partition *p)

@@ -95,12 +95,12 @@ struct platform_handlers {
         /* A device left without an operation behind it (an x86 guest may eject by itself); its backend is
          * deleted. */
         void (*on_device_deleted)(struct platform *p, const char *id, void *userdata);
+        /* Run state or something else changed: query again. */
+        void (*on_changed)(struct platform *p, void *userdata);
         /* A virtio-mem device has another size now (at most one a second for each, by QEMU's throttle). */
         void (*on_device_size)(struct platform *p, const char *id, uint64_t size_bytes, void *userdata);
         /* The balloon has another size: actual_bytes as in struct platform_balloon (at most one a second). */
         void (*on_balloon)(struct platform *p, uint64_t actual_bytes, void *userdata);
-        /* Run state or something else changed: query again. */
-        void (*on_changed)(struct platform *p, void *userdata);
 };
 
 typedef void (*platform_done_t)(const struct error *error, void *userdata);
