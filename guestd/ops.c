@@ -41,6 +41,7 @@ static void reply_memory(struct ops *ops, const struct message *m)
 
         int r = memory_read(ops->config.proc_fd, &reply.memory);
         if (r >= 0) {
+                reply.memory.margin_bytes = memory_margin(ops->config.margin_bytes, reply.memory.total_bytes);
                 note_zones(ops, &reply.memory);
                 blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);
@@ -260,6 +261,7 @@ static void begin(struct ops *ops, const struct message *m)
         run->began_usec = run->progress_usec = now;
         run->deadline_usec = now + q->deadline_msec * USEC_PER_MSEC;
         run->attempt_usec = q->attempt_msec * USEC_PER_MSEC;
+        run->each = q->each;
         if (q->op == OP_OFFLINE) {
                 if (!q->gentle)
                         hurry(ops);
@@ -395,7 +397,7 @@ bool ops_busy(struct ops *ops)
 
 bool ops_owes(struct ops *ops)
 {
-        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || hook_owes(ops);
+        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || ops->hook.under_way;
 }
 
 struct children *ops_children(struct ops *ops)

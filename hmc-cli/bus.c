@@ -150,7 +150,11 @@ static const struct {
 } struct_names[] = {
         { "Reasons", { "device", "block", "code", "message" } },
         { "Devices", { "id", "kind", "address", "size_bytes", "slot", "node", "movable_bytes", "kernel_bytes",
-                             "offline_bytes", "stuck_bytes", "state", "drc_first", "drc_last" } },
+                             "offline_bytes", "stuck_bytes", "state", "drc_first", "drc_last",
+                             "requested_bytes", "unit_bytes" } },
+        { "Balloon",
+                { "taken_bytes", "actual_bytes", "deflate_on_oom", "free_page_reporting", "stats_updated_sec",
+                        "stats_total_bytes", "stats_free_bytes", "stats_available_bytes" } },
         { "Nodes", { "node", "base_bytes", "plugged_bytes" } },
         { "Reservations", { "id", "owner", "bytes", "held" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },

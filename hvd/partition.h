@@ -44,8 +44,14 @@ struct partition {
         unsigned n_departures;       /* of devices that left unasked */
         unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */
         unsigned session_resets;     /* n_resets when the last session with guestd began */
+        /* What the balloon took before the guest was reset, and is to take again when its memory is back; 0:
+         * as it is. And its driver was not heard of since, so that QEMU's figure is of the boot before. */
+        uint64_t balloon_owed_bytes;
+        bool balloon_unheard;
+        int64_t grown_sec; /* CLOCK_REALTIME: when it was last seen to have more than before */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
+        uint64_t hooks_owed_usec; /* since when the guest's hooks may wait to be settled; 0: they do not */
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
 };
 

@@ -285,3 +285,12 @@ void plan_nearest_additions(const struct plan_snapshot *s, uint64_t size_bytes, 
         if (above > 0)
                 *ret_above = above * room.granule_bytes;
 }
+
+uint64_t plan_kernel_part(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t bytes, uint64_t step_bytes)
+{
+        uint64_t kernel = 0;
+
+        while (kernel < bytes && zone_ratio_budget(kernel_bytes + kernel, movable_bytes) < bytes - kernel)
+                kernel += step_bytes;
+        return MIN(kernel, bytes);
+}

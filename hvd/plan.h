@@ -94,6 +94,10 @@ int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_
  * that are alike the lowest. A node without memory at boot gets none unasked. */
 void plan_choose_nodes(const struct plan_snapshot *s, int node, struct plan_add *add);
 
+/* What of an addition of bytes has to be for the kernel so that the rest may be Movable, in whole steps, each
+ * of which enlarges the budget; at most all of it. For memory that need not come in pieces. */
+uint64_t plan_kernel_part(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t bytes, uint64_t step_bytes);
+
 #define PLAN_COST_STEP (UINT64_C(8) << 20)
 
 struct plan_remove {

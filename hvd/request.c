@@ -117,10 +117,20 @@ static int check_sane(const struct job_request *q, struct error *ret_error)
         return 0;
 }
 
-static int check_alone(const struct partition *p, const struct job_request *q, struct error *ret_error)
+static int check_alone(const struct job_request *q, struct error *ret_error)
 {
+        const struct mechanism *m = &mechanism_dimm_remove;
+        const char *method;
+
         if (q->within && q->kind != JOB_REMOVE_MEMORY)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Only a removal can take its time");
+        if (q->within && q->method)
+                mechanism_find(JOB_REMOVE_MEMORY, q->method, &m, &method, NULL);
+        if (m != &mechanism_dimm_remove)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Memory of method %s leaves as soon as the guest can give it; only DIMMs take their "
+                        "time",
+                        q->method);
         if (q->has_drc && q->device[0])
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "A device and a DRC index exclude each other; name the memory by one of them");
@@ -175,7 +185,7 @@ int request_check(struct partition *p, struct partition *peer, struct job_reques
 
         int r = check_method(p, q, ret_error);
         if (r >= 0)
-                r = check_alone(p, q, ret_error);
+                r = check_alone(q, ret_error);
         if (r >= 0)
                 r = check_size(q, ret_error);
         if (r < 0)

@@ -122,6 +122,8 @@ static int encode_request(struct json_object *o, const struct message *m)
                 return r;
         if ((shape & REQUEST_ATTEMPT) && q->gentle && (r = json_add_bool(o, "gentle", true)) < 0)
                 return r;
+        if ((shape & REQUEST_ATTEMPT) && q->each && (r = json_add_bool(o, "each", true)) < 0)
+                return r;
         if ((shape & REQUEST_HOOK) && (r = add_hook_call(o, &q->hook)) < 0)
                 return r;
         if ((r = add_fields(o, request_fields, n_request_fields, shape, q)) < 0 || !(shape & REQUEST_TARGETS))
@@ -147,6 +149,8 @@ static int add_memory(struct json_object *o, const struct guest_memory *memory)
         if (!v)
                 return -ENOMEM;
         if ((r = add_fields(v, memory_fields, n_memory_fields, 0, memory)) < 0)
+                return r;
+        if (memory->margin_bytes > 0 && (r = json_add_u64(v, "margin_bytes", memory->margin_bytes)) < 0)
                 return r;
         if (memory->has_pressure) {
                 if (!(pressure = json_object_new_object()))

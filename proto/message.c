@@ -379,6 +379,8 @@ static int check_memory(const struct guest_memory *m, struct error *ret_error)
 {
         if (m->has_pressure && (m->some_avg10_centi > 10000 || m->full_avg10_centi > 10000))
                 return BAD(ret_error, "'pressure' is above 100 percent");
+        if (m->margin_bytes >= PROTO_ADDRESS_MAX)
+                return BAD(ret_error, "'margin_bytes' is out of range");
         return check_fields(memory_fields, n_memory_fields, 0, m, ret_error);
 }
 
@@ -575,6 +577,11 @@ uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes)
                 __builtin_add_overflow(limit, kernel_bytes % 100 * RATIO_PERCENT / 100, &limit))
                 limit = UINT64_MAX;
         return limit > movable_bytes ? limit - movable_bytes : 0;
+}
+
+uint64_t margin_of(uint64_t total_bytes)
+{
+        return MAX(MARGIN_BYTES, total_bytes / 100 * MARGIN_PERCENT);
 }
 
 bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes)

@@ -314,7 +314,8 @@ static int get_pressure(sd_bus *bus, const char *path, const char *interface, co
         return sd_bus_message_append(reply, "d", pressure);
 }
 
-#define DEVICE_TYPE "(ssttuuttttsuu)"
+#define BALLOON_TYPE "(ttbbtttt)" /* none or one */
+#define DEVICE_TYPE  "(ssttuuttttsuutt)"
 
 static int get_devices(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
@@ -335,8 +336,23 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
                         d->kernel_bytes, d->offline_bytes, d->stuck_bytes,
                         d->unplug_pending ? "unplug-pending" : "plugged",
                         has_drc ? plan_drc_index(d->address) : 0,
-                        has_drc ? plan_drc_index(d->address + d->size_bytes - 1) : 0);
+                        has_drc ? plan_drc_index(d->address + d->size_bytes - 1) : 0,
+                        p->snapshot.devices[i].requested_bytes, p->snapshot.devices[i].unit_bytes);
         }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int get_balloon(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        const struct platform_balloon *b = &p->snapshot.balloon;
+        int r = sd_bus_message_open_container(reply, 'a', BALLOON_TYPE);
+
+        if (r >= 0 && p->has_snapshot && b->present)
+                r = sd_bus_message_append(reply, BALLOON_TYPE, p->snapshot.balloon_bytes, b->actual_bytes,
+                        b->deflate_on_oom, b->free_page_reporting, b->stats.updated_sec, b->stats.total_bytes,
+                        b->stats.free_bytes, b->stats.available_bytes);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
@@ -400,6 +416,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("SlotsTotal", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("SlotsUsed", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("Devices", "a" DEVICE_TYPE, get_devices, 0, CHANGES),
+        SD_BUS_PROPERTY("Balloon", "a" BALLOON_TYPE, get_balloon, 0, CHANGES),
         SD_BUS_PROPERTY("Nodes", "a(utt)", get_nodes, 0, CHANGES),
         SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
         SD_BUS_VTABLE_END,

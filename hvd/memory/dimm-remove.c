@@ -3,12 +3,13 @@
 /* Removing memory that lies in DIMMs, on pseries known as LMBs.
  *
  * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline
- * (OFFLINE: all or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with
- * blocks online can hang a busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to
- * one device the guest already works on the next. A device that cannot go is put back by the guest, and the
- * plan is made again without it, and the guest is asked what pages are left in the blocks that did not go. At
- * the end the guest confirms that the blocks are gone (it is asked as soon as it has nothing else to do), and
- * QEMU that the devices are; only then anything counts as done.
+ * (OFFLINE: all or none, killable, under a deadline; several devices at one request, where the guest can),
+ * and only then QEMU is told to unplug it: an eject with blocks online can hang a busy guest's hotplug for
+ * ever. While QEMU and the guest's firmware driver see to these the guest already works on what is next. A
+ * device that cannot go is put back by the guest, and the plan is made again without it, and the guest is
+ * asked what pages are left in the blocks that did not go. At the end the guest confirms that the blocks are
+ * gone (it is asked as soon as it has nothing else to do), and QEMU that the devices are; only then anything
+ * counts as done.
  *
  * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
  *
@@ -224,7 +225,7 @@ static void unplug(struct dimm_remove *w, struct target *t)
         t->state = TARGET_UNPLUGGING;
         t->asked = true;
         t->n_resets = w->job->partition->n_resets;
-        if (!w->current)
+        if (!w->call)
                 job_set_state(w->job, JOB_UNPLUGGING);
         int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC),
                 on_unplugged, t, &t->op);
@@ -242,10 +243,9 @@ static void unplug(struct dimm_remove *w, struct target *t)
 static void on_put_back(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
-        struct target *t = w->current;
+        struct target *t = dimm_remove_first(w, TARGET_PUTTING_BACK);
 
         w->call = NULL;
-        w->current = NULL;
         t->state = TARGET_STAYED;
         if (error) {
                 job_add_reason(w->job, t->id, UINT64_MAX, error);
@@ -264,21 +264,6 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
                 }
         }
         dimm_remove_pump(w);
-}
-
-static bool start_guest(struct dimm_remove *w, struct target *t, const struct message_request *request,
-        uint64_t deadline_usec, guest_reply_t on_reply, guest_progress_t on_progress)
-{
-        struct error error;
-
-        w->current = t;
-        if (guest_call_start(w->job, request, deadline_usec, on_reply, on_progress, w, &w->call, &error) >= 0)
-                return true;
-        job_add_reason(w->job, t->id, UINT64_MAX, &error);
-        w->current = NULL;
-        w->guest_lost = true;
-        t->state = TARGET_STAYED;
-        return false;
 }
 
 /* The guest cannot be asked: what the next session finds offline is restored. */
@@ -301,6 +286,17 @@ static void leave_offline(struct dimm_remove *w, struct target *t)
         t->state = TARGET_STAYED;
 }
 
+/* No answer came on the devices in this state. */
+static void fail_all(struct dimm_remove *w, enum target_state state, const struct error *error)
+{
+        struct target *t;
+
+        while ((t = dimm_remove_first(w, state))) {
+                job_add_reason(w->job, t->id, UINT64_MAX, error);
+                t->state = TARGET_STAYED;
+        }
+}
+
 static bool put_back(struct dimm_remove *w, struct target *t)
 {
         struct mem_range range = { t->address, t->size_bytes };
@@ -311,8 +307,15 @@ static bool put_back(struct dimm_remove *w, struct target *t)
                 .zone = t->kernel_bytes > 0 ? ZONE_KERNEL : ZONE_MOVABLE,
         };
 
+        struct error error;
+
         t->state = TARGET_PUTTING_BACK;
-        return start_guest(w, t, &request, now_monotonic_usec() + PUT_BACK_USEC, on_put_back, NULL);
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + PUT_BACK_USEC, on_put_back, NULL, w,
+                    &w->call, &error) >= 0)
+                return true;
+        fail_all(w, TARGET_PUTTING_BACK, &error);
+        w->guest_lost = true;
+        return false;
 }
 
 /* --- taking offline --- */
@@ -349,39 +352,98 @@ static bool is_only_busy(const struct message_reply *reply)
         return reply->n_failures > 0;
 }
 
+/* A failure of the reply lies in it. What is missing has left, and is no obstacle. */
+static bool has_failure(const struct message_reply *reply, const struct target *t)
+{
+        for (size_t i = 0; i < reply->n_failures; i++)
+                if (reply->failures[i].error.code != ERROR_BLOCK_MISSING &&
+                        reply->failures[i].start < t->address + t->size_bytes &&
+                        reply->failures[i].start + reply->failures[i].length > t->address)
+                        return true;
+        return false;
+}
+
+/* The guest's word on a device that was to go offline. False: it did not get to it, for another one. */
+static bool take_answer(
+        struct dimm_remove *w, struct target *t, const struct message_reply *reply, bool alone)
+{
+        struct range_account a = ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
+        bool settled = alone ? ranges_is_settled(reply) : !has_failure(reply, t);
+
+        if (settled && a.offline_bytes + a.absent_bytes == t->size_bytes) {
+                if (w->job->request.all_or_nothing)
+                        t->state = TARGET_OFFLINE;
+                else
+                        unplug(w, t);
+                return true;
+        }
+        if (!alone && settled && range_account_online(&a) == t->size_bytes) {
+                t->state = TARGET_PLANNED;
+                t->was_tried = false;
+                return false;
+        }
+        /* What a guestd before this one took offline is not this one's to put back. */
+        t->state = a.offline_bytes > 0 ? TARGET_PUT_BACK : TARGET_STAYED;
+        t->is_busy = is_only_busy(reply);
+        w->failed_usec = now_monotonic_usec();
+        ranges_add_missing_reason(w->job, reply, t->id, (struct mem_range) { t->address, t->size_bytes },
+                a.offline_bytes, "offline");
+        return true;
+}
+
+static size_t count_offlining(const struct dimm_remove *w)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < w->n_targets; i++)
+                n += w->targets[i].state == TARGET_OFFLINING;
+        return n;
+}
+
+/* Returns a device that does not go, or NULL. */
+static struct target *take_answers(struct dimm_remove *w, const struct message_reply *reply)
+{
+        struct target *t = dimm_remove_first(w, TARGET_OFFLINING), *failed = NULL;
+        size_t n = count_offlining(w);
+        const char *alone = n == 1 ? t->id : NULL;
+        bool any = false;
+
+        for (size_t i = 0; i < w->n_targets; i++) {
+                t = &w->targets[i];
+                if (t->state == TARGET_OFFLINING && take_answer(w, t, reply, n == 1)) {
+                        any = true;
+                        if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK)
+                                failed = t;
+                }
+        }
+        /* Nothing gone, and nothing that failed: that is no answer to go on from. */
+        if (!any && (t = dimm_remove_first(w, TARGET_PLANNED)) && take_answer(w, t, reply, true))
+                failed = t;
+        assist_add_note(w->job, alone ?: failed ? failed->id : NULL, reply);
+        if (failed)
+                ranges_add_reasons(w->job, reply);
+        return failed;
+}
+
 static void on_offline(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
-        struct target *t = w->current;
+        bool failed = true;
 
         w->call = NULL;
-        w->current = NULL;
         if (error) {
-                t->state = TARGET_STAYED;
-                job_add_reason(w->job, t->id, UINT64_MAX, error);
                 /* Busy or malformed is about this request; all else is about the guest. */
                 w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
-        } else {
-                struct range_account a =
-                        ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
-                assist_add_note(w->job, t->id, reply);
-                if (ranges_is_settled(reply) && a.offline_bytes + a.absent_bytes == t->size_bytes) {
-                        if (w->job->request.all_or_nothing)
-                                t->state = TARGET_OFFLINE;
-                        else
-                                unplug(w, t);
-                } else {
-                        /* What a guestd before this one took offline is not this one's to put back. */
-                        t->state = a.offline_bytes > 0 ? TARGET_PUT_BACK : TARGET_STAYED;
-                        t->is_busy = is_only_busy(reply);
-                        w->failed_usec = now_monotonic_usec();
-                        ranges_add_reasons(w->job, reply);
-                        ranges_add_missing_reason(w->job, reply, t->id,
-                                (struct mem_range) { t->address, t->size_bytes }, a.offline_bytes, "offline");
-                }
-        }
+                /* These two say that the guest could not begin. */
+                bool began =
+                        w->guest_lost && error->code != ERROR_INTERNAL && error->code != ERROR_NO_HEADROOM;
+                for (size_t i = 0; i < w->n_targets; i++)
+                        w->targets[i].is_unknown |= began && w->targets[i].state == TARGET_OFFLINING;
+                fail_all(w, TARGET_OFFLINING, error);
+        } else
+                failed = take_answers(w, reply) != NULL;
         job_set_progress(w->job, dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE));
-        if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK) {
+        if (failed) {
                 if (w->job->stop == JOB_STOP_NO &&
                         forecast_examine(w->job, reply, on_examined, w, &w->ask) >= 0)
                         return;
@@ -418,16 +480,36 @@ static bool keeps_ratio(const struct dimm_remove *w, const struct target *t)
         return plan_ratio_holds(w->kernel_bytes, w->movable_bytes, kernel, movable);
 }
 
+/* The device, and those planned behind it that the guest can take in one go, a set each: it takes them by
+ * address, from the highest down, so they must be planned so. Kernel memory is looked at one by one. Returns
+ * how many; ranges[] is by address. */
+static size_t gather(struct dimm_remove *w, struct target *first, struct mem_range ranges[])
+{
+        bool many = partition_guest_can(w->job->partition, PROTO_CAPABILITY_SETS) && first->kernel_bytes == 0;
+        uint64_t below = first->address;
+        size_t n = 0;
+
+        for (struct target *t = first; t < w->targets + w->n_targets && n < PLAN_DEVICES_MAX; t++) {
+                if (t->state != TARGET_PLANNED || (t != first && t->kernel_bytes > 0))
+                        continue;
+                if (t->address > below)
+                        break;
+                t->state = TARGET_OFFLINING;
+                t->was_tried = true;
+                ranges[n++] = (struct mem_range) { t->address, t->size_bytes };
+                below = t->address;
+                if (!many)
+                        break;
+        }
+        ranges_sort(ranges, n);
+        return n;
+}
+
 static bool take_offline(struct dimm_remove *w, struct target *t)
 {
-        struct mem_range range = { t->address, t->size_bytes };
+        struct mem_range ranges[PLAN_DEVICES_MAX];
         uint64_t left = job_left_usec(w->job);
-        struct message_request request = {
-                .op = OP_OFFLINE,
-                .targets = &range,
-                .n_targets = 1,
-                .attempt_msec = manager_config(w->job->manager)->block_attempt_usec / USEC_PER_MSEC,
-        };
+        struct error error;
 
         if (left < GUEST_MIN_USEC) {
                 w->job->stop = JOB_STOP_DEADLINE;
@@ -435,7 +517,6 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
                 return false;
         }
         if (!keeps_ratio(w, t)) {
-                struct error error;
                 error_set(&error, ERROR_ZONE_RATIO,
                         "it is kernel memory, and too little of zone Movable has left to do without it: that "
                         "would be "
@@ -444,12 +525,22 @@ static bool take_offline(struct dimm_remove *w, struct target *t)
                 t->state = TARGET_STAYED;
                 return false;
         }
+        struct message_request request = {
+                .op = OP_OFFLINE,
+                .targets = ranges,
+                .n_targets = gather(w, t, ranges),
+                .attempt_msec = manager_config(w->job->manager)->block_attempt_usec / USEC_PER_MSEC,
+        };
+        request.each = request.n_targets > 1;
         job_set_state(w->job, JOB_OFFLINING);
-        t->state = TARGET_OFFLINING;
         w->awaited = w->answered = w->guest_confirmed = false;
-        t->was_tried = true;
-        return start_guest(w, t, &request, now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4),
-                on_offline, on_offline_progress);
+        if (guest_call_start(w->job, &request,
+                    now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4), on_offline,
+                    on_offline_progress, w, &w->call, &error) >= 0)
+                return true;
+        fail_all(w, TARGET_OFFLINING, &error);
+        w->guest_lost = true;
+        return false;
 }
 
 /* All that can go offline is: with all-or-nothing the devices are now unplugged, or put back. */
@@ -552,7 +643,7 @@ static void dimm_remove_stop(struct job *j)
         } else if (w->again_timer) {
                 w->again_timer = sd_event_source_disable_unref(w->again_timer);
                 dimm_remove_pump(w);
-        } else if (w->call && w->current && w->current->state == TARGET_OFFLINING)
+        } else if (w->call && dimm_remove_first(w, TARGET_OFFLINING))
                 guest_call_stop(w->call);
         else if (w->ask) {
                 w->ask = survey_ask_free(w->ask);

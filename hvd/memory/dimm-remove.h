@@ -28,6 +28,7 @@ struct target {
         bool asked;                           /* QEMU was, to unplug it */
         bool is_left_offline;                 /* it could not be put back, as the reasons say */
         bool is_absent;                       /* the guest said so when it was to put it back */
+        bool is_unknown;                      /* the guest has not said what became of it */
         unsigned n_resets;                    /* the partition's, when QEMU was asked */
         bool was_tried;                       /* its blocks were to go offline */
         bool is_busy;                         /* and could not at that moment: they may go later */
@@ -39,7 +40,6 @@ struct dimm_remove {
         struct job *job;
         struct target targets[PLAN_DEVICES_MAX];
         size_t n_targets;
-        struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
         struct survey_ask *ask;               /* of what is in the blocks that may leave, or did not */

@@ -10,8 +10,12 @@
 const struct mechanism *mechanism_of_kind(enum job_kind kind, size_t index)
 {
         static const struct mechanism *const mechanisms[] = {
+                &mechanism_virtio_mem_add,
+                &mechanism_virtio_mem_remove,
                 &mechanism_dimm_add,
                 &mechanism_dimm_remove,
+                &mechanism_balloon_add,
+                &mechanism_balloon_remove,
                 &mechanism_restore,
         };
 
@@ -42,7 +46,10 @@ int mechanism_find(enum job_kind kind, const char *method, const struct mechanis
                         }
         }
         return error_set(ret_error, ERROR_UNKNOWN_METHOD,
-                "Method '%.40s' is not known; there are auto, dimm (on x86) and lmb (on pseries)", method);
+                "Method '%.40s' is not known; there are auto, dimm (on x86), lmb (on pseries), virtio-mem "
+                "and "
+                "balloon",
+                method);
 }
 
 int mechanism_check_method(

@@ -29,11 +29,18 @@ struct mechanism {
          * already. True: the job ends now; false: another leg was started, or something else is waited for.
          */
         bool (*on_leg_ended)(struct job *j, const struct job *leg);
+        /* QEMU said that a memory device of the partition, or its balloon, has another size now (the snapshot
+         * has it): look. At most a few times a second. NULL: it does not care. */
+        void (*on_change)(struct job *j);
 };
 
 extern const struct mechanism mechanism_dimm_add;
 extern const struct mechanism mechanism_dimm_remove;
 extern const struct mechanism mechanism_dimm_trickle; /* a removal within a time */
+extern const struct mechanism mechanism_virtio_mem_add;
+extern const struct mechanism mechanism_virtio_mem_remove;
+extern const struct mechanism mechanism_balloon_add;    /* it gives back what it has */
+extern const struct mechanism mechanism_balloon_remove; /* it takes */
 extern const struct mechanism mechanism_restore;
 /* By legs: */
 extern const struct mechanism mechanism_split_add, mechanism_split_remove; /* over several mechanisms */

@@ -112,7 +112,8 @@ check_interface "$path" "$name.Partition" <<'E1'
 .BlockBytes property t
 .SlotsTotal property u
 .SlotsUsed property u
-.Devices property a(ssttuuttttsuu)
+.Devices property a(ssttuuttttsuutt)
+.Balloon property a(ttbbtttt)
 .Nodes property a(utt)
 .PolicyMode property s
 E1

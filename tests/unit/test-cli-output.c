@@ -311,6 +311,34 @@ static void test_sheet(void **state)
         assert_non_null(strstr(table, "web1 -      -       2 GiB 16 GiB   1 GiB         -        -\n"));
 }
 
+static void test_sheet_of_mechanisms(void **state)
+{
+        static const char *const expected[] = {
+                "  DIMMs         512 MiB in 1\n",
+                "  virtio-mem    1 GiB of 2 GiB requested, in 1, units of 2 MiB\n",
+                "  balloon       256 MiB taken, 1.25 GiB left of base and DIMMs, deflates before OOM\n",
+                "  balloon stats never updated\n",
+                "v0    1 GiB 0x200000000    -    0 Movable\n",
+        };
+        _cleanup_json_ struct json_object *p =
+                parse("{\"name\":\"m1\",\"devices\":["
+                      "{\"id\":\"d0\",\"kind\":\"dimm\",\"size_bytes\":536870912,\"address\":4294967296,"
+                      "\"movable_bytes\":536870912},{\"id\":\"v0\",\"kind\":\"virtio-mem\",\"size_bytes\":"
+                      "1073741824,\"address\":8589934592,\"movable_bytes\":1073741824,\"requested_bytes\":"
+                      "2147483648,\"unit_bytes\":2097152}],\"balloon\":[{\"taken_bytes\":268435456,"
+                      "\"actual_bytes\":1342177280,\"deflate_on_oom\":true,\"free_page_reporting\":false,"
+                      "\"stats_updated_sec\":0,\"stats_available_bytes\":18446744073709551615}]}");
+        _cleanup_free_ char *text = NULL;
+        size_t length;
+        FILE *f = open_memstream(&text, &length);
+
+        assert_int_equal(partition_print_sheet(f, p), 0);
+        fclose(f);
+        for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
+                if (!strstr(text, expected[i]))
+                        fail_msg("'%s' is missing in\n%s", expected[i], text);
+}
+
 /* A pseries guest, with a device whose unplug hangs. */
 static void test_sheet_of_pseries(void **state)
 {
@@ -417,6 +445,7 @@ int main(void)
                 cmocka_unit_test(test_progress),
                 cmocka_unit_test(test_plan),
                 cmocka_unit_test(test_sheet),
+                cmocka_unit_test(test_sheet_of_mechanisms),
                 cmocka_unit_test(test_sheet_of_pseries),
                 cmocka_unit_test(test_properties),
                 cmocka_unit_test(test_errors),
