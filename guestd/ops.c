@@ -41,6 +41,7 @@ static void reply_memory(struct ops *ops, const struct message *m)
 
         int r = memory_read(ops->config.proc_fd, &reply.memory);
         if (r >= 0) {
+                reply.memory.margin_bytes = memory_margin(ops->config.margin_bytes, reply.memory.total_bytes);
                 note_zones(ops, &reply.memory);
                 blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);

@@ -33,7 +33,7 @@ struct cli_option {
         const char *help;
 };
 
-#define CLI_POSITIONALS_MAX 2
+#define CLI_POSITIONALS_MAX 3
 
 struct cli_verb {
         const char *name;
@@ -52,6 +52,7 @@ struct cli_verb {
 /* The verbs, by their files. */
 extern const struct cli_verb verb_define, verb_undefine, verb_list, verb_show;
 extern const struct cli_verb verb_jobs, verb_cancel;
-extern const struct cli_verb verb_add_memory, verb_remove_memory;
+extern const struct cli_verb verb_add_memory, verb_remove_memory, verb_set_memory, verb_move_memory;
+extern const struct cli_verb verb_profile;
 extern const struct cli_verb verb_memory_map;
 extern const struct cli_verb verb_pool;

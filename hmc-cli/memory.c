@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* add-memory and remove-memory. What can be judged without the partition is judged here, before anything is
- * sent; what cannot (methods, alignment, limits) is hvd's to refuse. */
+/* add-memory, remove-memory, set-memory and move-memory. What can be judged without the partition is judged
+ * here, before anything is sent; what cannot (methods, alignment, limits) is hvd's to refuse. */
 
 #include "hmc-cli/memory.h"
 
@@ -24,8 +24,18 @@ enum {
         OPTION_NO_WAIT,
         OPTION_DRY_RUN,
         OPTION_ALL_OR_NOTHING,
+        OPTION_RETURN,
 };
 
+#define METHOD_OPTION                                                                                        \
+        {                                                                                                    \
+                "method", OPTION_METHOD, "METHOD", "auto, virtio-mem, dimm (x86), lmb (pseries) or balloon"  \
+        }
+#define ZONE_OPTION                                                                                          \
+        {                                                                                                    \
+                "zone", OPTION_ZONE, "ZONE",                                                                 \
+                        "auto, movable or kernel (auto); movable memory can leave again"                     \
+        }
 #define WAIT_OPTIONS                                                                                         \
         { "wait", OPTION_WAIT, "TIME", "Deadline of the whole job, queueing included: 500ms, 20s, 5m, 1h" }, \
                 { "no-wait", OPTION_NO_WAIT, NULL, "Print the job's number and do not wait for its end" },   \
@@ -36,15 +46,15 @@ enum {
         }
 
 static const struct cli_option add_options[] = {
-        { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
+        METHOD_OPTION,
         { "node", OPTION_NODE, "N", "The guest's NUMA node that gets the memory" },
-        { "zone", OPTION_ZONE, "ZONE", "auto, movable or kernel (auto); movable memory can leave again" },
+        ZONE_OPTION,
         WAIT_OPTIONS,
         {},
 };
 
 static const struct cli_option remove_options[] = {
-        { "method", OPTION_METHOD, "METHOD", "auto, dimm (x86) or lmb (pseries) (auto)" },
+        METHOD_OPTION,
         { "device", OPTION_DEVICE, "ID", "Remove this memory device; see 'hmc-cli show'" },
         { "within", OPTION_WITHIN, "TIME", "Take blocks as they become cheap, for so long; not by force" },
         { "drc", OPTION_DRC, "0xINDEX", "Remove the LMB with this DRC index (pseries); see 'hmc-cli show'" },
@@ -53,6 +63,31 @@ static const struct cli_option remove_options[] = {
         WAIT_OPTIONS,
         {},
 };
+
+static const struct cli_option set_options[] = {
+        METHOD_OPTION,
+        { "node", OPTION_NODE, "N", "The guest's NUMA node that gets or loses the memory" },
+        ZONE_OPTION,
+        WAIT_OPTIONS,
+        {},
+};
+
+static const struct cli_option move_options[] = {
+        METHOD_OPTION,
+        ZONE_OPTION,
+        { "return", OPTION_RETURN, "WHERE", "What TO cannot take: from (goes back there) or pool (from)" },
+        WAIT_OPTIONS,
+        {},
+};
+
+static int parse_return(const char *value, const char **ret, struct error *ret_error)
+{
+        if (strcmp(value, "from") != 0 && strcmp(value, "pool") != 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "'%.40s' is no place for what does not arrive; write --return from or pool", value);
+        *ret = value;
+        return 0;
+}
 
 static int parse_zone(const char *value, const char **ret, struct error *ret_error)
 {
@@ -97,6 +132,8 @@ static int memory_option(void *request, int id, const char *value, struct error 
         case OPTION_ALL_OR_NOTHING:
                 q->all_or_nothing = true;
                 return 0;
+        case OPTION_RETURN:
+                return parse_return(value, &q->back, ret_error);
         default:
                 return -EINVAL;
         }
@@ -112,8 +149,9 @@ int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
         r = args_parse(cli, verb, argc, argv, &q, words, ret_error);
         if (r != ARGS_OK)
                 return r;
-        if (words[1])
-                r = size_parse(words[1], &q.size_bytes, ret_error);
+        const char *size = verb == &verb_move_memory ? words[2] : words[1];
+        if (size)
+                r = size_parse(size, &q.size_bytes, ret_error);
         else if (!q.has_node || q.device || q.has_drc)
                 r = error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "SIZE is missing; write hmc-cli %s PARTITION SIZE; only --node N does without, and "
@@ -132,6 +170,10 @@ int memory_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "--device and --drc exclude each other; name the memory by one of them");
         q.partition = words[0];
+        q.peer = verb == &verb_move_memory ? words[1] : NULL;
+        if (q.peer && strcmp(q.peer, q.partition) == 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Memory cannot be moved from '%.64s' to itself; name two partitions", q.peer);
         *ret = q;
         return ARGS_OK;
 }
@@ -141,7 +183,9 @@ static int append_request(sd_bus_message *m, const struct memory_request *q)
 {
         int r;
 
-        r = sd_bus_message_append(m, "t", q->size_bytes);
+        r = q->peer ? sd_bus_message_append(m, "ss", q->partition, q->peer) : 0;
+        if (r >= 0)
+                r = sd_bus_message_append(m, "t", q->size_bytes);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, SD_BUS_TYPE_ARRAY, "{sv}");
         if (r >= 0 && q->method)
@@ -158,11 +202,21 @@ static int append_request(sd_bus_message *m, const struct memory_request *q)
                 r = sd_bus_message_append(m, "{sv}", "wait-usec", "t", q->wait_usec);
         if (r >= 0 && q->within_usec > 0)
                 r = sd_bus_message_append(m, "{sv}", "within-usec", "t", q->within_usec);
+        if (r >= 0 && q->back)
+                r = sd_bus_message_append(m, "{sv}", "return", "s", q->back);
         if (r >= 0 && q->dry_run)
                 r = sd_bus_message_append(m, "{sv}", "dry-run", "b", true);
         if (r >= 0 && q->all_or_nothing)
                 r = sd_bus_message_append(m, "{sv}", "all-or-nothing", "b", true);
         return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static const char *method_of(const struct cli_verb *verb)
+{
+        return verb == &verb_add_memory      ? "AddMemory"
+               : verb == &verb_remove_memory ? "RemoveMemory"
+               : verb == &verb_set_memory    ? "SetMemory"
+                                             : "MoveMemory";
 }
 
 static int run_memory(struct cli *cli, const struct cli_verb *verb, int argc, char **argv)
@@ -182,8 +236,8 @@ static int run_memory(struct cli *cli, const struct cli_verb *verb, int argc, ch
 
         r = bus_partition_path(q.partition, &path);
         if (r >= 0)
-                r = sd_bus_message_new_method_call(cli->bus, &call, HVD_NAME, path, HVD_PARTITION_INTERFACE,
-                        verb == &verb_add_memory ? "AddMemory" : "RemoveMemory");
+                r = sd_bus_message_new_method_call(cli->bus, &call, HVD_NAME, q.peer ? HVD_PATH : path,
+                        q.peer ? HVD_MANAGER_INTERFACE : HVD_PARTITION_INTERFACE, method_of(verb));
         if (r >= 0)
                 r = append_request(call, &q);
         if (r < 0)
@@ -211,6 +265,24 @@ const struct cli_verb verb_remove_memory = {
         .n_optional = 1,
         .help = "Removes memory from a running partition",
         .options = remove_options,
+        .option = memory_option,
+        .run = run_memory,
+};
+
+const struct cli_verb verb_set_memory = {
+        .name = "set-memory",
+        .positionals = { "PARTITION", "SIZE" },
+        .help = "Sets a running partition's memory to a total",
+        .options = set_options,
+        .option = memory_option,
+        .run = run_memory,
+};
+
+const struct cli_verb verb_move_memory = {
+        .name = "move-memory",
+        .positionals = { "FROM", "TO", "SIZE" },
+        .help = "Moves memory from a partition to another",
+        .options = move_options,
         .option = memory_option,
         .run = run_memory,
 };

@@ -93,6 +93,13 @@ int64_t field_i64(struct json_object *o, const char *key)
         return json_object_object_get_ex(o, key, &v) ? json_object_get_int64(v) : 0;
 }
 
+bool field_bool(struct json_object *o, const char *key)
+{
+        bool v;
+
+        return json_get_bool(o, key, &v) >= 0 && v;
+}
+
 double field_double(struct json_object *o, const char *key)
 {
         struct json_object *v;
@@ -237,4 +244,11 @@ int output_cells_print(FILE *f, const struct output_column *columns, size_t n_co
         if (c->oom)
                 return -ENOMEM;
         return output_table(f, columns, n_columns, (const char *const *)c->cells, c->n / n_columns);
+}
+
+void output_line(FILE *f, const char *label, const char *value)
+{
+        fprintf(f, "  %-14s", label);
+        text_put(f, *value ? value : "-");
+        fputc('\n', f);
 }

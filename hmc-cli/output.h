@@ -27,6 +27,7 @@ void text_snake_case(const char *name, char *buffer, size_t size);
 /* Fields of what hvd sent, with 0 or "" where it lacks one: a newer or older hvd must not break a table. */
 uint64_t field_u64(struct json_object *o, const char *key);
 int64_t field_i64(struct json_object *o, const char *key);
+bool field_bool(struct json_object *o, const char *key);
 double field_double(struct json_object *o, const char *key);
 const char *field_string(struct json_object *o, const char *key);
 /* NULL if there is no such array. */
@@ -67,3 +68,6 @@ void output_cell(struct output_cells *c, const char *format, ...) _printf_(2, 3)
 /* Prints them; -ENOMEM also when a cell could not be kept. */
 int output_cells_print(
         FILE *f, const struct output_column *columns, size_t n_columns, struct output_cells *c);
+
+/* A line of a sheet: a label, and a value or "-". */
+void output_line(FILE *f, const char *label, const char *value);

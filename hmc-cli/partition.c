@@ -11,6 +11,7 @@
 #include "common/text.h"
 #include "hmc-cli/args.h"
 #include "hmc-cli/bus.h"
+#include "hmc-cli/mechanisms.h"
 #include "hmc-cli/output.h"
 
 /* hvd asks the guest under a limit of its own; this is for an hvd that does not answer at all. */
@@ -256,13 +257,6 @@ static int run_list(struct cli *cli, const struct cli_verb *verb, int argc, char
         return r < 0 ? output_fail_errno(cli, r) : CLI_DONE;
 }
 
-static void put_line(FILE *f, const char *label, const char *value)
-{
-        fprintf(f, "  %-14s", label);
-        text_put(f, *value ? value : "-");
-        fputc('\n', f);
-}
-
 static void put_account(FILE *f, struct json_object *p)
 {
         uint64_t current = field_u64(p, "current_bytes"), requested = field_u64(p, "requested_bytes");
@@ -271,26 +265,26 @@ static void put_account(FILE *f, struct json_object *p)
 
         fputs("Memory\n", f);
         if (known) {
-                put_line(f, "base", TEXT_SIZE(field_u64(p, "base_bytes")));
-                put_line(f, "plugged", TEXT_SIZE(field_u64(p, "plugged_bytes")));
-                put_line(f, "balloon", TEXT_SIZE(field_u64(p, "balloon_bytes")));
-                put_line(f, "current", TEXT_SIZE(current));
+                output_line(f, "base", TEXT_SIZE(field_u64(p, "base_bytes")));
+                output_line(f, "plugged", TEXT_SIZE(field_u64(p, "plugged_bytes")));
+                output_line(f, "balloon", TEXT_SIZE(field_u64(p, "balloon_bytes")));
+                output_line(f, "current", TEXT_SIZE(current));
         } else
-                put_line(f, "current", "not known until its QEMU runs");
+                output_line(f, "current", "not known until its QEMU runs");
         if (requested != current || pending != 0) {
                 char text[3 * TEXT_FORMAT_MAX];
 
                 snprintf(text, sizeof(text), "%s, %s%s pending", TEXT_SIZE(requested),
                         pending < 0 ? "-" : "+",
                         TEXT_SIZE(pending < 0 ? -(uint64_t)pending : (uint64_t)pending));
-                put_line(f, "requested", text);
+                output_line(f, "requested", text);
         }
 
         char profile[4 * TEXT_FORMAT_MAX];
         snprintf(profile, sizeof(profile), "min %s, desired %s, max %s, weight %" PRIu64,
                 TEXT_SIZE(field_u64(p, "min_bytes")), TEXT_SIZE(field_u64(p, "desired_bytes")),
                 TEXT_SIZE(field_u64(p, "max_bytes")), field_u64(p, "weight"));
-        put_line(f, "profile", profile);
+        output_line(f, "profile", profile);
 }
 
 static void put_guest_view(FILE *f, struct json_object *p)
@@ -299,14 +293,14 @@ static void put_guest_view(FILE *f, struct json_object *p)
 
         fputs("Guest's own view\n", f);
         if (field_u64(p, "total_bytes") == 0) {
-                put_line(f, "total", "not known until guestd answers");
+                output_line(f, "total", "not known until guestd answers");
                 return;
         }
-        put_line(f, "total", TEXT_SIZE(field_u64(p, "total_bytes")));
-        put_line(f, "available", TEXT_SIZE(field_u64(p, "available_bytes")));
+        output_line(f, "total", TEXT_SIZE(field_u64(p, "total_bytes")));
+        output_line(f, "available", TEXT_SIZE(field_u64(p, "available_bytes")));
         snprintf(text, sizeof(text), "%.2f %%", field_double(p, "pressure"));
-        put_line(f, "pressure", text);
-        put_line(f, "block size", TEXT_SIZE(field_u64(p, "block_bytes")));
+        output_line(f, "pressure", text);
+        output_line(f, "block size", TEXT_SIZE(field_u64(p, "block_bytes")));
 }
 
 /* "Movable" for a device whose blocks are all alike, else what is where: "128 MiB Movable, 128 MiB offline".
@@ -387,7 +381,10 @@ static int print_devices(FILE *f, struct json_object *devices)
                 output_cell(&cells, "0x%" PRIx64, field_u64(d, "address"));
                 if (any_drc)
                         add_drc_cell(&cells, d);
-                output_cell(&cells, "%" PRIu64, field_u64(d, "slot"));
+                if (mechanisms_is_virtio_mem(d))
+                        output_cell(&cells, "%s", "");
+                else
+                        output_cell(&cells, "%" PRIu64, field_u64(d, "slot"));
                 output_cell(&cells, "%" PRIu64, field_u64(d, "node"));
                 add_zone_cell(&cells, d);
                 if (any_pending)
@@ -417,7 +414,7 @@ static void put_nodes(FILE *f, struct json_object *nodes)
                 snprintf(text, sizeof(text), "%s at boot, %s plugged",
                         TEXT_SIZE(field_u64(node, "base_bytes")),
                         TEXT_SIZE(field_u64(node, "plugged_bytes")));
-                put_line(f, name, text);
+                output_line(f, name, text);
         }
 }
 
@@ -428,12 +425,12 @@ int partition_print_sheet(FILE *f, struct json_object *p)
 
         text_put(f, field_string(p, "name"));
         fputc('\n', f);
-        put_line(f, "uuid", field_string(p, "uuid"));
-        put_line(f, "architecture", field_string(p, "architecture"));
-        put_line(f, "platform", field_string(p, "platform"));
-        put_line(f, "state", field_string(p, "state"));
-        put_line(f, "guestd", field_string(p, "agent_state"));
-        put_line(f, "policy", field_string(p, "policy_mode"));
+        output_line(f, "uuid", field_string(p, "uuid"));
+        output_line(f, "architecture", field_string(p, "architecture"));
+        output_line(f, "platform", field_string(p, "platform"));
+        output_line(f, "state", field_string(p, "state"));
+        output_line(f, "guestd", field_string(p, "agent_state"));
+        output_line(f, "policy", field_string(p, "policy_mode"));
         put_account(f, p);
         put_guest_view(f, p);
 
@@ -441,7 +438,8 @@ int partition_print_sheet(FILE *f, struct json_object *p)
         fputs("Memory devices\n", f);
         snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " used", field_u64(p, "slots_used"),
                 field_u64(p, "slots_total"));
-        put_line(f, "slots", text);
+        output_line(f, "slots", text);
+        mechanisms_print(f, devices, field_array(p, "balloon"));
         if (!devices || json_object_array_length(devices) == 0)
                 return 0;
         fputc('\n', f);

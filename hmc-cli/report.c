@@ -14,9 +14,24 @@
 #define REASONS_MAX  10
 #define PROGRESS_BAR 10
 
+static bool job_is(struct json_object *job, const char *kind)
+{
+        return strcmp(field_string(job, "kind"), kind) == 0;
+}
+
 static bool job_adds(struct json_object *job)
 {
-        return strncmp(field_string(job, "kind"), "remove", 6) != 0;
+        return !job_is(job, "remove-memory") && strcmp(field_string(job, "direction"), "remove") != 0;
+}
+
+/* Of one that is to set a total it is not known at first which it will be. */
+static const char *job_verb(struct json_object *job)
+{
+        if (job_is(job, "move-memory"))
+                return "moved";
+        if (job_is(job, "set-memory") && !*field_string(job, "direction"))
+                return "changed";
+        return job_adds(job) ? "added" : "removed";
 }
 
 bool report_job_is_final(struct json_object *job)
@@ -116,11 +131,43 @@ static void put_hook_reasons(FILE *f, struct json_object *reasons)
         }
 }
 
+/* ": added 1 GiB of 2 GiB", ": set to 5 GiB, added 4 GiB", ": moved 1 GiB to web2" */
+static void put_moved(FILE *f, struct json_object *job, bool is_done)
+{
+        uint64_t requested = field_u64(job, "requested_bytes"), done = field_u64(job, "done_bytes");
+        bool is_set = is_done && job_is(job, "set-memory");
+
+        fputs(":", f);
+        if (is_set)
+                fprintf(f, " set to %s", TEXT_SIZE(field_u64(job, "target_bytes")));
+        if (!is_set || requested > 0)
+                fprintf(f, "%s %s %s", is_set ? "," : "", job_verb(job), TEXT_SIZE(done));
+        if (done < requested)
+                fprintf(f, " of %s", TEXT_SIZE(requested));
+        if (job_is(job, "move-memory")) {
+                fputs(" to ", f);
+                text_put(f, field_string(job, "peer"));
+        }
+}
+
+static void put_now(FILE *f, struct json_object *job)
+{
+        if (field_u64(job, "max_bytes") == 0)
+                return;
+        fputs("; ", f);
+        if (job_is(job, "move-memory")) {
+                text_put(f, field_string(job, "partition"));
+                fputc(' ', f);
+        }
+        fprintf(f, "now %s of %s", TEXT_SIZE(field_u64(job, "current_bytes")),
+                TEXT_SIZE(field_u64(job, "max_bytes")));
+}
+
 void report_job(FILE *f, struct json_object *job)
 {
         uint64_t requested = field_u64(job, "requested_bytes"), done = field_u64(job, "done_bytes");
         struct json_object *reasons = field_array(job, "reasons");
-        const char *verb = job_adds(job) ? "added" : "removed";
+        const char *verb = job_verb(job);
         int exit_code = report_job_exit(job);
 
         text_put(f, field_string(job, "partition"));
@@ -141,15 +188,11 @@ void report_job(FILE *f, struct json_object *job)
                 return;
         }
 
-        fprintf(f, ": %s %s", verb, TEXT_SIZE(done));
-        if (done < requested)
-                fprintf(f, " of %s", TEXT_SIZE(requested));
+        put_moved(f, job, exit_code == CLI_DONE);
         fprintf(f, " in %s", TEXT_SPAN(field_u64(job, "elapsed_usec")));
         if (job_adds(job))
                 put_zones(f, job, done);
-        if (field_u64(job, "max_bytes") > 0)
-                fprintf(f, "; now %s of %s", TEXT_SIZE(field_u64(job, "current_bytes")),
-                        TEXT_SIZE(field_u64(job, "max_bytes")));
+        put_now(f, job);
         fputc('\n', f);
         if (exit_code != CLI_DONE)
                 put_reasons(f, reasons, 0);

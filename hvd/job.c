@@ -5,7 +5,9 @@
  * QUEUED -> SURVEYING -> (PLUGGING -> ONLINING [-> WITHDRAWING] | OFFLINING <-> UNPLUGGING) -> VERIFYING ->
  * one of the ends. State changes in job_set_state() alone, which checks the step, logs it and tells the
  * manager. The deadline runs from the moment of creation, queueing included; when it passes, or an operator
- * cancels, the mechanism is asked to stop and ends the job itself, in a state that is known. */
+ * cancels, the mechanism is asked to stop and ends the job itself, in a state that is known.
+ *
+ * A parent is in the state that its leg is in; between two legs the way begins anew. */
 
 #include "hvd/job.h"
 
@@ -27,6 +29,8 @@ const char *job_kind_to_string(enum job_kind k)
         static const char *const names[JOB_KIND_MAX] = {
                 [JOB_ADD_MEMORY] = "add-memory",
                 [JOB_REMOVE_MEMORY] = "remove-memory",
+                [JOB_SET_MEMORY] = "set-memory",
+                [JOB_MOVE_MEMORY] = "move-memory",
                 [JOB_RESTORE_MEMORY] = "restore-memory",
         };
         return names[k];
@@ -70,6 +74,22 @@ static bool may_follow(enum job_state from, enum job_state to)
         return job_state_is_end(to) || table[from] & (1U << to);
 }
 
+/* What becomes of a leg becomes of its parent. */
+static void changed(struct job *j)
+{
+        for (; j->parent; j = j->parent) {
+                struct job *parent = j->parent;
+                uint64_t span = j->leg_to_bytes - j->leg_from_bytes;
+                double part = j->request.bytes ? (double)j->progress_bytes / (double)j->request.bytes : 0.0;
+
+                if (!job_state_is_end(j->state) && j->state != JOB_QUEUED)
+                        parent->state = j->state;
+                parent->progress_bytes = j->leg_from_bytes + (uint64_t)((double)span * MIN(part, 1.0));
+                memcpy(parent->waiting, j->waiting, sizeof(parent->waiting));
+        }
+        manager_job_changed(j->manager, j);
+}
+
 void job_set_state(struct job *j, enum job_state state)
 {
         if (j->state == state)
@@ -83,7 +103,7 @@ void job_set_state(struct job *j, enum job_state state)
                 job_state_to_string(j->state), job_state_to_string(state));
         j->state = state;
         if (!job_state_is_end(state))
-                manager_job_changed(j->manager, j);
+                changed(j);
 }
 
 void job_set_progress(struct job *j, uint64_t progress_bytes)
@@ -92,7 +112,7 @@ void job_set_progress(struct job *j, uint64_t progress_bytes)
         if (j->progress_bytes == progress_bytes)
                 return;
         j->progress_bytes = progress_bytes;
-        manager_job_changed(j->manager, j);
+        changed(j);
 }
 
 void job_add_done(struct job *j, uint64_t bytes)
@@ -177,7 +197,7 @@ void job_set_waiting(struct job *j, const char *format, ...)
         if (strcmp(text, j->waiting) == 0)
                 return;
         memcpy(j->waiting, text, sizeof(text));
-        manager_job_changed(j->manager, j);
+        changed(j);
 }
 
 uint64_t job_left_usec(const struct job *j)
@@ -199,16 +219,22 @@ uint64_t job_elapsed_usec(const struct job *j)
         return (j->ended_usec ?: now_monotonic_usec()) - j->created_usec;
 }
 
-/* A node's size is not known before the job has looked. */
+/* A node's size is not known before the job has looked, nor the way to a total. */
+static bool is_measured(const struct job *j)
+{
+        return j->request.kind == JOB_SET_MEMORY ? j->is_measured
+                                                 : !(j->request.whole_node && j->request.bytes == 0);
+}
+
 static bool is_all_done(const struct job *j)
 {
-        return j->done_bytes >= j->request.bytes && !(j->request.whole_node && j->request.bytes == 0);
+        return j->done_bytes >= j->request.bytes && is_measured(j);
 }
 
 static enum job_state end_state(const struct job *j)
 {
         /* 0: a restore with nothing but backends */
-        bool moves = !j->request.dry_run && (j->request.bytes > 0 || j->request.whole_node);
+        bool moves = !j->request.dry_run && (j->request.bytes > 0 || !is_measured(j));
 
         if (moves ? is_all_done(j) : j->n_reasons == 0)
                 return JOB_DONE;
@@ -221,7 +247,8 @@ static void add_stop_reason(struct job *j)
 {
         struct error error;
 
-        if (is_all_done(j))
+        /* A leg's is its parent's to say. */
+        if (is_all_done(j) || (j->parent && !j->mops_up))
                 return;
         if (j->stop == JOB_STOP_CANCEL)
                 error_set(&error, ERROR_CANCELLED, "The job was cancelled");
@@ -234,8 +261,76 @@ static void add_stop_reason(struct job *j)
         job_add_reason(j, NULL, UINT64_MAX, &error);
 }
 
+/* --- legs --- */
+
+bool job_concerns(const struct job *j, const struct partition *p)
+{
+        return p && (j->partition == p || j->peer == p);
+}
+
+struct job *job_at_work(const struct partition *p)
+{
+        struct job *j = p->active;
+
+        while (j && j->leg)
+                j = j->leg;
+        return j && j->partition == p ? j : NULL;
+}
+
+/* Of two partitions' devices and blocks it must be said whose they are. */
+static void add_error_of(struct job *parent, const struct job *leg, const struct job_reason *r)
+{
+        struct error error = r->error;
+
+        if (parent->peer_name[0])
+                error_set(&error, r->error.code, "%s: %.400s", leg->partition_name, r->error.message);
+        size_t n = parent->n_reasons;
+        job_add_reason(parent, r->device, UINT64_MAX, &error);
+        if (parent->n_reasons > n)
+                memcpy(parent->reasons[n].block, r->block, sizeof(r->block));
+}
+
+static void take_report(struct job *parent, struct job *leg)
+{
+        const char *name = parent->peer_name[0] ? leg->partition_name : "";
+        const char *colon = *name ? ": " : "";
+
+        for (size_t i = 0; i < leg->n_reasons; i++)
+                add_error_of(parent, leg, &leg->reasons[i]);
+        for (size_t i = 0; i < leg->n_plan; i++)
+                job_add_plan(parent, "%s%s%s", name, colon, leg->plan[i]);
+        for (size_t i = 0; i < leg->n_notes; i++)
+                job_add_note(parent, "%s%s%s", name, colon, leg->notes[i]);
+        parent->waiting[0] = '\0';
+        /* A mechanism may find by itself that there is no time left. */
+        if (parent->stop == JOB_STOP_NO && !leg->mops_up)
+                parent->stop = leg->stop;
+}
+
+static void end(struct job *j);
+
+/* The leg is over: its parent's mechanism goes on, or the parent is over too, in the same turn. */
+static void leg_ended(struct job *leg)
+{
+        struct job *parent = leg->parent;
+
+        take_report(parent, leg);
+        parent->leg = NULL;
+        bool over = parent->mechanism->on_leg_ended(parent, leg);
+        job_free(leg);
+        if (over)
+                end(parent);
+}
+
 static void end(struct job *j)
 {
+        /* One that is left is of a job that is aborted. */
+        if (j->leg) {
+                take_report(j, j->leg);
+                if (j->request.kind != JOB_MOVE_MEMORY && !j->leg->mops_up)
+                        j->done_bytes += j->leg->done_bytes;
+                j->leg = job_free(j->leg);
+        }
         j->finish_source = sd_event_source_disable_unref(j->finish_source);
         j->hooks = job_hooks_free(j->hooks);
         if (j->work && j->mechanism) {
@@ -250,6 +345,10 @@ static void end(struct job *j)
                 j->max_bytes = partition_max_bytes(j->partition);
         }
         job_set_state(j, end_state(j));
+        if (j->parent) {
+                leg_ended(j);
+                return;
+        }
         log_info("Job %" PRIu32 ": %s of %s for '%s' ends %s, %s in %.3f s%s%s", j->id,
                 job_kind_to_string(j->request.kind), SIZE(j->request.bytes), j->partition_name,
                 job_state_to_string(j->state), SIZE(j->done_bytes),
@@ -314,10 +413,20 @@ void job_start(struct job *j)
         j->mechanism->start(j);
 }
 
+bool job_stop_leg(struct job *parent)
+{
+        if (!parent->leg)
+                return false;
+        if (!parent->leg->mops_up)
+                job_stop(parent->leg, parent->stop);
+        return true;
+}
+
 struct job *job_free(struct job *j)
 {
         if (!j)
                 return NULL;
+        job_free(j->leg);
         job_hooks_free(j->hooks);
         if (j->work && j->mechanism)
                 j->mechanism->free_work(j);
@@ -344,6 +453,7 @@ int job_new(struct manager *m, struct partition *p, uint32_t id, const struct jo
         j->partition = p;
         j->id = id;
         j->request = *request;
+        j->direction = request->kind;
         snprintf(j->partition_name, sizeof(j->partition_name), "%s", p->definition.name);
         j->created_realtime_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
         j->created_usec = now_monotonic_usec();
@@ -355,5 +465,30 @@ int job_new(struct manager *m, struct partition *p, uint32_t id, const struct jo
                 return r;
         }
         *ret = j;
+        return 0;
+}
+
+int job_start_leg(struct job *parent, struct partition *p, const struct mechanism *mechanism,
+        const struct job_request *request, uint64_t to_bytes, uint64_t mop_up_usec, struct error *ret_error)
+{
+        struct job_request complete = *request;
+        struct job *leg;
+
+        assert(!parent->leg);
+        complete.wait_usec = mop_up_usec ?: job_left_usec(parent);
+        int r = job_new(parent->manager, p, parent->id, &complete, &leg);
+        if (r < 0)
+                return error_set_errno(ret_error, ERROR_INTERNAL, r, "The job cannot go on");
+        leg->parent = parent;
+        leg->mechanism = mechanism;
+        leg->leg_from_bytes = parent->progress_bytes;
+        leg->leg_to_bytes = MAX(to_bytes, parent->progress_bytes);
+        leg->mops_up = mop_up_usec > 0;
+        if (!leg->mops_up) {
+                leg->deadline_usec = parent->deadline_usec;
+                leg->deadline_timer = sd_event_source_disable_unref(leg->deadline_timer);
+        }
+        parent->leg = leg;
+        job_start(leg);
         return 0;
 }

@@ -17,6 +17,8 @@ struct mechanism;
 enum job_kind {
         JOB_ADD_MEMORY,
         JOB_REMOVE_MEMORY,
+        JOB_SET_MEMORY,     /* to a total: an addition or a removal, whichever it takes */
+        JOB_MOVE_MEMORY,    /* of two partitions: a removal, and then an addition of what it freed */
         JOB_RESTORE_MEMORY, /* of hvd's own accord: plugged blocks that are offline come online again */
         JOB_KIND_MAX,
 };
@@ -46,6 +48,7 @@ static inline bool job_state_is_end(enum job_state s)
 struct job_request {
         enum job_kind kind;
         uint64_t bytes;
+        uint64_t target_bytes;        /* set: the total; bytes is the way to it, and 0 until the job knows */
         const char *method;           /* one of a mechanism's own names; NULL: auto */
         enum zone_policy zone;        /* add */
         int node;                     /* -1: any */
@@ -56,6 +59,7 @@ struct job_request {
         uint64_t wait_usec; /* limit for the whole job, queueing included */
         bool within;        /* remove: within wait_usec, as blocks become cheap, and not by force */
         bool dry_run, all_or_nothing;
+        bool return_to_pool; /* move: what the receiver did not take stays free, and does not go back */
 };
 
 struct job_reason {
@@ -75,13 +79,24 @@ enum job_stop {
 };
 
 /* One request, as an explicit state machine. job.c changes state, one place only; the mechanism that carries
- * it out calls the functions below. */
+ * it out calls the functions below.
+ *
+ * A job that takes several mechanisms, or two partitions, is carried out in legs, one after the other. A leg
+ * is a job too, as far as its mechanism can tell, but nobody else sees it: it has its parent's id and
+ * deadline, is in no list and not on the bus, and what it does and says becomes its parent's. Its end goes to
+ * the parent's mechanism. A leg may have legs. */
 struct job {
         struct manager *manager;
         struct partition *partition; /* NULL once it ended and the partition was removed */
         TAILQ_ENTRY(job) entry;      /* the manager's list, by id */
         uint32_t id;
         char partition_name[64];
+        struct partition *peer; /* move: who gets it; likewise */
+        char peer_name[64];     /* empty: the job is of one partition */
+        struct job *parent;     /* this is a leg of that one; NULL: a job in its own right */
+        struct job *leg;        /* the one under way, owned; NULL: none */
+        bool mops_up;           /* a leg that ends in its own time, whatever becomes of its parent */
+        uint64_t leg_from_bytes, leg_to_bytes; /* of the parent's progress */
         struct job_request request;
         enum job_state state;
         enum job_stop stop;
@@ -89,6 +104,10 @@ struct job {
         uint64_t done_bytes;     /* confirmed by both ends */
         uint64_t progress_bytes; /* with what is under way */
         uint64_t movable_bytes, kernel_bytes;
+        enum job_kind direction; /* set: JOB_ADD_MEMORY or JOB_REMOVE_MEMORY, once it knows; else kind */
+        bool is_measured;        /* set: bytes is known; it may be 0 */
+        /* move: what the one has less of; and what of that is meant for the other, who has it not yet */
+        uint64_t freed_bytes, transit_bytes;
         uint64_t current_bytes,
                 max_bytes; /* the partition's, when the job ended; 0 before, and if QEMU was gone */
         struct job_reason *reasons;
@@ -115,6 +134,11 @@ int job_new(struct manager *m, struct partition *p, uint32_t id, const struct jo
         struct job **ret);
 struct job *job_free(struct job *j);
 
+/* Whether the partition is one of those that it changes. */
+bool job_concerns(const struct job *j, const struct partition *p);
+/* Who works on the partition now: the active job, or the leg of it that has this partition; NULL: nobody. */
+struct job *job_at_work(const struct partition *p);
+
 /* The partition is ours now: the mechanism begins. */
 void job_start(struct job *j);
 /* An operator's wish, or the deadline: the mechanism stops at the next safe point and the job ends by itself.
@@ -136,6 +160,14 @@ void job_set_waiting(struct job *j, const char *format, ...) _printf_(2, 3);
 /* Ends the job, once the guest's hooks know: the end state follows from what was done, asked and stopped.
  * Frees the mechanism's work from the event loop, never from inside this call. */
 void job_finish(struct job *j);
+/* Begins a leg of the parent, which has none under way, on partition p (the request is copied): the
+ * mechanism's on_leg_ended() follows, never from inside this call. It spans the parent's progress from what
+ * it is up to `to_bytes`. With mop_up_usec (else 0) it has this limit of its own and is not stopped with its
+ * parent. */
+int job_start_leg(struct job *parent, struct partition *p, const struct mechanism *mechanism,
+        const struct job_request *request, uint64_t to_bytes, uint64_t mop_up_usec, struct error *ret_error);
+/* For a parent's mechanism: its leg, if there is one that may, is to stop as well. */
+bool job_stop_leg(struct job *parent);
 /* Ends the job here and now, as it is, without its mechanism: its partition is about to go. */
 void job_abort(struct job *j, const struct error *why);
 /* Time left until the deadline. */

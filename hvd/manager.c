@@ -2,7 +2,9 @@
 
 /* Owns the partitions, the jobs and the pool.
  *
- * A partition has at most one active job; others wait in the order of their ids, their deadlines running.
+ * A partition has at most one active job; others wait in the order of their ids, their deadlines running. One
+ * of two partitions waits until it is the first in both and takes both at once, so that none waits for the
+ * other in a ring.
  * Jobs that ended stay in memory until MANAGER_JOBS_ENDED_KEPT newer ones have ended; the store keeps more.
  * What `define` said is in the store; partitions of files are as the files say. */
 
@@ -13,16 +15,15 @@
 #include <string.h>
 #include <time.h>
 
-#include "common/json.h"
 #include "common/log.h"
 #include "common/size.h"
-#include "hvd/memory/mechanism.h"
 #include "hvd/memory/restore.h"
 #include "hvd/notify.h"
+#include "hvd/pool.h"
+#include "hvd/record.h"
+#include "hvd/request.h"
 
 #define RESTORE_WAIT_USEC (60 * USEC_PER_SEC)
-/* As in the configuration and hmc-cli; the guest protocol has no longer deadline. */
-#define JOB_WAIT_MAX_USEC (7 * 24 * 3600 * USEC_PER_SEC)
 
 struct manager {
         sd_event *event;
@@ -34,7 +35,7 @@ struct manager {
         unsigned n_ended;
         const struct manager_observer *observer;
         void *observer_userdata;
-        uint64_t host_bytes;
+        struct pool *pool;
         struct notify *notify;
 };
 
@@ -95,6 +96,11 @@ static int add_partition(struct manager *m, const struct partition_definition *d
         if (r < 0)
                 return r;
         p->from_file = from_file;
+        r = store_kept_get(m->store, d->name, &p->kept_bytes, ret_error);
+        if (r < 0) {
+                partition_free(p);
+                return r;
+        }
 
         TAILQ_FOREACH (other, &m->partitions, entry)
                 if (strcmp(other->definition.name, d->name) > 0)
@@ -119,7 +125,7 @@ static void drop_partition(struct manager *m, struct partition *p)
         TAILQ_REMOVE(&m->partitions, p, entry);
         m->n_partitions--;
         partition_free(p);
-        NOTIFY(m, pool_changed);
+        manager_pool_changed(m);
 }
 
 int manager_define(struct manager *m, const struct partition_definition *d, struct partition **ret,
@@ -158,57 +164,45 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
 void manager_partition_changed(struct manager *m, struct partition *p)
 {
         NOTIFY(m, partition_changed, p);
-        NOTIFY(m, pool_changed);
+        manager_pool_changed(m);
+}
+
+/* A QEMU that has nothing but what it was started with has just been started: what was asked for of the one
+ * before went with it. */
+void manager_partition_up(struct manager *m, struct partition *p)
+{
+        const struct platform_snapshot *s = &p->snapshot;
+        uint64_t wanted_bytes = s->plugged_bytes + s->balloon_bytes;
+
+        for (size_t i = 0; i < s->n_devices; i++)
+                wanted_bytes += s->devices[i].requested_bytes;
+        if (wanted_bytes == 0 && p->kept_bytes)
+                record_kept(m->store, p, 0);
+        pool_partition_up(m, p);
+}
+
+int manager_set_profile(struct manager *m, struct partition *p, const struct partition_profile *profile,
+        struct error *ret_error)
+{
+        struct partition_definition d = p->definition;
+
+        if (p->from_file)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition '%s' is defined by a file in partitions.d; change the profile there and "
+                        "reload hvd",
+                        d.name);
+        d.profile = *profile;
+        int r = partition_definition_check(&d, ret_error);
+        if (r >= 0)
+                r = store_partition_put(m->store, &d, ret_error);
+        if (r < 0)
+                return r;
+        p->definition.profile = *profile;
+        manager_partition_changed(m, p);
+        return 0;
 }
 
 /* --- jobs --- */
-
-static const char *reasons_to_json(const struct job *j, struct json_object **ret)
-{
-        struct json_object *array = json_object_new_array();
-
-        *ret = array;
-        for (size_t i = 0; array && i < j->n_reasons; i++) {
-                struct json_object *o = json_object_new_object();
-                const struct job_reason *r = &j->reasons[i];
-
-                if (!o || json_add_string(o, "device", r->device) < 0 ||
-                        json_add_string(o, "block", r->block) < 0 ||
-                        json_add_string(o, "code", error_code_name(r->error.code)) < 0 ||
-                        json_add_string(o, "message", r->error.message) < 0) {
-                        json_object_put(o);
-                        break;
-                }
-                json_array_add(array, o);
-        }
-        return (array ? json_object_to_json_string_ext(array, JSON_C_TO_STRING_PLAIN) : NULL) ?: "[]";
-}
-
-static void store_job(struct manager *m, const struct job *j)
-{
-        /* Nobody asked for it, and the guest can have as many of them as it likes. */
-        if (j->request.kind == JOB_RESTORE_MEMORY)
-                return;
-
-        _cleanup_json_ struct json_object *reasons = NULL;
-        struct error error;
-        struct store_job s = {
-                .id = j->id,
-                .partition = j->partition_name,
-                .kind = job_kind_to_string(j->request.kind),
-                .state = job_state_to_string(j->state),
-                .requested_bytes = j->request.bytes,
-                .done_bytes = j->done_bytes,
-                .created_usec = j->created_realtime_usec,
-                .ended_usec =
-                        j->ended_usec ? j->created_realtime_usec + (j->ended_usec - j->created_usec) : 0,
-                .deadline_usec = j->created_realtime_usec + j->request.wait_usec,
-                .reasons = reasons_to_json(j, &reasons),
-        };
-
-        if (store_job_put(m->store, &s, &error) < 0)
-                log_warning("Job %" PRIu32 " could not be stored: %s", j->id, error.message);
-}
 
 struct job *manager_find_job(struct manager *m, uint32_t id)
 {
@@ -252,16 +246,45 @@ static void trim_jobs(struct manager *m)
         }
 }
 
+/* Whether nothing that came earlier is to be done with any of its partitions. */
+static bool is_first(struct manager *m, const struct job *j)
+{
+        struct job *earlier;
+
+        if (j->partition->active || j->partition->is_leaving)
+                return false;
+        if (j->peer && (j->peer->active || j->peer->is_leaving))
+                return false;
+        TAILQ_FOREACH (earlier, &m->jobs, entry) {
+                if (earlier == j)
+                        return true;
+                if (earlier->state == JOB_QUEUED && earlier->stop == JOB_STOP_NO &&
+                        (job_concerns(earlier, j->partition) || job_concerns(earlier, j->peer)))
+                        return false;
+        }
+        return true;
+}
+
+static void take(struct partition *p, struct job *j)
+{
+        p->active = j;
+        p->settled_bytes = partition_current_bytes(p);
+}
+
 static void start_next_job(struct manager *m, struct partition *p)
 {
         struct job *j;
 
-        if (p->active)
+        if (!p || p->active || p->is_leaving)
                 return;
         TAILQ_FOREACH (j, &m->jobs, entry)
-                if (j->partition == p && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
-                        p->active = j;
-                        p->settled_bytes = partition_current_bytes(p);
+                if (job_concerns(j, p) && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
+                        if (!is_first(m, j))
+                                return;
+                        take(j->partition, j);
+                        if (j->peer)
+                                take(j->peer, j);
+                        j->mechanism = request_mechanism(j->partition, &j->request);
                         j->announced = true;
                         notify_job(m->notify, j, HOOK_BEGIN);
                         job_start(j);
@@ -283,33 +306,43 @@ static void forget_restore_before(struct manager *m, const struct job *j)
                 }
 }
 
+/* The partition is at rest again. */
+static void let_go(struct partition *p, const struct job *j)
+{
+        if (!p || p->active != j)
+                return;
+        p->active = NULL;
+        /* A job that did not go as planned may have left something half done. A restore that failed is not
+         * repeated before something changes; one that went well may have been early. */
+        if (j->request.kind == JOB_RESTORE_MEMORY)
+                partition_settle_soon(p, j->state == JOB_DONE && j->done_bytes > 0);
+        else
+                partition_settle(p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run);
+}
+
 void manager_job_ended(struct manager *m, struct job *j)
 {
-        struct partition *p = j->partition;
+        struct partition *p = j->partition, *peer = j->peer;
         struct error error;
 
         m->n_ended++;
         if (j->request.kind == JOB_RESTORE_MEMORY)
                 forget_restore_before(m, j);
-        store_job(m, j);
+        record_job(m->store, j);
         NOTIFY(m, job_ended, j);
         if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
                 log_warning("Old jobs could not be dropped from the store: %s", error.message);
         if (j->announced)
                 notify_job(m->notify, j, HOOK_END);
 
-        j->partition = NULL;
-        if (p && p->active == j) {
-                p->active = NULL;
-                /* A job that did not go as planned may have left something half done. A restore that failed
-                 * is not repeated before something changes; one that went well may have been early. */
-                if (j->request.kind == JOB_RESTORE_MEMORY)
-                        partition_settle_soon(p, j->state == JOB_DONE && j->done_bytes > 0);
-                else
-                        partition_settle(
-                                p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run);
-                start_next_job(m, p);
-        }
+        record_kept_after(m->store, p, j);
+        record_kept_after(m->store, peer, j);
+        j->partition = j->peer = NULL;
+        let_go(p, j);
+        let_go(peer, j);
+        start_next_job(m, p);
+        start_next_job(m, peer);
+        pool_job_ended(m, j);
         NOTIFY(m, pool_changed);
         trim_jobs(m);
 }
@@ -319,7 +352,7 @@ static struct job *find_live_job(struct manager *m, const struct partition *p)
         struct job *j;
 
         TAILQ_FOREACH (j, &m->jobs, entry)
-                if (j->partition == p)
+                if (job_concerns(j, p))
                         return j;
         return NULL;
 }
@@ -332,12 +365,13 @@ static void end_jobs_of(struct manager *m, struct partition *p)
 
         error_set(&error, ERROR_CANCELLED, "The partition was undefined");
         p->active = NULL;
+        p->is_leaving = true;
         while ((j = find_live_job(m, p)))
                 job_abort(j, &error);
 }
 
-static int submit(struct manager *m, struct partition *p, const struct job_request *request,
-        const struct mechanism *mechanism, struct job **ret, struct error *ret_error)
+static int submit(struct manager *m, struct partition *p, struct partition *peer,
+        const struct job_request *request, struct job **ret, struct error *ret_error)
 {
         uint32_t id;
         struct job *j;
@@ -347,9 +381,11 @@ static int submit(struct manager *m, struct partition *p, const struct job_reque
         r = job_new(m, p, id, request, &j);
         if (r < 0)
                 return error_set_errno(ret_error, ERROR_INTERNAL, r, "The job could not be made");
-        j->mechanism = mechanism;
+        j->peer = peer;
+        if (peer)
+                snprintf(j->peer_name, sizeof(j->peer_name), "%s", peer->definition.name);
         TAILQ_INSERT_TAIL(&m->jobs, j, entry);
-        store_job(m, j);
+        record_job(m->store, j);
         NOTIFY(m, job_added, j);
         start_next_job(m, p);
         if (ret)
@@ -357,56 +393,22 @@ static int submit(struct manager *m, struct partition *p, const struct job_reque
         return 0;
 }
 
-int manager_submit(struct manager *m, struct partition *p, const struct job_request *request,
-        struct job **ret, struct error *ret_error)
+int manager_submit(struct manager *m, struct partition *p, struct partition *peer,
+        const struct job_request *request, struct job **ret, struct error *ret_error)
 {
-        const struct mechanism *mechanism;
         struct job_request complete = *request;
         size_t n_queued = 0;
         struct job *j;
 
-        int r = mechanism_find(request->kind, request->method, &mechanism, &complete.method, ret_error);
+        int r = request_check(p, peer, &complete, ret_error);
         if (r < 0)
                 return r;
-        if (request->within && request->kind != JOB_REMOVE_MEMORY)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "Only a removal can take its time");
-        /* What would leave is foretold of now, and so without the time. */
-        if (request->within && !request->dry_run)
-                mechanism = &mechanism_dimm_trickle;
-        r = mechanism_check_method(p, mechanism, complete.method, ret_error);
-        if (r < 0)
-                return r;
-        if (request->has_drc && request->device[0])
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "A device and a DRC index exclude each other; name the memory by one of them");
-        if (request->bytes == 0 && request->kind == JOB_REMOVE_MEMORY && request->node >= 0 &&
-                !request->has_drc && !request->device[0])
-                complete.whole_node = true;
-        else if (request->bytes == 0)
-                return error_set(ret_error, ERROR_INVALID_SIZE, "Nothing to move: the size is zero");
-        if (request->wait_usec > JOB_WAIT_MAX_USEC)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "A job's time limit is at most 7 days");
-        r = partition_check_usable(p, ret_error);
-        if (r < 0)
-                return r;
-        /* What an active or a waiting job will have changed is not known yet: then the job itself plans, and
-         * refuses. */
-        if (!p->active) {
-                r = mechanism->check(p, &complete, ret_error);
-                if (r < 0)
-                        return r;
-        } else if (request->bytes > PROTO_ADDRESS_MAX)
-                return error_set(ret_error, ERROR_INVALID_SIZE,
-                        "%" PRIu64 " bytes are more than any guest can have", request->bytes);
         TAILQ_FOREACH (j, &m->jobs, entry)
-                n_queued += j->partition == p && j->state == JOB_QUEUED;
+                n_queued += (job_concerns(j, p) || job_concerns(j, peer)) && j->state == JOB_QUEUED;
         if (n_queued >= m->config->jobs_queued)
                 return error_set(ret_error, ERROR_BUSY, "Partition '%s' has %zu jobs waiting already",
                         p->definition.name, n_queued);
-
-        if (!complete.wait_usec)
-                complete.wait_usec = m->config->job_wait_usec;
-        return submit(m, p, &complete, mechanism, ret, ret_error);
+        return submit(m, p, peer, &complete, ret, ret_error);
 }
 
 void manager_partition_ready(struct manager *m, struct partition *p)
@@ -426,34 +428,22 @@ void manager_partition_ready(struct manager *m, struct partition *p)
                 p->settle_restore = restore_is_awaited(p);
                 return;
         }
-        if (submit(m, p, &request, &mechanism_restore, NULL, &error) < 0)
+        if (submit(m, p, NULL, &request, NULL, &error) < 0)
                 log_warning("Partition '%s' could not be restored: %s", p->definition.name, error.message);
 }
 
 /* --- the pool --- */
 
-static uint64_t read_host_bytes(void)
+struct pool *manager_get_pool(struct manager *m)
 {
-        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-
-        return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+        return m->pool;
 }
 
-struct pool_account manager_pool(struct manager *m)
+void manager_pool_changed(struct manager *m)
 {
-        struct pool_account a = {
-                .reserved_bytes = m->config->pool_reserve_bytes,
-                .total_bytes = m->config->pool_total_bytes,
-        };
-        struct partition *p;
-        uint64_t used = 0;
-
-        if (!a.total_bytes)
-                a.total_bytes = m->host_bytes - MIN(m->host_bytes, a.reserved_bytes);
-        TAILQ_FOREACH (p, &m->partitions, entry)
-                used += partition_current_bytes(p);
-        a.free_bytes = a.total_bytes - MIN(used, a.total_bytes);
-        return a;
+        if (m->pool)
+                pool_changed(m);
+        NOTIFY(m, pool_changed);
 }
 
 /* --- configuration --- */
@@ -505,7 +495,7 @@ void manager_reconfigure(struct manager *m, struct config *config)
         config_free(m->config);
         m->config = config;
         take_partitions(m);
-        NOTIFY(m, pool_changed);
+        manager_pool_changed(m);
 }
 
 sd_event *manager_event(struct manager *m)
@@ -547,6 +537,7 @@ struct manager *manager_free(struct manager *m)
         if (!m)
                 return NULL;
         m->observer = NULL;
+        m->pool = pool_free(m->pool);
         while (!TAILQ_EMPTY(&m->jobs))
                 forget_job(m, TAILQ_FIRST(&m->jobs));
         while (!TAILQ_EMPTY(&m->partitions)) {
@@ -573,14 +564,17 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         m->event = sd_event_ref(event);
         m->config = config;
         m->store = store;
-        m->host_bytes = read_host_bytes();
         TAILQ_INIT(&m->partitions);
         TAILQ_INIT(&m->jobs);
 
         clock_gettime(CLOCK_REALTIME, &now);
         uint64_t now_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
-        int r = store_jobs_interrupt(
-                store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, ret_error);
+        int r = pool_new(&m->pool);
+        if (r < 0)
+                error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        else
+                r = store_jobs_interrupt(
+                        store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, ret_error);
         if (r >= 0)
                 take_partitions(m);
         if (r >= 0)

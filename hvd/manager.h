@@ -53,19 +53,26 @@ struct partition *manager_find_partition(struct manager *m, const char *name);
 /* Iterates in the order of names: NULL begins; NULL ends. */
 struct partition *manager_next_partition(struct manager *m, struct partition *after);
 
-/* Checks a request against what is known, and queues it. The job is the manager's. */
-int manager_submit(struct manager *m, struct partition *p, const struct job_request *request,
-        struct job **ret, struct error *ret_error);
+/* Checks a request against what is known, and queues it. The job is the manager's. peer: who gets the memory
+ * of a move, else NULL. */
+int manager_submit(struct manager *m, struct partition *p, struct partition *peer,
+        const struct job_request *request, struct job **ret, struct error *ret_error);
 struct job *manager_find_job(struct manager *m, uint32_t id);
 /* Iterates in the order of ids. */
 struct job *manager_next_job(struct manager *m, struct job *after);
 
-struct pool_account {
-        uint64_t total_bytes, reserved_bytes, free_bytes;
-};
-struct pool_account manager_pool(struct manager *m);
+/* A profile that is kept, in the place of the one that the partition has. INVALID_ARGUMENT, also for a
+ * partition of a file. */
+int manager_set_profile(struct manager *m, struct partition *p, const struct partition_profile *profile,
+        struct error *ret_error);
 
-/* For partition.c and job.c. */
+struct pool;
+struct pool *manager_get_pool(struct manager *m);
+
+/* For partition.c, job.c and pool.c. */
+void manager_pool_changed(struct manager *m);
+/* Its QEMU has been asked for the first time since it came up. */
+void manager_partition_up(struct manager *m, struct partition *p);
 void manager_partition_changed(struct manager *m, struct partition *p);
 void manager_job_changed(struct manager *m, struct job *j);
 void manager_job_ended(struct manager *m, struct job *j);

@@ -8,11 +8,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
 #include "hvd/memory/hooks.h"
+#include "hvd/memory/mechanism.h"
+#include "hvd/memory/restore.h"
 
 #define GUEST_QUERY_USEC (10 * USEC_PER_SEC)
 /* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different.
@@ -71,7 +74,24 @@ static void refresh_part_done(struct partition_refresh *r, enum refresh_what par
         done(p, first.code ? &first : NULL, userdata);
 }
 
-/* What QEMU counts as plugged is what lies in its memory devices. */
+/* Statistics from before tell nothing of what the guest has now. */
+static void note_growth(struct partition *p, uint64_t current_bytes)
+{
+        if (partition_current_bytes(p) > current_bytes)
+                p->grown_sec = time(NULL);
+}
+
+/* What the balloon has taken is what is said; how much that leaves of base and DIMMs follows. */
+static void take_balloon(struct partition *p, uint64_t actual_bytes)
+{
+        uint64_t total = platform_balloon_total(&p->snapshot);
+
+        p->snapshot.balloon.actual_bytes = actual_bytes;
+        p->snapshot.balloon_bytes = actual_bytes < total ? total - actual_bytes : 0;
+}
+
+/* What QEMU counts as plugged is what lies in its memory devices. A DIMM that came or left shifts what the
+ * balloon leaves, and not what it has taken. */
 static void take_devices(struct partition *p, struct platform_snapshot *s)
 {
         struct platform_device *devices = p->snapshot.devices;
@@ -82,15 +102,23 @@ static void take_devices(struct partition *p, struct platform_snapshot *s)
         for (size_t i = 0; i < s->n_devices; i++)
                 p->snapshot.plugged_bytes += s->devices[i].size_bytes;
         s->devices = devices;
+        uint64_t total = platform_balloon_total(&p->snapshot);
+        if (p->snapshot.balloon.present)
+                take_balloon(p, s->balloon.present ? s->balloon.actual_bytes
+                                                   : total - MIN(p->snapshot.balloon_bytes, total));
 }
 
 static void on_devices(struct platform_snapshot *s, const struct error *error, void *userdata)
 {
         struct partition_refresh *r = userdata;
 
+        uint64_t current = partition_current_bytes(r->partition);
+
         r->query = NULL;
-        if (s)
+        if (s) {
                 take_devices(r->partition, s);
+                note_growth(r->partition, current);
+        }
         refresh_part_done(r, REFRESH_DEVICES, error);
 }
 
@@ -98,13 +126,20 @@ static void on_snapshot(struct platform_snapshot *s, const struct error *error, 
 {
         struct partition_refresh *r = userdata;
         struct partition *p = r->partition;
+        uint64_t current = p->has_snapshot ? partition_current_bytes(p) : 0;
 
         r->query = NULL;
         if (s) {
+                bool is_first = !p->has_snapshot;
+
                 platform_snapshot_done(&p->snapshot);
                 p->snapshot = *s;
                 *s = (struct platform_snapshot) { 0 };
+                if (p->has_snapshot)
+                        note_growth(p, current);
                 p->has_snapshot = true;
+                if (is_first)
+                        manager_partition_up(p->manager, p);
         }
         refresh_part_done(r, REFRESH_HYPERVISOR, error);
 }
@@ -335,6 +370,8 @@ static void on_platform_down(struct platform *platform, const struct error *erro
         p->platform_error = *error;
         p->has_snapshot = false;
         platform_snapshot_done(&p->snapshot);
+        p->balloon_owed_bytes = 0; /* another QEMU's balloon is empty */
+        p->balloon_unheard = false;
 
         tell_gone(p, error);
         manager_partition_changed(p->manager, p);
@@ -347,6 +384,7 @@ static void on_platform_reset(struct platform *platform, void *userdata)
 
         log_info("Partition '%s': the guest was reset", p->definition.name);
         p->n_resets++;
+        restore_on_reset(p);
         agent_set_port_open(p->agent, false);
         error_set(&error, ERROR_GUEST_RESET, "The guest was reset while it worked on the request");
         tell_gone(p, &error);
@@ -372,6 +410,47 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
                 job_stop(p->active, JOB_STOP_CANCEL);
         }
         partition_settle(p, false);
+}
+
+/* A job that moves it looks for itself. */
+static void tell_change(struct partition *p)
+{
+        struct job *j = job_at_work(p);
+
+        if (j && j->mechanism->on_change)
+                j->mechanism->on_change(j);
+        partition_settle_soon(p, false);
+}
+
+static void on_platform_device_size(
+        struct platform *platform, const char *id, uint64_t size_bytes, void *userdata)
+{
+        struct partition *p = userdata;
+        uint64_t current = partition_current_bytes(p);
+
+        for (size_t i = 0; p->has_snapshot && i < p->snapshot.n_devices; i++) {
+                struct platform_device *d = &p->snapshot.devices[i];
+
+                if (strcmp(d->id, id) != 0 || d->is_dimm)
+                        continue;
+                p->snapshot.plugged_bytes -= MIN(d->size_bytes, p->snapshot.plugged_bytes);
+                p->snapshot.plugged_bytes += size_bytes;
+                d->size_bytes = size_bytes;
+        }
+        note_growth(p, current);
+        tell_change(p);
+}
+
+static void on_platform_balloon(struct platform *platform, uint64_t actual_bytes, void *userdata)
+{
+        struct partition *p = userdata;
+        uint64_t current = partition_current_bytes(p);
+
+        p->balloon_unheard = false;
+        if (p->has_snapshot && p->snapshot.balloon.present)
+                take_balloon(p, actual_bytes);
+        note_growth(p, current);
+        tell_change(p);
 }
 
 static void on_platform_changed(struct platform *platform, void *userdata)
@@ -422,6 +501,16 @@ uint64_t partition_current_bytes(const struct partition *p)
         const struct platform_snapshot *s = &p->snapshot;
 
         return s->base_bytes + s->plugged_bytes - MIN(s->balloon_bytes, s->base_bytes + s->plugged_bytes);
+}
+
+uint64_t partition_dimm_bytes(const struct partition *p)
+{
+        uint64_t bytes = 0;
+
+        for (size_t i = 0; i < p->snapshot.n_devices; i++)
+                if (p->snapshot.devices[i].is_dimm)
+                        bytes += p->snapshot.devices[i].size_bytes;
+        return bytes;
 }
 
 uint64_t partition_max_bytes(const struct partition *p)
@@ -606,6 +695,8 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
                 .on_reset = on_platform_reset,
                 .on_port = on_platform_port,
                 .on_device_deleted = on_platform_device_deleted,
+                .on_device_size = on_platform_device_size,
+                .on_balloon = on_platform_balloon,
                 .on_changed = on_platform_changed,
         };
         static const struct agent_handlers agent_handlers = {

@@ -36,12 +36,19 @@ struct partition {
         size_t n_blocks;
         bool has_blocks;
 
-        struct job *active;          /* NULL: idle */
-        uint64_t settled_bytes;      /* current, when the active job began */
+        struct job *active;     /* NULL: idle */
+        bool is_leaving;        /* it is being undefined: nothing begins any more */
+        uint64_t settled_bytes; /* current, when the active job began */
+        uint64_t kept_bytes; /* current without DIMMs, as the last job left it; 0: none did. The manager's */
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */
         unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */
         unsigned session_resets;     /* n_resets when the last session with guestd began */
+        /* What the balloon took before the guest was reset, and is to take again when its memory is back; 0:
+         * as it is. And its driver was not heard of since, so that QEMU's figure is of the boot before. */
+        uint64_t balloon_owed_bytes;
+        bool balloon_unheard;
+        int64_t grown_sec; /* CLOCK_REALTIME: when it was last seen to have more than before */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
         uint64_t hooks_owed_usec; /* since when the guest's hooks may wait to be settled; 0: they do not */
@@ -60,6 +67,8 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
 struct partition *partition_free(struct partition *p);
 
 uint64_t partition_current_bytes(const struct partition *p);
+/* The part of it that is in DIMMs. */
+uint64_t partition_dimm_bytes(const struct partition *p);
 /* The profile's max within QEMU's; 0 if neither is known. */
 uint64_t partition_max_bytes(const struct partition *p);
 /* The guest's block size; 0 before guestd spoke. */

@@ -245,6 +245,16 @@ void plan_nearest_removals(
                 *ret_above = c.total_bytes - total;
 }
 
+uint64_t plan_removal_room(const struct plan_snapshot *s)
+{
+        struct candidates c;
+
+        if (s->granule_bytes == 0)
+                return 0;
+        collect_candidates(s, &c);
+        return c.total_bytes;
+}
+
 static const char *removal_offer(
         const struct plan_snapshot *s, uint64_t size_bytes, char buffer[static PLAN_OFFER_MAX])
 {

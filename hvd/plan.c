@@ -260,3 +260,37 @@ int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_
         *ret = add;
         return 0;
 }
+
+uint64_t plan_addition_room(const struct plan_snapshot *s, enum zone_policy policy)
+{
+        struct room room;
+
+        if (s->granule_bytes == 0 || room_measure(s, policy, &room, NULL) < 0 || room.slots == 0)
+                return 0;
+        return room_fit_below(&room, room.rest) * room.granule_bytes;
+}
+
+void plan_nearest_additions(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_policy policy,
+        uint64_t *ret_below, uint64_t *ret_above)
+{
+        struct room room;
+
+        *ret_below = 0;
+        *ret_above = size_bytes == 0 ? 0 : UINT64_MAX;
+        if (size_bytes == 0 || s->granule_bytes == 0 || room_measure(s, policy, &room, NULL) < 0 ||
+                room.slots == 0)
+                return;
+        *ret_below = room_fit_below(&room, size_bytes / room.granule_bytes) * room.granule_bytes;
+        uint64_t above = room_fit_above(&room, DIV_UP(size_bytes, room.granule_bytes));
+        if (above > 0)
+                *ret_above = above * room.granule_bytes;
+}
+
+uint64_t plan_kernel_part(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t bytes, uint64_t step_bytes)
+{
+        uint64_t kernel = 0;
+
+        while (kernel < bytes && zone_ratio_budget(kernel_bytes + kernel, movable_bytes) < bytes - kernel)
+                kernel += step_bytes;
+        return MIN(kernel, bytes);
+}

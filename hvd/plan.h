@@ -94,6 +94,10 @@ int plan_addition(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_
  * that are alike the lowest. A node without memory at boot gets none unasked. */
 void plan_choose_nodes(const struct plan_snapshot *s, int node, struct plan_add *add);
 
+/* What of an addition of bytes has to be for the kernel so that the rest may be Movable, in whole steps, each
+ * of which enlarges the budget; at most all of it. For memory that need not come in pieces. */
+uint64_t plan_kernel_part(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t bytes, uint64_t step_bytes);
+
 #define PLAN_COST_STEP (UINT64_C(8) << 20)
 
 struct plan_remove {
@@ -160,6 +164,38 @@ int plan_find_drc(const struct plan_snapshot *s, uint32_t drc, uint64_t size_byt
  * none). */
 void plan_nearest_removals(
         const struct plan_snapshot *s, uint64_t size_bytes, uint64_t *ret_below, uint64_t *ret_above);
+
+/* What one mechanism can carry of a request, for plan_split(). */
+struct plan_source {
+        uint64_t room_bytes; /* the most, in whole units; 0: nothing */
+        uint64_t unit_bytes;
+        /* Where its sizes are not simply the multiples of the unit: the largest one of at most `bytes` (0 if
+         * there is none) and the smallest of at least `bytes` (UINT64_MAX if there is none). May be NULL. */
+        void (*nearest)(const void *userdata, uint64_t bytes, uint64_t *ret_below, uint64_t *ret_above);
+        const void *userdata;
+};
+
+#define PLAN_SOURCES_MAX 4U
+
+/* Splits a request over mechanisms, the best first: *ret_shares is what each of them carries, which together
+ * is what this returns, never above `bytes`. `bytes` wherever leaving some of an earlier one's part to a
+ * later one makes it exact, else close; within that the earlier ones carry as much as they can. */
+uint64_t plan_split(
+        const struct plan_source *sources, size_t n, uint64_t bytes, uint64_t ret_shares[PLAN_SOURCES_MAX]);
+/* The nearest total of at least `bytes` that they can carry, for messages; UINT64_MAX if none is found. */
+uint64_t plan_split_above(const struct plan_source *sources, size_t n, uint64_t bytes);
+
+/* One's part of `bytes` that are taken from several in proportion to what each has: rounded up, at most what
+ * it has. */
+uint64_t plan_share(uint64_t bytes, uint64_t has_bytes, uint64_t all_have_bytes);
+
+/* An addition's sizes that the slot rule and the zones allow, as in plan_addition(): the most, 0 if nothing
+ * can be added; and the nearest (0 and UINT64_MAX if there is none). */
+uint64_t plan_addition_room(const struct plan_snapshot *s, enum zone_policy policy);
+void plan_nearest_additions(const struct plan_snapshot *s, uint64_t size_bytes, enum zone_policy policy,
+        uint64_t *ret_below, uint64_t *ret_above);
+/* The most that removable devices add up to. */
+uint64_t plan_removal_room(const struct plan_snapshot *s);
 
 /* What hvd finds when it meets a QEMU again, or after the guest's reboot. */
 struct plan_attached {

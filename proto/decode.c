@@ -279,6 +279,9 @@ static int get_memory(struct json_object *o, struct message_reply *p, struct err
         if (r < 0)
                 return r;
         p->has_memory = true;
+        r = json_get_u64(memory, "margin_bytes", PROTO_ADDRESS_MAX - 1, &p->memory.margin_bytes);
+        if (r < 0 && r != -ENOENT)
+                return bad_key(r, "margin_bytes", ret_error);
 
         r = json_get_object(memory, "pressure", &pressure);
         if (r == -ENOENT)

@@ -150,6 +150,8 @@ static int add_memory(struct json_object *o, const struct guest_memory *memory)
                 return -ENOMEM;
         if ((r = add_fields(v, memory_fields, n_memory_fields, 0, memory)) < 0)
                 return r;
+        if (memory->margin_bytes > 0 && (r = json_add_u64(v, "margin_bytes", memory->margin_bytes)) < 0)
+                return r;
         if (memory->has_pressure) {
                 if (!(pressure = json_object_new_object()))
                         return -ENOMEM;

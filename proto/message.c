@@ -379,6 +379,8 @@ static int check_memory(const struct guest_memory *m, struct error *ret_error)
 {
         if (m->has_pressure && (m->some_avg10_centi > 10000 || m->full_avg10_centi > 10000))
                 return BAD(ret_error, "'pressure' is above 100 percent");
+        if (m->margin_bytes >= PROTO_ADDRESS_MAX)
+                return BAD(ret_error, "'margin_bytes' is out of range");
         return check_fields(memory_fields, n_memory_fields, 0, m, ret_error);
 }
 

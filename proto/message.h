@@ -166,6 +166,7 @@ struct guest_memory {
         uint64_t online_blocks, offline_blocks;
         bool has_pressure;
         unsigned some_avg10_centi, full_avg10_centi; /* PSI memory avg10, hundredths of a percent */
+        uint64_t margin_bytes; /* what is to stay available whatever leaves; 0: the guest does not say */
 };
 
 enum message_type {

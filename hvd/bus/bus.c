@@ -218,6 +218,8 @@ static void on_job_added(struct job *j, void *userdata)
         sd_bus_emit_signal(b->bus, BUS_ROOT, BUS_IFACE_MANAGER, "JobNew", "uo", j->id, path);
         if (j->partition)
                 on_partition_changed(j->partition, b);
+        if (j->peer)
+                on_partition_changed(j->peer, b);
 }
 
 static void on_job_changed(struct job *j, void *userdata)
@@ -238,6 +240,8 @@ static void on_job_ended(struct job *j, void *userdata)
                 job_state_to_string(j->state));
         if (j->partition)
                 on_partition_changed(j->partition, b);
+        if (j->peer)
+                on_partition_changed(j->peer, b);
 }
 
 static void on_job_forgotten(struct job *j, void *userdata)
@@ -302,6 +306,7 @@ struct bus *bus_free(struct bus *b)
                 return NULL;
         manager_set_observer(b->manager, NULL, NULL);
         bus_surveys_free(b);
+        bus_reserves_free(b);
         while (!TAILQ_EMPTY(&b->dirty))
                 dirty_free(b, TAILQ_FIRST(&b->dirty));
         for (size_t i = 0; i < b->n_slots; i++)
@@ -352,6 +357,7 @@ int bus_new(sd_event *event, const char *where, struct manager *manager, struct 
         b->manager = manager;
         TAILQ_INIT(&b->dirty);
         TAILQ_INIT(&b->surveys);
+        TAILQ_INIT(&b->reserves);
 
         int r = open_bus(where, &b->bus);
         if (r < 0) {

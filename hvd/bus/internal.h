@@ -13,6 +13,7 @@ struct bus {
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
         sd_event_source *flush;
         TAILQ_HEAD(, survey_call) surveys;
+        TAILQ_HEAD(, reserve_call) reserves;
         sd_bus_slot *slots[16];
         size_t n_slots;
 };
@@ -35,6 +36,16 @@ struct bus_option {
 };
 int bus_read_options(
         sd_bus_message *m, struct bus_option *options, size_t n_options, struct error *ret_error);
+
+/* UNKNOWN_PARTITION, with where to look. */
+int bus_find_partition(struct bus *b, const char *name, struct partition **ret, struct error *ret_error);
+
+int bus_method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_set_profile(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_move_memory(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_reserve(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_release(sd_bus_message *m, void *userdata, sd_bus_error *e);
+void bus_reserves_free(struct bus *b);
 
 int bus_manager_register(struct bus *b);
 int bus_partition_register(struct bus *b);

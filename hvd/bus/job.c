@@ -57,16 +57,30 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *e)
         return sd_bus_reply_method_return(m, "");
 }
 
+static const char *direction(const struct job *j)
+{
+        switch (j->direction) {
+        case JOB_ADD_MEMORY:
+                return "add";
+        case JOB_REMOVE_MEMORY:
+                return "remove";
+        default:
+                return "";
+        }
+}
+
 static int get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
         struct job *j = userdata;
 
         return sd_bus_message_append(reply, "s",
-                strcmp(property, "Partition") == 0 ? j->partition_name
-                : strcmp(property, "Waiting") == 0 ? j->waiting
-                : strcmp(property, "Kind") == 0    ? job_kind_to_string(j->request.kind)
-                                                   : job_state_to_string(j->state));
+                strcmp(property, "Partition") == 0   ? j->partition_name
+                : strcmp(property, "Peer") == 0      ? j->peer_name
+                : strcmp(property, "Direction") == 0 ? direction(j)
+                : strcmp(property, "Waiting") == 0   ? j->waiting
+                : strcmp(property, "Kind") == 0      ? job_kind_to_string(j->request.kind)
+                                                     : job_state_to_string(j->state));
 }
 
 static int get_u64(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -121,7 +135,10 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("Cancel", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, method_cancel, 0),
         SD_BUS_PROPERTY("Id", "u", NULL, offsetof(struct job, id), CONST),
         SD_BUS_PROPERTY("Partition", "s", get_string, 0, CONST),
+        SD_BUS_PROPERTY("Peer", "s", get_string, 0, CONST),
         SD_BUS_PROPERTY("Kind", "s", get_string, 0, CONST),
+        SD_BUS_PROPERTY("Direction", "s", get_string, 0, CHANGES),
+        SD_BUS_PROPERTY("TargetBytes", "t", NULL, offsetof(struct job, request.target_bytes), CONST),
         SD_BUS_PROPERTY("State", "s", get_string, 0, CHANGES),
         SD_BUS_PROPERTY("RequestedBytes", "t", NULL, offsetof(struct job, request.bytes), CHANGES),
         SD_BUS_PROPERTY("DoneBytes", "t", NULL, offsetof(struct job, done_bytes), CHANGES),

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "hvd/bus/internal.h"
+#include "hvd/pool.h"
 
 static int method_add_partition(sd_bus_message *m, void *userdata, sd_bus_error *e)
 {
@@ -62,6 +63,17 @@ static int method_remove_partition(sd_bus_message *m, void *userdata, sd_bus_err
         return sd_bus_reply_method_return(m, "");
 }
 
+int bus_find_partition(struct bus *b, const char *name, struct partition **ret, struct error *ret_error)
+{
+        struct partition *p = manager_find_partition(b->manager, name);
+
+        if (!p)
+                return error_set(ret_error, ERROR_UNKNOWN_PARTITION,
+                        "There is no partition '%.64s'; 'hmc-cli list' shows them", name);
+        *ret = p;
+        return 0;
+}
+
 static int method_get_partition(sd_bus_message *m, void *userdata, sd_bus_error *e)
 {
         struct bus *b = userdata;
@@ -70,13 +82,10 @@ static int method_get_partition(sd_bus_message *m, void *userdata, sd_bus_error 
         int r = sd_bus_message_read_basic(m, 's', &name);
         if (r < 0)
                 return r;
-        struct partition *p = manager_find_partition(b->manager, name);
-        if (!p) {
-                struct error error;
-                error_set(&error, ERROR_UNKNOWN_PARTITION,
-                        "There is no partition '%.64s'; 'hmc-cli list' shows them", name);
+        struct partition *p = NULL;
+        struct error error;
+        if (bus_find_partition(b, name, &p, &error) < 0)
                 return bus_fail(e, &error);
-        }
         _cleanup_free_ char *path = bus_partition_path(p);
         return path ? sd_bus_reply_method_return(m, "o", path) : -ENOMEM;
 }
@@ -91,13 +100,38 @@ static int get_pool(sd_bus *bus, const char *path, const char *interface, const 
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
         struct bus *b = userdata;
-        struct pool_account a = manager_pool(b->manager);
+        struct pool_account a = pool_account(b->manager);
+        const struct {
+                const char *name;
+                uint64_t value;
+        } table[] = {
+                { "PoolTotal", a.total_bytes },
+                { "PoolReserved", a.reserved_bytes },
+                { "PoolCurrent", a.current_bytes },
+                { "PoolRequested", a.requested_bytes },
+                { "PoolReservations", a.reservations_bytes },
+                { "PoolFree", a.free_bytes },
+        };
 
-        return sd_bus_message_append(reply, "t",
-                strcmp(property, "PoolTotal") == 0      ? a.total_bytes
-                : strcmp(property, "PoolReserved") == 0 ? a.reserved_bytes
-                                                        : a.free_bytes);
+        for (size_t i = 0; i < ARRAY_SIZE(table); i++)
+                if (strcmp(table[i].name, property) == 0)
+                        return sd_bus_message_append(reply, "t", table[i].value);
+        return -ENOENT;
 }
+
+static int get_reservations(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct bus *b = userdata;
+        const struct reservation *v = NULL;
+        int r = sd_bus_message_open_container(reply, 'a', "(ustb)");
+
+        while (r >= 0 && (v = pool_next_reservation(b->manager, v)))
+                r = sd_bus_message_append(reply, "(ustb)", v->id, v->owner, v->bytes, v->is_held);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+#define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
 
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
@@ -107,11 +141,21 @@ static const sd_bus_vtable vtable[] = {
                 "RemovePartition", SD_BUS_ARGS("s", name), SD_BUS_NO_RESULT, method_remove_partition, 0),
         SD_BUS_METHOD_WITH_ARGS("GetPartition", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", partition),
                 method_get_partition, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("MoveMemory", SD_BUS_ARGS("s", from, "s", to, "t", bytes, "a{sv}", options),
+                SD_BUS_RESULT("o", job), bus_method_move_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS("Reserve", SD_BUS_ARGS("s", owner, "t", bytes, "a{sv}", options),
+                SD_BUS_RESULT("u", id), bus_method_reserve, 0),
+        SD_BUS_METHOD_WITH_ARGS(
+                "ReleaseReservation", SD_BUS_ARGS("u", id), SD_BUS_NO_RESULT, bus_method_release, 0),
         SD_BUS_PROPERTY("Version", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("PoolTotal", "t", get_pool, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-        SD_BUS_PROPERTY("PoolReserved", "t", get_pool, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-        SD_BUS_PROPERTY("PoolFree", "t", get_pool, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("PoolTotal", "t", get_pool, 0, CHANGES),
+        SD_BUS_PROPERTY("PoolReserved", "t", get_pool, 0, CHANGES),
+        SD_BUS_PROPERTY("PoolCurrent", "t", get_pool, 0, CHANGES),
+        SD_BUS_PROPERTY("PoolRequested", "t", get_pool, 0, CHANGES),
+        SD_BUS_PROPERTY("PoolReservations", "t", get_pool, 0, CHANGES),
+        SD_BUS_PROPERTY("PoolFree", "t", get_pool, 0, CHANGES),
+        SD_BUS_PROPERTY("Reservations", "a(ustb)", get_reservations, 0, CHANGES),
         SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("u", id, "o", job), 0),
         SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("u", id, "o", job, "s", result), 0),
         SD_BUS_VTABLE_END,

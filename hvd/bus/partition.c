@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "hvd/bus/internal.h"
 #include "hvd/bus/map.h"
+#include "hvd/pool.h"
 
 /* A Survey() or MemoryMap() call that awaits the partition's answer. */
 struct survey_call {
@@ -53,82 +54,6 @@ static int enumerate_partitions(
                 nodes[i++] = bus_partition_path(p);
         *ret_nodes = nodes;
         return 0;
-}
-
-/* --- AddMemory, RemoveMemory --- */
-
-static int submit(sd_bus_message *m, struct partition *p, const struct job_request *request, sd_bus_error *e)
-{
-        struct error error;
-        struct job *j;
-
-        if (manager_submit(p->manager, p, request, &j, &error) < 0)
-                return bus_fail(e, &error);
-        _cleanup_free_ char *path = bus_job_path(j);
-        return path ? sd_bus_reply_method_return(m, "o", path) : -ENOMEM;
-}
-
-static int method_change_memory(sd_bus_message *m, void *userdata, sd_bus_error *e)
-{
-        struct partition *p = userdata;
-        bool add = strcmp(sd_bus_message_get_member(m), "AddMemory") == 0;
-        struct job_request request = { .kind = add ? JOB_ADD_MEMORY : JOB_REMOVE_MEMORY, .node = -1 };
-        const char *zone = "auto", *device = "";
-        uint32_t drc = 0;
-        uint64_t within_usec = 0;
-        uint32_t node = UINT32_MAX;
-        int dry_run = 0, all_or_nothing = 0;
-        struct bus_option options[] = {
-                { "method", 's', &request.method },
-                { "node", 'u', &node },
-                { "wait-usec", 't', &request.wait_usec },
-                { "dry-run", 'b', &dry_run },
-                { "all-or-nothing", 'b', &all_or_nothing },
-                add ? (struct bus_option) { "zone", 's', &zone }
-                    : (struct bus_option) { "device", 's', &device },
-                /* the last two: none of an addition's */
-                { "within-usec", 't', &within_usec },
-                { "drc", 'u', &drc },
-        };
-        size_t n_options = ARRAY_SIZE(options) - (add ? 2 : 0);
-        struct error error;
-
-        int r = sd_bus_message_read_basic(m, 't', &request.bytes);
-        if (r < 0)
-                return r;
-        if (bus_read_options(m, options, n_options, &error) < 0)
-                return bus_fail(e, &error);
-        request.has_drc = options[ARRAY_SIZE(options) - 1].seen; /* 0 is no index, and not the same as none */
-        request.drc = drc;
-        request.zone = zone_policy_from_string(zone);
-        if (request.zone == ZONE_POLICY_INVALID) {
-                error_set(&error, ERROR_INVALID_ARGUMENT,
-                        "Zone '%.40s' is not known; there are auto, movable and kernel", zone);
-                return bus_fail(e, &error);
-        }
-        if (strlen(device) >= sizeof(request.device)) {
-                error_set(&error, ERROR_UNKNOWN_DEVICE, "No device has so long an id: '%.70s...'", device);
-                return bus_fail(e, &error);
-        }
-        snprintf(request.device, sizeof(request.device), "%s", device);
-        if (node != UINT32_MAX) {
-                if (node > 1023) {
-                        error_set(&error, ERROR_UNKNOWN_NODE, "Node %u is not possible; nodes are 0 to 1023",
-                                node);
-                        return bus_fail(e, &error);
-                }
-                request.node = (int)node;
-        }
-        if (within_usec > 0 && request.wait_usec > 0) {
-                error_set(&error, ERROR_INVALID_ARGUMENT,
-                        "within-usec is the job's time limit, and excludes wait-usec");
-                return bus_fail(e, &error);
-        }
-        request.within = within_usec > 0;
-        request.wait_usec = within_usec ?: request.wait_usec;
-        request.dry_run = dry_run;
-        request.all_or_nothing = all_or_nothing;
-        return submit(m, p, &request, e);
 }
 
 /* --- Survey --- */
@@ -320,32 +245,6 @@ static int get_string(sd_bus *bus, const char *path, const char *interface, cons
         return sd_bus_message_append(reply, "s", value);
 }
 
-static int64_t pending_bytes(const struct partition *p)
-{
-        int64_t sum = 0;
-        struct job *j = NULL;
-
-        while ((j = manager_next_job(p->manager, j))) {
-                if (j->partition != p || job_state_is_end(j->state) || j->request.dry_run)
-                        continue;
-                if (j->request.kind == JOB_ADD_MEMORY)
-                        sum += (int64_t)j->request.bytes;
-                else if (j->request.kind == JOB_REMOVE_MEMORY)
-                        sum -= (int64_t)j->request.bytes;
-        }
-        return sum;
-}
-
-/* What the active job has already changed at QEMU's end is both current and pending: requested is what
- * current was before it plus the whole of its wish, so it is kept from the base of that job. */
-static uint64_t requested_bytes(const struct partition *p)
-{
-        bool moving = p->active && p->active->request.kind != JOB_RESTORE_MEMORY;
-        int64_t settled = (int64_t)(moving ? p->settled_bytes : partition_current_bytes(p));
-
-        return (uint64_t)MAX(settled + pending_bytes(p), (int64_t)0);
-}
-
 static unsigned slots_used(const struct partition *p)
 {
         unsigned n = 0;
@@ -365,7 +264,7 @@ static uint64_t u64_property(const struct partition *p, const char *property)
                 { "PluggedBytes", p->snapshot.plugged_bytes },
                 { "BalloonBytes", p->snapshot.balloon_bytes },
                 { "CurrentBytes", partition_current_bytes(p) },
-                { "RequestedBytes", requested_bytes(p) },
+                { "RequestedBytes", pool_requested_bytes(p) },
                 { "MinBytes", p->definition.profile.min_bytes },
                 { "DesiredBytes", p->definition.profile.desired_bytes },
                 { "MaxBytes", partition_max_bytes(p) },
@@ -392,7 +291,7 @@ static int get_pending(sd_bus *bus, const char *path, const char *interface, con
         struct partition *p = userdata;
 
         return sd_bus_message_append(
-                reply, "x", (int64_t)requested_bytes(p) - (int64_t)partition_current_bytes(p));
+                reply, "x", (int64_t)pool_requested_bytes(p) - (int64_t)partition_current_bytes(p));
 }
 
 static int get_u32(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -415,7 +314,8 @@ static int get_pressure(sd_bus *bus, const char *path, const char *interface, co
         return sd_bus_message_append(reply, "d", pressure);
 }
 
-#define DEVICE_TYPE "(ssttuuttttsuu)"
+#define BALLOON_TYPE "(ttbbtttt)" /* none or one */
+#define DEVICE_TYPE  "(ssttuuttttsuutt)"
 
 static int get_devices(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
@@ -436,8 +336,23 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
                         d->kernel_bytes, d->offline_bytes, d->stuck_bytes,
                         d->unplug_pending ? "unplug-pending" : "plugged",
                         has_drc ? plan_drc_index(d->address) : 0,
-                        has_drc ? plan_drc_index(d->address + d->size_bytes - 1) : 0);
+                        has_drc ? plan_drc_index(d->address + d->size_bytes - 1) : 0,
+                        p->snapshot.devices[i].requested_bytes, p->snapshot.devices[i].unit_bytes);
         }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int get_balloon(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct partition *p = userdata;
+        const struct platform_balloon *b = &p->snapshot.balloon;
+        int r = sd_bus_message_open_container(reply, 'a', BALLOON_TYPE);
+
+        if (r >= 0 && p->has_snapshot && b->present)
+                r = sd_bus_message_append(reply, BALLOON_TYPE, p->snapshot.balloon_bytes, b->actual_bytes,
+                        b->deflate_on_oom, b->free_page_reporting, b->stats.updated_sec, b->stats.total_bytes,
+                        b->stats.free_bytes, b->stats.available_bytes);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
@@ -465,9 +380,13 @@ static int get_nodes(sd_bus *bus, const char *path, const char *interface, const
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("AddMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
-                SD_BUS_RESULT("o", job), method_change_memory, 0),
+                SD_BUS_RESULT("o", job), bus_method_change_memory, 0),
         SD_BUS_METHOD_WITH_ARGS("RemoveMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
-                SD_BUS_RESULT("o", job), method_change_memory, 0),
+                SD_BUS_RESULT("o", job), bus_method_change_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS("SetMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
+                SD_BUS_RESULT("o", job), bus_method_change_memory, 0),
+        SD_BUS_METHOD_WITH_ARGS(
+                "SetProfile", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, bus_method_set_profile, 0),
         SD_BUS_METHOD_WITH_ARGS("Survey", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ttssusu)", blocks), method_survey,
                 SD_BUS_VTABLE_UNPRIVILEGED),
         /* Not for everyone: it costs the guest up to two seconds of a processor. */
@@ -497,6 +416,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("SlotsTotal", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("SlotsUsed", "u", get_u32, 0, CHANGES),
         SD_BUS_PROPERTY("Devices", "a" DEVICE_TYPE, get_devices, 0, CHANGES),
+        SD_BUS_PROPERTY("Balloon", "a" BALLOON_TYPE, get_balloon, 0, CHANGES),
         SD_BUS_PROPERTY("Nodes", "a(utt)", get_nodes, 0, CHANGES),
         SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
         SD_BUS_VTABLE_END,

@@ -18,6 +18,7 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/memory/dimm-add.h"
+#include "hvd/memory/dimm-room.h"
 #include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/nodes.h"
@@ -548,6 +549,8 @@ const struct mechanism mechanism_dimm_add = {
         .pseries_method = "lmb",
         .kind = JOB_ADD_MEMORY,
         .check = dimm_add_check,
+        .room = dimm_add_room,
+        .nearest = dimm_add_nearest,
         .start = dimm_add_start,
         .stop = dimm_add_stop,
         .free_work = dimm_add_free,

@@ -23,6 +23,7 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 #include "hvd/memory/dimm-remove.h"
+#include "hvd/memory/dimm-room.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/nodes.h"
 #include "hvd/memory/ranges.h"
@@ -437,6 +438,8 @@ const struct mechanism mechanism_dimm_remove = {
         .pseries_method = "lmb",
         .kind = JOB_REMOVE_MEMORY,
         .check = dimm_remove_check,
+        .room = dimm_remove_room,
+        .nearest = dimm_remove_nearest,
         .start = dimm_remove_start,
         .stop = dimm_remove_stop,
         .free_work = dimm_remove_free,

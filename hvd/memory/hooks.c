@@ -288,7 +288,8 @@ bool hooks_stop(struct job *j)
 void hooks_on_session(struct partition *p)
 {
         /* The job goes on, and its end tells them. */
-        bool goes_on = p->active && p->active->hooks && p->active->hooks->pre_sent;
+        const struct job *j = job_at_work(p);
+        bool goes_on = j && j->hooks && j->hooks->pre_sent;
 
         p->hooks_owed_usec = goes_on ? 0 : now_monotonic_usec();
 }

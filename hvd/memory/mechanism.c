@@ -7,29 +7,49 @@
 
 #include <string.h>
 
+const struct mechanism *mechanism_of_kind(enum job_kind kind, size_t index)
+{
+        static const struct mechanism *const mechanisms[] = {
+                &mechanism_virtio_mem_add,
+                &mechanism_virtio_mem_remove,
+                &mechanism_dimm_add,
+                &mechanism_dimm_remove,
+                &mechanism_balloon_add,
+                &mechanism_balloon_remove,
+                &mechanism_restore,
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(mechanisms); i++)
+                if (mechanisms[i]->kind == kind && index-- == 0)
+                        return mechanisms[i];
+        return NULL;
+}
+
+const char *mechanism_name(const struct partition *p, const struct mechanism *m)
+{
+        return partition_is_pseries(p) && m->pseries_method ? m->pseries_method : m->method;
+}
+
 int mechanism_find(enum job_kind kind, const char *method, const struct mechanism **ret,
         const char **ret_method, struct error *ret_error)
 {
-        static const struct mechanism *const mechanisms[] = {
-                &mechanism_dimm_add,
-                &mechanism_dimm_remove,
-                &mechanism_restore,
-        };
-        bool any = !method || strcmp(method, "auto") == 0;
+        const struct mechanism *m;
 
-        for (size_t i = 0; i < ARRAY_SIZE(mechanisms); i++) {
-                const struct mechanism *m = mechanisms[i];
+        for (size_t i = 0; (m = mechanism_of_kind(kind, i)); i++) {
                 const char *names[] = { m->method, m->pseries_method };
 
-                for (size_t k = 0; m->kind == kind && k < ARRAY_SIZE(names); k++)
-                        if (names[k] && (any || strcmp(method, names[k]) == 0)) {
+                for (size_t k = 0; k < ARRAY_SIZE(names); k++)
+                        if (names[k] && strcmp(method, names[k]) == 0) {
                                 *ret = m;
-                                *ret_method = any ? NULL : names[k];
+                                *ret_method = names[k];
                                 return 0;
                         }
         }
         return error_set(ret_error, ERROR_UNKNOWN_METHOD,
-                "Method '%.40s' is not known; there are auto, dimm (on x86) and lmb (on pseries)", method);
+                "Method '%.40s' is not known; there are auto, dimm (on x86), lmb (on pseries), virtio-mem "
+                "and "
+                "balloon",
+                method);
 }
 
 int mechanism_check_method(

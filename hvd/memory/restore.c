@@ -3,7 +3,7 @@
 /* Of hvd's own accord: after hvd, QEMU or the guest came back, or a job ended badly, whatever is half done is
  * made whole. Backends of ours that no device uses are deleted; blocks of plugged devices that are offline
  * (an x86 guest's DIMMs come back so from every reboot) are brought online again, Movable as far as the zone
- * ratio allows. */
+ * ratio allows. What virtio-mem and the balloon do by themselves is then seen through: see restore-wish.c. */
 
 #include <inttypes.h>
 #include <string.h>
@@ -14,16 +14,8 @@
 #include "hvd/memory/guest.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/ranges.h"
+#include "hvd/memory/restore-work.h"
 #include "hvd/memory/restore.h"
-
-struct restore {
-        struct job *job;
-        struct mem_range *ranges;
-        size_t n_ranges, next, until;
-        enum zone zone;
-        struct partition_refresh *refresh;
-        struct guest_call *call;
-};
 
 /* The planner's view of what is attached. Arrays are allocated; strings are borrowed from the partition. */
 struct reconcile {
@@ -56,7 +48,7 @@ static int reconcile_init(struct reconcile *r, const struct partition *p)
                         .id = s->devices[i].id,
                         .backend = s->devices[i].memdev,
                         .address = s->devices[i].address,
-                        /* A virtio-mem device's blocks are its driver's; it has no part in this. */
+                        /* A virtio-mem device's blocks are seen to later. */
                         .size_bytes = s->devices[i].is_dimm ? s->devices[i].size_bytes : 0,
                 };
         for (size_t i = 0; i < s->n_backends; i++)
@@ -82,6 +74,7 @@ bool restore_is_due(const struct partition *p, uint64_t *ret_bytes)
 
         if (!p->has_snapshot || reconcile_init(&r, p) < 0)
                 return false;
+        bool wish_is_due = restore_wish_is_due(p, &bytes);
         _cleanup_free_ size_t *orphans = calloc(p->snapshot.n_backends + 1, sizeof(*orphans));
         if (orphans)
                 n_orphans = plan_orphan_backends(&r.plan, orphans);
@@ -90,7 +83,7 @@ bool restore_is_due(const struct partition *p, uint64_t *ret_bytes)
         for (size_t i = 0; i < n_ranges; i++)
                 bytes += ranges[i].length;
         *ret_bytes = bytes;
-        return n_ranges > 0 || n_orphans > 0;
+        return n_ranges > 0 || n_orphans > 0 || wish_is_due;
 }
 
 bool restore_is_awaited(const struct partition *p)
@@ -103,6 +96,8 @@ bool restore_is_awaited(const struct partition *p)
         for (size_t i = 0; i < s.n_devices; i++) {
                 const struct plan_device *d = &devices[i];
 
+                if (p->snapshot.devices[i].requested_bytes > p->snapshot.devices[i].size_bytes)
+                        return true;
                 if (d->is_dimm && d->movable_bytes + d->kernel_bytes + d->stuck_bytes + d->offline_bytes <
                                           d->size_bytes)
                         return true;
@@ -149,7 +144,7 @@ static void on_online(const struct message_reply *reply, const struct error *err
         w->next = w->until;
         struct error local;
         if (w->next == w->n_ranges)
-                job_finish(w->job);
+                restore_wishes(w);
         else if (partition_refresh(w->job->partition, REFRESH_MEMORY, on_zones, w, &w->refresh, &local) < 0)
                 on_zones(w->job->partition, &local, w);
 }
@@ -163,7 +158,7 @@ static void online_next(struct restore *w)
         struct error error;
 
         if (w->next == w->n_ranges || w->job->stop != JOB_STOP_NO) {
-                job_finish(w->job);
+                restore_wishes(w);
                 return;
         }
         w->zone = w->ranges[w->next].length <= budget ? ZONE_MOVABLE : ZONE_KERNEL;
@@ -285,7 +280,7 @@ static void restore_stop(struct job *j)
         if (j->state == JOB_SURVEYING) {
                 w->refresh = partition_refresh_free(w->refresh);
                 job_finish(j);
-        } else if (w->call)
+        } else if (!restore_wishes_stop(w) && w->call)
                 guest_call_stop(w->call);
 }
 
@@ -293,6 +288,7 @@ static void restore_free(struct job *j)
 {
         struct restore *w = j->work;
 
+        restore_wishes_free(w);
         partition_refresh_free(w->refresh);
         guest_call_free(w->call);
         free(w->ranges);

@@ -32,6 +32,16 @@ void platform_snapshot_done(struct platform_snapshot *s)
         *s = (struct platform_snapshot) { 0 };
 }
 
+uint64_t platform_balloon_total(const struct platform_snapshot *s)
+{
+        uint64_t total = s->base_bytes;
+
+        for (size_t i = 0; i < s->n_devices; i++)
+                if (s->devices[i].is_dimm)
+                        total += s->devices[i].size_bytes;
+        return total;
+}
+
 const struct platform_device *platform_snapshot_find(const struct platform_snapshot *s, const char *id)
 {
         for (size_t i = 0; i < s->n_devices; i++)

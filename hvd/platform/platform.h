@@ -57,6 +57,8 @@ struct platform_balloon {
         bool deflate_on_oom, free_page_reporting;
         struct platform_balloon_stats stats;
 };
+/* How often the statistics are renewed, where nobody else has set that. */
+#define PLATFORM_STATS_SEC 5U
 
 /* QEMU's account at one moment. */
 struct platform_snapshot {
@@ -73,6 +75,8 @@ struct platform_snapshot {
         struct platform_balloon balloon;
 };
 void platform_snapshot_done(struct platform_snapshot *s);
+/* What the balloon's reckoning counts from: base and DIMMs. */
+uint64_t platform_balloon_total(const struct platform_snapshot *s);
 /* Of a guest whose memory comes in LMBs that have DRC indices (snapshot.arch). */
 bool platform_arch_is_pseries(const char *arch);
 /* The device of that id, borrowed, or NULL. */
@@ -138,8 +142,9 @@ static inline struct platform *platform_free(struct platform *p)
         return p ? p->ops->free(p) : NULL;
 }
 
-/* Takes a snapshot; devices_only: which may have nothing but the devices and what never changes, but stands a
- * running guest less in the way (a QMP command takes 0.3 to 0.5 ms, for which QEMU's guest waits). Fails with
+/* Takes a snapshot; devices_only: which may have nothing but the devices, the balloon's actual_bytes
+ * (present) while it is on its way to a target of ours, and what never changes, but stands a running guest
+ * less in the way (a QMP command takes 0.3 to 0.5 ms, for which QEMU's guest waits). Fails with
  * HYPERVISOR_ABSENT at once (through the callback never) when not up: -ENOTCONN.
  */
 static inline int platform_query(struct platform *p, bool devices_only, platform_query_t done, void *userdata,

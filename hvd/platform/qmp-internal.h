@@ -8,15 +8,17 @@
 #include "hvd/platform/platform.h"
 #include "hvd/qmp/qmp.h"
 
-/* Shared by platform/qmp.c, platform/qmp-detach.c and platform/qmp-query.c. */
+/* Shared by platform/qmp.c and the files qmp-*.c beside it. */
 
-#define COMMAND_USEC (10 * USEC_PER_SEC)
+#define COMMAND_USEC     (10 * USEC_PER_SEC)
+#define BALLOON_PATH_MAX 192U
 
 enum op_kind {
         OP_KIND_QUERY,
         OP_KIND_ATTACH,
         OP_KIND_DETACH,
         OP_KIND_DELETE_BACKEND,
+        OP_KIND_RESIZE,
 };
 
 /* The commands of one query. */
@@ -31,6 +33,11 @@ enum query_part {
         QUERY_TARGET,
         QUERY_NUMA,
         QUERY_BALLOON,
+        QUERY_STATS,
+        QUERY_FIND, /* the balloon, and what it is like: once */
+        QUERY_DEFLATE,
+        QUERY_REPORTING,
+        QUERY_INTERVAL,
         QUERY_PART_MAX,
 };
 
@@ -51,6 +58,7 @@ struct platform_op {
 
         struct platform_snapshot snapshot; /* QUERY */
         struct json_object *balloon;       /* QUERY: taken last */
+        bool devices_only, anonymous;      /* QUERY */
 
         char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
         bool backend_created; /* ATTACH */
@@ -77,6 +85,11 @@ struct qmp_platform {
          * and the guest waits for it. */
         bool has_constants, has_no_balloon;
         struct platform_snapshot constants;
+        struct {                             /* see qmp-balloon.c */
+                char path[BALLOON_PATH_MAX]; /* empty: not found yet, or there is none that we could ask */
+                bool deflate_on_oom, free_page_reporting;
+                uint64_t target_bytes; /* of ours, that it is still on its way to; 0: none */
+        } balloon;
 };
 
 extern const struct platform_ops qmp_platform_ops;
@@ -105,6 +118,23 @@ int qmp_platform_detach(struct platform *base, const char *id, const char *backe
         platform_done_t done, void *userdata, struct platform_op **ret);
 int qmp_platform_delete_backend(struct platform *base, const char *backend, platform_done_t done,
         void *userdata, struct platform_op **ret);
+
+int qmp_platform_resize(struct platform *base, const char *id, uint64_t requested_bytes, platform_done_t done,
+        void *userdata, struct platform_op **ret);
+int qmp_platform_set_balloon(struct platform *base, uint64_t actual_bytes, platform_done_t done,
+        void *userdata, struct platform_op **ret);
+
+/* A query learnt that there is a balloon: asks what it is like, if that is not known; the query's pending
+ * parts grow by what is asked. And what a snapshot says of it at the end. */
+void qmp_balloon_look(struct platform_op *op);
+void qmp_balloon_complete(struct qmp_platform *p, struct platform_snapshot *s);
+/* For a command that is part of a query. */
+int qmp_query_call(struct platform_op *op, enum query_part part, const char *command,
+        struct json_object *arguments, qmp_reply_t on_reply);
+/* A part of a query has been answered; its place in calls is free. */
+void qmp_query_part_done(struct platform_op *op);
+/* {"path": path, "property": property} */
+struct json_object *qom_arguments(const char *path, const char *property);
 
 /* QEMU's word about a device, which may be NULL: it has left; the guest will not let it go. */
 void qmp_device_deleted(struct qmp_platform *p, const char *device);

@@ -9,7 +9,10 @@
 #include "hvd/platform/qmp-internal.h"
 #include "hvd/platform/snapshot.h"
 
-static int (*const query_takers[QUERY_PART_MAX])(struct platform_snapshot *, struct json_object *) = {
+/* The others follow from what is answered: see qmp-balloon.c. */
+#define QUERY_PARTS_ALWAYS (QUERY_BALLOON + 1)
+
+static int (*const query_takers[QUERY_PARTS_ALWAYS])(struct platform_snapshot *, struct json_object *) = {
         [QUERY_STATUS] = snapshot_take_status,
         [QUERY_MIGRATE] = snapshot_take_migration,
         [QUERY_SUMMARY] = snapshot_take_summary,
@@ -20,7 +23,7 @@ static int (*const query_takers[QUERY_PART_MAX])(struct platform_snapshot *, str
         [QUERY_TARGET] = snapshot_take_target,
         [QUERY_NUMA] = snapshot_take_numa,
 };
-static const char *const query_commands[QUERY_PART_MAX] = {
+static const char *const query_commands[QUERY_PARTS_ALWAYS] = {
         [QUERY_STATUS] = "query-status",
         [QUERY_MIGRATE] = "query-migrate",
         [QUERY_SUMMARY] = "query-memory-size-summary",
@@ -91,6 +94,7 @@ static void query_complete(struct platform_op *op)
                         "QEMU's answer to query-balloon is not understood");
         op->snapshot = (struct platform_snapshot) { 0 };
         if (!error.code) {
+                qmp_balloon_complete(op->platform, &snapshot);
                 keep_constants(op->platform, &snapshot);
                 remember_devices(op->platform, &snapshot);
         }
@@ -106,9 +110,10 @@ static void query_take(
         op->calls[part] = NULL;
         if (part == QUERY_BALLOON) {
                 /* Refused: no balloon device. */
-                if (result)
+                if (result) {
                         op->balloon = json_object_get(result);
-                else if (error->code == ERROR_HYPERVISOR_REFUSED)
+                        qmp_balloon_look(op);
+                } else if (error->code == ERROR_HYPERVISOR_REFUSED)
                         op->platform->has_no_balloon = true;
         } else if (part == QUERY_NUMA && error && error->code == ERROR_HYPERVISOR_REFUSED)
                 log_debug("QEMU does not tell its NUMA nodes: %s", error->message);
@@ -119,6 +124,22 @@ static void query_take(
                         query_commands[part]);
         if (--op->n_pending == 0)
                 query_complete(op);
+}
+
+void qmp_query_part_done(struct platform_op *op)
+{
+        if (--op->n_pending == 0)
+                query_complete(op);
+}
+
+int qmp_query_call(struct platform_op *op, enum query_part part, const char *command,
+        struct json_object *arguments, qmp_reply_t on_reply)
+{
+        int r = arguments ? op_call(op, part, command, arguments, on_reply) : -ENOMEM;
+
+        if (r >= 0)
+                op->n_pending++;
+        return r;
 }
 
 /* QMP replies carry no note of which command they answer, so each part has its own callback. */
@@ -138,7 +159,7 @@ DEFINE_QUERY_REPLY(QUERY_TARGET)
 DEFINE_QUERY_REPLY(QUERY_NUMA)
 DEFINE_QUERY_REPLY(QUERY_BALLOON)
 
-static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
+static const qmp_reply_t query_replies[QUERY_PARTS_ALWAYS] = {
         on_reply_QUERY_STATUS,
         on_reply_QUERY_MIGRATE,
         on_reply_QUERY_SUMMARY,
@@ -151,6 +172,27 @@ static const qmp_reply_t query_replies[QUERY_PART_MAX] = {
         on_reply_QUERY_BALLOON,
 };
 
+struct json_object *qom_arguments(const char *path, const char *property)
+{
+        struct json_object *o = object_with_string("path", path);
+
+        if (o && json_add_string(o, "property", property) < 0) {
+                json_object_put(o);
+                return NULL;
+        }
+        return o;
+}
+
+/* Whether a query leaves a part out: what is known, and what is not worth the guest's time. */
+static bool is_left_out(const struct qmp_platform *p, bool devices_only, enum query_part part)
+{
+        if (!p->has_constants)
+                return part == QUERY_BALLOON && p->has_no_balloon;
+        if (part == QUERY_BALLOON)
+                return p->has_no_balloon || (devices_only && p->balloon.target_bytes == 0);
+        return part_is_constant(part) || (devices_only && part != QUERY_DEVICES);
+}
+
 static int query_arguments(enum query_part part, struct json_object **ret)
 {
         *ret = NULL;
@@ -158,11 +200,9 @@ static int query_arguments(enum query_part part, struct json_object **ret)
                 *ret = object_with_string("path", "/objects");
         else if (part == QUERY_NUMA)
                 *ret = object_with_string("command-line", "info numa");
-        else if (part == QUERY_MACHINE) {
-                *ret = object_with_string("path", "/machine");
-                if (*ret && json_add_string(*ret, "property", "memory") < 0)
-                        return -ENOMEM;
-        } else
+        else if (part == QUERY_MACHINE)
+                *ret = qom_arguments("/machine", "memory");
+        else
                 return 0;
         return *ret ? 0 : -ENOMEM;
 }
@@ -176,12 +216,11 @@ int qmp_platform_query(struct platform *base, bool devices_only, platform_query_
                 return -ENOMEM;
 
         op->query_done = done;
-        for (enum query_part part = 0; part < QUERY_PART_MAX; part++) {
+        op->devices_only = devices_only && p->has_constants;
+        for (enum query_part part = 0; part < QUERY_PARTS_ALWAYS; part++) {
                 struct json_object *arguments;
 
-                if ((p->has_constants && part_is_constant(part)) ||
-                        (p->has_no_balloon && part == QUERY_BALLOON) ||
-                        (p->has_constants && devices_only && part != QUERY_DEVICES))
+                if (is_left_out(p, devices_only, part))
                         continue;
                 int r = query_arguments(part, &arguments);
                 if (r >= 0)

@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "hvd/platform/qmp-internal.h"
 #include "hvd/platform/snapshot.h"
+#include "proto/message.h"
 
 /* --- operations --- */
 
@@ -269,15 +270,42 @@ static void check_port(struct qmp_platform *p)
         qmp_call(p->qmp, "query-chardev", NULL, COMMAND_USEC, on_chardevs, p, &p->chardev_call);
 }
 
+static void balloon_changed(struct qmp_platform *p, struct json_object *data)
+{
+        uint64_t actual_bytes;
+
+        p->has_no_balloon = false;
+        if (json_get_u64(data, "actual", PROTO_ADDRESS_MAX, &actual_bytes) >= 0)
+                p->base.handlers->on_balloon(&p->base, actual_bytes, p->base.userdata);
+        else
+                p->base.handlers->on_changed(&p->base, p->base.userdata);
+}
+
+/* Of a virtio-mem device without an id the event has only the path: that something changed is all it is good
+ * for. */
+static void device_size_changed(struct qmp_platform *p, struct json_object *data)
+{
+        const char *id;
+        uint64_t size_bytes;
+
+        if (json_get_string(data, "id", &id) >= 0 &&
+                json_get_u64(data, "size", PROTO_ADDRESS_MAX, &size_bytes) >= 0)
+                p->base.handlers->on_device_size(&p->base, id, size_bytes, p->base.userdata);
+        else
+                p->base.handlers->on_changed(&p->base, p->base.userdata);
+}
+
 static void on_qmp_event(struct qmp_client *c, const char *name, struct json_object *data, void *userdata)
 {
         static const char *const changes[] = { "STOP", "RESUME", "SUSPEND", "WAKEUP", "GUEST_PANICKED",
-                "MIGRATION", "BALLOON_CHANGE", "MEMORY_DEVICE_SIZE_CHANGE" };
+                "MIGRATION" };
         struct qmp_platform *p = userdata;
 
         if (strcmp(name, "BALLOON_CHANGE") == 0)
-                p->has_no_balloon = false;
-        if (strcmp(name, "DEVICE_DELETED") == 0)
+                balloon_changed(p, data);
+        else if (strcmp(name, "MEMORY_DEVICE_SIZE_CHANGE") == 0)
+                device_size_changed(p, data);
+        else if (strcmp(name, "DEVICE_DELETED") == 0)
                 qmp_device_deleted(p, event_device(data));
         else if (strcmp(name, "ACPI_DEVICE_OST") == 0)
                 acpi_ost(p, data);
@@ -301,6 +329,7 @@ static void on_qmp_up(struct qmp_client *c, void *userdata)
         struct qmp_platform *p = userdata;
 
         p->has_constants = p->has_no_balloon = false;
+        p->balloon = (typeof(p->balloon)) { 0 };
         p->base.handlers->on_up(&p->base, p->base.userdata);
         check_port(p);
 }
@@ -357,6 +386,8 @@ const struct platform_ops qmp_platform_ops = {
         .attach_dimm = qmp_platform_attach_dimm,
         .detach = qmp_platform_detach,
         .delete_backend = qmp_platform_delete_backend,
+        .resize = qmp_platform_resize,
+        .set_balloon = qmp_platform_set_balloon,
         .op_free = qmp_platform_op_free,
 };
 

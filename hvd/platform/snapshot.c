@@ -111,8 +111,12 @@ static int take_device(struct platform_device *d, const char *type, struct json_
         if (json_get_u64(data, is_dimm ? "addr" : "memaddr", PROTO_ADDRESS_MAX, &d->address) < 0 ||
                 json_get_u64(data, "size", PROTO_ADDRESS_MAX, &d->size_bytes) < 0)
                 return -EBADMSG;
-        d->region_bytes = d->size_bytes;
-        if (!is_dimm && json_get_u64(data, "max-size", PROTO_ADDRESS_MAX, &d->region_bytes) < 0)
+        d->region_bytes = d->requested_bytes = d->size_bytes;
+        if (!is_dimm &&
+                (json_get_u64(data, "max-size", PROTO_ADDRESS_MAX, &d->region_bytes) < 0 ||
+                        json_get_u64(data, "requested-size", PROTO_ADDRESS_MAX, &d->requested_bytes) < 0 ||
+                        json_get_u64(data, "block-size", PROTO_ADDRESS_MAX, &d->unit_bytes) < 0 ||
+                        d->unit_bytes == 0))
                 return -EBADMSG;
         json_get_u64(data, "slot", PLATFORM_DEVICES_MAX, &slot);
         json_get_u64(data, "node", 1024, &node);
@@ -241,15 +245,45 @@ int snapshot_take_numa(struct platform_snapshot *s, struct json_object *o)
 
 int snapshot_take_balloon(struct platform_snapshot *s, struct json_object *o)
 {
-        uint64_t actual, total = s->base_bytes;
+        uint64_t actual, total = platform_balloon_total(s);
 
         if (json_get_u64(o, "actual", PROTO_ADDRESS_MAX, &actual) < 0)
                 return -EBADMSG;
-        for (size_t i = 0; i < s->n_devices; i++)
-                if (s->devices[i].is_dimm)
-                        total += s->devices[i].size_bytes;
+        s->balloon.present = true;
+        s->balloon.actual_bytes = actual;
         s->balloon_bytes = actual < total ? total - actual : 0;
         return 0;
+}
+
+int snapshot_take_balloon_stats(struct platform_snapshot *s, struct json_object *o)
+{
+        struct platform_balloon_stats stats = { UINT64_MAX, UINT64_MAX, UINT64_MAX, 0 };
+        struct json_object *values;
+
+        if (json_get_object(o, "stats", &values) < 0 ||
+                json_get_u64(o, "last-update", INT64_MAX, &stats.updated_sec) < 0)
+                return -EBADMSG;
+        /* What its driver does not know stands there as 2^64 - 1, or, in another QEMU, not at all. */
+        json_get_u64(values, "stat-total-memory", UINT64_MAX, &stats.total_bytes);
+        json_get_u64(values, "stat-free-memory", UINT64_MAX, &stats.free_bytes);
+        json_get_u64(values, "stat-available-memory", UINT64_MAX, &stats.available_bytes);
+        s->balloon.stats = stats;
+        return 0;
+}
+
+const char *snapshot_find_balloon(struct json_object *o)
+{
+        static const char type[] = "child<virtio-balloon";
+
+        for (size_t i = 0; json_object_is_type(o, json_type_array) && i < json_object_array_length(o); i++) {
+                struct json_object *item = json_object_array_get_idx(o, i);
+                const char *name, *kind;
+
+                if (json_get_string(item, "type", &kind) >= 0 && json_get_string(item, "name", &name) >= 0 &&
+                        strncmp(kind, type, strlen(type)) == 0)
+                        return name;
+        }
+        return NULL;
 }
 
 int chardev_is_open(struct json_object *o, const char *socket)

@@ -19,8 +19,12 @@ int snapshot_take_target(struct platform_snapshot *s, struct json_object *o);  /
 /* human-monitor-command "info numa": text for people, which no command has for programs. What is not
  * understood leaves the nodes unknown. */
 int snapshot_take_numa(struct platform_snapshot *s, struct json_object *o);
-/* query-balloon; after summary and devices. QEMU's "actual" counts RAM and DIMMs but no virtio-mem. */
+/* query-balloon; after summary and devices, if these were asked for: QEMU's "actual" counts RAM and DIMMs but
+ * no virtio-mem, and what the balloon has taken is the rest. */
 int snapshot_take_balloon(struct platform_snapshot *s, struct json_object *o);
+int snapshot_take_balloon_stats(struct platform_snapshot *s, struct json_object *o); /* its guest-stats */
+/* qom-list of a folder of devices: the name of the balloon in it, borrowed; NULL: there is none. */
+const char *snapshot_find_balloon(struct json_object *o);
 
 /* query-chardev: 1 open, 0 closed by the guest, -ENOENT when no chardev listens on that socket. */
 int chardev_is_open(struct json_object *o, const char *socket);

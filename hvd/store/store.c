@@ -49,12 +49,17 @@ static const char *const migrations[] = {
         " reasons TEXT NOT NULL) %1$s;"
         "CREATE TABLE counters (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) %1$s;"
         "INSERT INTO counters VALUES ('job', 0);",
+
+        "CREATE TABLE kept (partition TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) %1$s;",
 };
 
 enum statement {
         PARTITION_PUT,
         PARTITION_DELETE,
         PARTITION_LIST,
+        KEPT_PUT,
+        KEPT_DELETE,
+        KEPT_GET,
         JOB_NEXT_ID,
         JOB_PUT,
         JOB_LIST,
@@ -70,6 +75,9 @@ static const char *const statements[STATEMENT_MAX] = {
         [PARTITION_DELETE] = "DELETE FROM partitions WHERE name = ?1",
         [PARTITION_LIST] = "SELECT name, qmp_path, channel_path, min_bytes, desired_bytes, max_bytes, weight"
                            " FROM partitions ORDER BY name",
+        [KEPT_PUT] = "INSERT OR REPLACE INTO kept (partition, bytes) VALUES (?1, ?2)",
+        [KEPT_DELETE] = "DELETE FROM kept WHERE partition = ?1",
+        [KEPT_GET] = "SELECT bytes FROM kept WHERE partition = ?1",
         [JOB_NEXT_ID] = "UPDATE counters SET value = max(value, ifnull((SELECT max(id) FROM jobs), 0)) + 1"
                         " WHERE name = 'job' RETURNING value",
         [JOB_PUT] = "INSERT OR REPLACE INTO jobs (id, partition, kind, state, requested_bytes, done_bytes,"
@@ -325,9 +333,34 @@ int store_partition_delete(struct store *s, const char *name, struct error *ret_
 {
         _cleanup_reset_ sqlite3_stmt *st = s->statements[PARTITION_DELETE];
 
+        int e = store_kept_put(s, name, 0, ret_error);
+        if (e < 0)
+                return e;
         bind_text(st, 1, name);
-        int e = finish(s, st, "forget a partition", ret_error);
+        e = finish(s, st, "forget a partition", ret_error);
         return e < 0 ? e : sqlite3_changes(s->db) > 0;
+}
+
+int store_kept_put(struct store *s, const char *partition, uint64_t bytes, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[bytes ? KEPT_PUT : KEPT_DELETE];
+
+        bind_text(st, 1, partition);
+        if (bytes)
+                bind_u64(st, 2, bytes);
+        return finish(s, st, "keep what a partition has", ret_error);
+}
+
+int store_kept_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[KEPT_GET];
+
+        bind_text(st, 1, partition);
+        int code = sqlite3_step(st);
+        if (code != SQLITE_ROW && code != SQLITE_DONE)
+                return store_error(s, code, "say what a partition had", ret_error);
+        *ret_bytes = code == SQLITE_ROW ? column_u64(st, 0) : 0;
+        return 0;
 }
 
 static bool copy_column(sqlite3_stmt *st, int column, size_t size, char *ret)

@@ -41,6 +41,11 @@ typedef int (*store_partition_t)(const struct partition_definition *d, void *use
 int store_partition_foreach(
         struct store *s, store_partition_t callback, void *userdata, struct error *ret_error);
 
+/* What a partition has beside DIMMs when a job has ended, kept by its name, whoever defined it; 0 forgets it,
+ * and stands for one of which nothing is known. Deleting a partition forgets it too. */
+int store_kept_put(struct store *s, const char *partition, uint64_t bytes, struct error *ret_error);
+int store_kept_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error);
+
 /* Reserves the next job id. Ids are not used again, also not after a trim or a restart. */
 int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error);
 /* Inserts or replaces by id. */

@@ -58,7 +58,8 @@ hvd_start() {
 
     [[ -x $build_dir/hvd/hvd ]] || die "there is no hvd in the build folder $build_dir"
     mkdir -p "$lab_dir/state"
-    [[ -e $lab_dir/hvd.conf ]] || echo "[hvd]" >"$lab_dir/hvd.conf"
+    # A lab's guests have of the host only what they touch: the pool is not what they could have.
+    [[ -e $lab_dir/hvd.conf ]] || printf '[hvd]\npool_total = 4T\n' >"$lab_dir/hvd.conf"
     echo "$build_dir" >"$lab_dir/build"
     spawn "$lab_dir/hvd.pid" "$lab_dir/hvd.log" \
         "$build_dir/hvd/hvd" --bus "$(bus_address)" --config "$lab_dir/hvd.conf" --state-dir "$lab_dir/state" \

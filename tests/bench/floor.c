@@ -18,6 +18,9 @@
  * guests that do not tell QEMU run FILE COMMAND...  the clock from fork to exit; "ok USEC CODE"; FILE takes
  * what it prints start, stop          a clock around the steps between them
  *
+ *     resize ID BYTES      a virtio-mem device's requested size: the clock until the guest has followed
+ *     balloon BYTES        the same for the balloon's target
+ *
  * Several devices are asked for at once. An error leaves the guest as it is: whoever measures gives up then.
  */
 
@@ -39,7 +42,7 @@
 
 #include "../lab/tools/client.h"
 
-enum { STEP_MSEC = 60000, WORDS_MAX = 64, DEVICES_MAX = 64 };
+enum { STEP_MSEC = 60000, FOLLOW_MSEC = 170000, WORDS_MAX = 64, DEVICES_MAX = 64 };
 
 static struct {
         int fd;
@@ -422,6 +425,55 @@ static int step_eject(char **words)
         return 0;
 }
 
+/* A wish, and a look every so often until the guest has followed: there is no event of its end that is not up
+ * to a second late. */
+static int follow(const char *wish, const char *question, const char *key, int64_t target, unsigned look_msec)
+{
+        struct timespec pause = { .tv_nsec = look_msec * 1000000L };
+        uint64_t began = now_usec();
+        int64_t seen = -1;
+
+        monitor.deadline_msec = client_now_msec() + FOLLOW_MSEC;
+        if (monitor_call(wish, 1, "", NULL) < 0)
+                return -1;
+        while (seen != target) {
+                json_object *answer = NULL;
+
+                if (client_now_msec() > monitor.deadline_msec)
+                        return fail("%" PRId64 " bytes, and not %" PRId64, seen, target);
+                nanosleep(&pause, NULL);
+                if (monitor_call(question, 1, "", &answer) < 0)
+                        return -1;
+                seen = key ? number_at(answer, key) : json_object_get_int64(answer);
+                json_object_put(answer);
+        }
+        printf("ok %" PRIu64 "\n", now_usec() - began);
+        return 0;
+}
+
+static int step_resize(char **words)
+{
+        char wish[256], question[256];
+
+        snprintf(wish, sizeof(wish),
+                "{\"execute\":\"qom-set\",\"arguments\":{\"path\":\"/machine/peripheral/%.60s\",\"property\":"
+                "\"requested-size\",\"value\":%s}}\n",
+                words[1], words[2]);
+        snprintf(question, sizeof(question),
+                "{\"execute\":\"qom-get\",\"arguments\":{\"path\":\"/machine/peripheral/%.60s\",\"property\":"
+                "\"size\"}}\n",
+                words[1]);
+        return follow(wish, question, NULL, atoll(words[2]), 5);
+}
+
+static int step_balloon(char **words)
+{
+        char wish[128];
+
+        snprintf(wish, sizeof(wish), "{\"execute\":\"balloon\",\"arguments\":{\"value\":%s}}\n", words[1]);
+        return follow(wish, "{\"execute\":\"query-balloon\"}\n", "actual", atoll(words[1]), 20);
+}
+
 static int step_plugged(char **words)
 {
         json_object *summary = NULL, *devices = NULL;
@@ -483,6 +535,8 @@ static const struct {
         { "add", 3, step_add },
         { "unplug", 2, step_unplug },
         { "eject", 4, step_eject },
+        { "resize", 3, step_resize },
+        { "balloon", 2, step_balloon },
         { "plugged", 1, step_plugged },
         { "watch", 2, step_watch },
         { "run", 3, step_run },

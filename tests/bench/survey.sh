@@ -60,7 +60,7 @@ bench_run() {
 
     # hvd's log is to have the times.
     mkdir -m 700 "$LAB_DIR"
-    printf '[hvd]\nlog_level = debug\n' >"$LAB_DIR/hvd.conf"
+    printf '[hvd]\nlog_level = debug\npool_total = 4T\n' >"$LAB_DIR/hvd.conf"
     loads_prepare
     say "$bench: booting a guest"
     boot_busy s1 movable

@@ -66,19 +66,28 @@ check_interface "$root" "$name.Manager" <<'E1'
 .AddPartition method sa{sv} o
 .RemovePartition method s -
 .GetPartition method s o
+.MoveMemory method ssta{sv} o
+.Reserve method sta{sv} u
+.ReleaseReservation method u -
 .JobNew signal uo
 .JobRemoved signal uos
 .Version property s
 .PolicyMode property s
 .PoolTotal property t
 .PoolReserved property t
+.PoolCurrent property t
+.PoolRequested property t
+.PoolReservations property t
 .PoolFree property t
+.Reservations property a(ustb)
 E1
 path=$(call call "$name" "$root" "$name.Manager" GetPartition s web1 | cut -d '"' -f 2)
 assert_equal "the path of web1" "$root/partition/web1" "$path"
 check_interface "$path" "$name.Partition" <<'E1'
 .AddMemory method ta{sv} o
 .RemoveMemory method ta{sv} o
+.SetMemory method ta{sv} o
+.SetProfile method a{sv} -
 .Survey method - a(ttssusu)
 .MemoryMap method t ttsa(ttssusussttttttttt)
 .Name property s
@@ -103,7 +112,8 @@ check_interface "$path" "$name.Partition" <<'E1'
 .BlockBytes property t
 .SlotsTotal property u
 .SlotsUsed property u
-.Devices property a(ssttuuttttsuu)
+.Devices property a(ssttuuttttsuutt)
+.Balloon property a(ttbbtttt)
 .Nodes property a(utt)
 .PolicyMode property s
 E1
@@ -153,7 +163,75 @@ expect 1 call call "$name" "$path" "$name.Partition" AddMemory 'ta{sv}' 0 0
 expect 1 call call "$name" "$path" "$name.Partition" AddMemory 'ta{sv}' 1073741824 1 zone s normal
 assert_equal "partitions after all that" 2 "$(cli -o json list | jq length)"
 
+begin "a profile is changed, kept, and checked"
+expect 0 cli -o json profile web1 --min 512M --max none --weight 20
+assert_equal "web1's profile" '{"partition":"web1","min_bytes":536870912,"desired_bytes":2147483648,"max_bytes":0,"weight":20}' \
+    "$(jq -c . <<<"$out")"
+expect 1 cli -o json profile web1 --max 256M
+assert_match "the limit is named" 'make (min|desired) at most 256M' "$(jq -r .error.message <<<"$out")"
+expect 1 cli -o json profile web1 --min 4G
+assert_match "the limit is named" 'make min at most 2G' "$(jq -r .error.message <<<"$out")"
+expect 1 cli -o json profile web1 --desired 256M
+assert_match "the limit is named" 'make min at most 256M' "$(jq -r .error.message <<<"$out")"
+for weight in 0 256; do
+    expect 1 cli -o json profile web1 --weight "$weight"
+    assert_match "the range is named" '1 to 255' "$(jq -r .error.message <<<"$out")"
+done
+expect 2 cli profile web1 --weight -1
+expect 2 cli profile web1 --min 5
+expect 1 cli -o json profile nobody --min 1G
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+expect 1 call call "$name" "$path" "$name.Partition" SetProfile 'a{sv}' 1 bogus t 5
+hvd_stop
+hvd_start
+expect 0 cli profile web1
+assert_match "what is shown" 'min +512 MiB.*desired +2 GiB.*max +not known.*weight +20' "${out//$'\n'/ }"
+
+begin "reservations belong to the connection that made them"
+manager=("$name" "$root" "$name.Manager")
+free() {
+    cli -o json pool | jq .pool_free
+}
+free_is() {
+    [[ $(free) == "$1" ]]
+}
+all=$(free)
+expect 0 call call "${manager[@]}" Reserve 'sta{sv}' web7 1073741824 0
+await "the end of the reservation with its connection" free_is "$all"
+expect 0 call call "${manager[@]}" Reserve 'sta{sv}' web7 1073741824 2 keep b true timeout-usec t 600000000
+id=${out#u }
+assert_equal "what is free" $((all - 1073741824)) "$(free)"
+expect 0 cli -o json pool
+assert_equal "the reservation" "[{\"id\":$id,\"owner\":\"web7\",\"bytes\":1073741824,\"held\":true}]" \
+    "$(jq -c .reservations <<<"$out")"
+expect 0 cli pool
+assert_match "the reservation" "$id +web7 +1 GiB +held" "$out"
+expect 0 call call "${manager[@]}" ReleaseReservation u "$id"
+assert_equal "what is free" "$all" "$(free)"
+expect 1 call call "${manager[@]}" ReleaseReservation u "$id"
+expect 0 call call "${manager[@]}" Reserve 'sta{sv}' web7 1073741824 2 keep b true timeout-usec t 100000
+await "the end of its time" free_is "$all"
+for bad in "web7 $((all + 1)) 0" "web7 0 0" "web.7/x 1 0" "web7 1 1 bogus b true" "web7 1 1 timeout-usec t 5" \
+    "web7 1 2 keep b true timeout-usec t 0" "web7 1 1 wait-usec t 99999999999999"; do
+    # shellcheck disable=SC2086  # words
+    expect 1 call call "${manager[@]}" Reserve 'sta{sv}' $bad
+done
+expect 1 call call "${manager[@]}" Reserve 'sta{sv}' web7 $((all + 1)) 0
+assert_match "the figures" 'is missing in the pool of' "$err"
+assert_equal "what is free" "$all" "$(free)"
+
 begin "no QEMU: refused, and nothing queued"
+expect 1 cli -o json set-memory web1 1G
+assert_match "code" 'hypervisor-absent|not-running' "$out"
+expect 1 cli -o json move-memory web1 Odd.name-2_x 1G
+assert_match "code" 'hypervisor-absent|not-running' "$out"
+expect 1 cli -o json move-memory web1 nobody 1G
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+expect 1 cli -o json move-memory nobody web1 1G
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+expect 2 cli move-memory web1 web1 1G
+expect 1 call call "${manager[@]}" MoveMemory 'ssta{sv}' web1 web1 1073741824 0
+expect 1 call call "${manager[@]}" MoveMemory 'ssta{sv}' web1 Odd.name-2_x 1073741824 1 return s home
 expect 1 cli -o json add-memory web1 1G
 assert_match "code" 'hypervisor-absent|not-running' "$out"
 expect 1 cli add-memory web1 1G
@@ -177,7 +255,8 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
     cp "$build/hmc-cli/hmc-cli" "$work/"
     expect 0 other list
     expect 0 other show web1
-    for command in "undefine web1" "define web9 --qmp /tmp/q --channel /tmp/c" "add-memory web1 1G" "remove-memory web1 1G"; do
+    for command in "undefine web1" "define web9 --qmp /tmp/q --channel /tmp/c" "add-memory web1 1G" "remove-memory web1 1G" \
+        "set-memory web1 1G" "move-memory web1 web1x 1G" "profile web1 --min 1G"; do
         # shellcheck disable=SC2086  # words
         expect 1 other -o json $command
         assert_equal "code of '$command'" denied "$(jq -r .error.code <<<"$out")"

@@ -117,7 +117,7 @@ expect 0 cli add-memory p1 256M --method lmb --dry-run
 expect 0 cli remove-memory p1 256M --method auto --dry-run
 refused unknown-method 'by method lmb' add-memory p1 256M --method dimm
 refused unknown-method 'by method lmb' remove-memory p1 256M --method dimm
-refused unknown-method 'auto, dimm .* and lmb' remove-memory p1 256M --method drmgr
+refused unknown-method 'auto, dimm .* lmb .*, virtio-mem and balloon' remove-memory p1 256M --method drmgr
 
 begin "indices: strict, and refused with what would be right"
 for index in 80000005 5 0x 0X80000005 0x80000005g -1 4294967296 0x180000005; do

@@ -60,7 +60,8 @@ refused 1 '128' add-memory b1 1M
 refused 1 '[Bb]eyond|max|GiB' add-memory b1 8G
 refused 1 '.' add-memory b1 1000T
 refused "1|2" 'auto|dimm' add-memory b1 1G --method magic
-refused "1|2" 'auto|dimm' add-memory b1 1G --method virtio-mem
+refused 1 'no virtio-mem device' add-memory b1 1G --method virtio-mem
+refused 1 'has no balloon' remove-memory b1 1G --method balloon
 refused 1 'node|Node' add-memory b1 1G --node 7
 refused 1 'nowhere' add-memory nowhere 1G
 refused 1 'nowhere' remove-memory nowhere 1G

@@ -33,7 +33,7 @@ test_begin() {
     trap 'exit 143' TERM HUP PIPE
     trap 'exit 130' INT
     mkdir "$LAB_DIR"
-    printf '[hvd]\nlog_level = debug\n' >"$LAB_DIR/hvd.conf"
+    printf '[hvd]\nlog_level = debug\npool_total = 4T\n' >"$LAB_DIR/hvd.conf"
     lab up
     step_name='' guests=()
 }

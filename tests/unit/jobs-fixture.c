@@ -217,7 +217,7 @@ void start_manager(struct fixture *fx)
         snprintf(config_path, sizeof(config_path), "%s/hvd.conf", fx->dir);
         FILE *f = fopen(config_path, "we");
         assert_non_null(f);
-        fputs("[hvd]\nretry_after = 10ms\n", f);
+        fputs("[hvd]\nretry_after = 10ms\npool_total = 1024G\n", f);
         fclose(f);
         assert_int_equal(config_load(config_path, false, &config, &error), 0);
         assert_int_equal(store_open(":memory:", &store, &error), 0);
@@ -306,6 +306,39 @@ void finish(struct fixture *fx)
         RUN_UNTIL(fx, fake_finished(fx->qmp) && fake_finished(fx->guest));
 }
 
+struct fixture *start_second(
+        struct fixture *fx, const char *name, const char *qemu_orders, const char *guest_orders)
+{
+        struct partition_definition d = { .profile.weight = PARTITION_WEIGHT_DEFAULT };
+        struct fixture *second;
+        struct error error;
+        void *again;
+
+        fixture_setup(&again);
+        second = again;
+        sd_event_unref(second->event);
+        second->event = sd_event_ref(fx->event);
+        start_fakes(second, qemu_orders, guest_orders);
+        snprintf(d.name, sizeof(d.name), "%s", name);
+        strcpy(d.qmp_path, second->qmp_path);
+        strcpy(d.channel_path, second->channel_path);
+        assert_int_equal(manager_define(fx->manager, &d, &second->p, &error), 0);
+        run_until_known(second);
+        return second;
+}
+
+void finish_second(struct fixture *fx, struct fixture *second)
+{
+        struct error error;
+        void *state = second;
+
+        if (second->p) {
+                finish(second);
+                assert_int_equal(manager_undefine(fx->manager, second->p->definition.name, &error), 0);
+        }
+        fixture_teardown(&state);
+}
+
 const char *complaints(struct fixture *fx)
 {
         static char text[4096];
@@ -328,7 +361,7 @@ struct job *submit(struct fixture *fx, const struct job_request *request)
         struct job *j = NULL;
         struct error error = { 0 };
 
-        if (manager_submit(fx->manager, fx->p, request, &j, &error) < 0)
+        if (manager_submit(fx->manager, fx->p, NULL, request, &j, &error) < 0)
                 fail_msg("refused: %s", error.message);
         return j;
 }
@@ -338,7 +371,7 @@ enum error_code try_submit(struct fixture *fx, const struct job_request *request
         struct job *j = NULL;
         struct error error = { 0 };
 
-        if (manager_submit(fx->manager, fx->p, request, &j, &error) >= 0)
+        if (manager_submit(fx->manager, fx->p, NULL, request, &j, &error) >= 0)
                 return ERROR_NONE;
         assert_null(j);
         assert_true(error.message[0]);

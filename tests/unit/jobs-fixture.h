@@ -59,6 +59,10 @@ void start_pseries(struct fixture *fx, const char *qemu_orders, const char *gues
 #define HELLO_OF_PSERIES "hello {'arch':'ppc64le','block_bytes':256M}\nexpect welcome\n"
 /* Both scripts must be done, with nothing left over, and the partition at rest. */
 void finish(struct fixture *fx);
+/* A second partition, with ends of its own, in the first one's manager; the same with its own part of it. */
+struct fixture *start_second(
+        struct fixture *fx, const char *name, const char *qemu_orders, const char *guest_orders);
+void finish_second(struct fixture *fx, struct fixture *second);
 /* Something has changed, and neither end has been asked since: a job must. */
 void unsettle(struct fixture *fx);
 
@@ -68,6 +72,8 @@ enum error_code try_submit(struct fixture *fx, const struct job_request *request
         (&(struct job_request) { .kind = JOB_##kind_##_MEMORY, .bytes = (bytes_), .node = -1, __VA_ARGS__ })
 #define ADD(bytes, ...)    REQUEST(ADD, bytes, __VA_ARGS__)
 #define REMOVE(bytes, ...) REQUEST(REMOVE, bytes, __VA_ARGS__)
+#define SET_TO(bytes, ...) REQUEST(SET, 0, .target_bytes = (bytes), __VA_ARGS__)
+#define MOVE(bytes, ...)   REQUEST(MOVE, bytes, __VA_ARGS__)
 
 void assert_job(
         struct fixture *fx, const struct job *j, enum job_state state, uint64_t done_bytes, size_t n_reasons);

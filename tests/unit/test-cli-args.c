@@ -14,6 +14,7 @@
 #include "hmc-cli/args.h"
 #include "hmc-cli/memory.h"
 #include "hmc-cli/partition.h"
+#include "hmc-cli/profile.h"
 
 #define WORDS_MAX 16
 
@@ -105,6 +106,16 @@ static void test_memory_refused(void **state)
                 { &verb_add_memory, "add-memory web1 2G -o xml", "write -o text or -o json" },
                 { &verb_add_memory, "add-memory web1 2G --bus x:y --host a", "--bus and --host exclude" },
                 { &verb_add_memory, "add-memory web1 2 --wait never -o json", "Time 'never'" },
+                { &verb_set_memory, "set-memory web1", "SIZE is missing" },
+                { &verb_set_memory, "set-memory web1 0G", "Size '0G' is zero" },
+                { &verb_set_memory, "set-memory web1 2G --device d", "has no option '--device'" },
+                { &verb_set_memory, "set-memory web1 2G --within 5m", "has no option '--within'" },
+                { &verb_move_memory, "move-memory a 2G", "SIZE is missing" },
+                { &verb_move_memory, "move-memory a b 2", "Size '2' has no unit" },
+                { &verb_move_memory, "move-memory a a 2G", "from 'a' to itself" },
+                { &verb_move_memory, "move-memory a b 2G --return home", "write --return from or pool" },
+                { &verb_move_memory, "move-memory a b 2G --node 1", "has no option '--node'" },
+                { &verb_add_memory, "add-memory web1 2G --return pool", "has no option '--return'" },
         };
 
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -243,10 +254,65 @@ static void test_define(void **state)
         assert_true(q.has_weight && q.weight == 7);
 }
 
+static void test_moves(void **state)
+{
+        struct memory_request q = { 0 };
+        struct error error;
+        struct cli cli = {};
+        char set[] = "set-memory web1 5G --method balloon --dry-run";
+        char move[] = "move-memory a b 1G --return pool --wait 5s --all-or-nothing";
+
+        assert_int_equal(parse_memory(&verb_set_memory, &cli, set, &q, &error), ARGS_OK);
+        assert_string_equal(q.partition, "web1");
+        assert_null(q.peer);
+        assert_int_equal(q.size_bytes, 5 * GIB);
+        assert_true(q.dry_run);
+        assert_int_equal(parse_memory(&verb_move_memory, &cli, move, &q, &error), ARGS_OK);
+        assert_string_equal(q.partition, "a");
+        assert_string_equal(q.peer, "b");
+        assert_int_equal(q.size_bytes, GIB);
+        assert_string_equal(q.back, "pool");
+        assert_true(q.all_or_nothing);
+}
+
+static int parse_profile(char *line, struct profile_request *q, struct error *error)
+{
+        char *argv[WORDS_MAX + 1];
+        struct cli cli = {};
+        int argc = split(line, argv);
+
+        return profile_parse(&cli, &verb_profile, argc, argv, q, error);
+}
+
+static void test_profile(void **state)
+{
+        char change[] = "profile web1 --min none --desired 2G --weight 7", look[] = "profile web1";
+        char size[] = "profile web1 --min 2", weight[] = "profile web1 --weight -1", none[] = "profile";
+        struct profile_request q;
+        struct error error;
+
+        assert_int_equal(parse_profile(change, &q, &error), ARGS_OK);
+        assert_string_equal(q.partition, "web1");
+        assert_true(q.min.is_given && q.min.bytes == 0);
+        assert_true(q.desired.is_given && q.desired.bytes == 2 * GIB);
+        assert_false(q.max.is_given);
+        assert_true(q.has_weight && q.weight == 7);
+        assert_int_equal(parse_profile(look, &q, &error), ARGS_OK);
+        assert_false(q.min.is_given || q.desired.is_given || q.max.is_given || q.has_weight);
+        assert_true(parse_profile(size, &q, &error) < 0);
+        assert_non_null(strstr(error.message, "has no unit"));
+        assert_true(parse_profile(weight, &q, &error) < 0);
+        assert_non_null(strstr(error.message, "--weight"));
+        assert_true(parse_profile(none, &q, &error) < 0);
+        assert_non_null(strstr(error.message, "PARTITION is missing"));
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_memory_refused),
+                cmocka_unit_test(test_moves),
+                cmocka_unit_test(test_profile),
                 cmocka_unit_test(test_memory_taken),
                 cmocka_unit_test(test_globals),
                 cmocka_unit_test(test_define),

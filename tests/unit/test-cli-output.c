@@ -76,6 +76,8 @@ static void test_figures(void **state)
 
 #define ADD2    "\"partition\":\"web1\",\"kind\":\"add-memory\",\"requested_bytes\":2147483648,"
 #define REMOVE2 "\"partition\":\"web1\",\"kind\":\"remove-memory\",\"requested_bytes\":2147483648,"
+#define SET5    "\"partition\":\"web1\",\"kind\":\"set-memory\",\"target_bytes\":5368709120,"
+#define MOVE2   "\"partition\":\"a\",\"peer\":\"b\",\"kind\":\"move-memory\",\"requested_bytes\":2147483648,"
 #define NOW3    "{\"current_bytes\":3221225472,\"max_bytes\":17179869184}"
 #define HEADROOM                                                                                             \
         "{\"device\":\"opendlpar-dimm-3\",\"block\":\"0x140000000\",\"code\":\"no-headroom\",\"message\":"   \
@@ -128,6 +130,32 @@ static void test_report(void **state)
                         "web1: nothing removed of 2 GiB in 20.0 s: deadline: 20 s passed\n"
                         "  opendlpar-dimm-3, block 0x140000000: no-headroom: It is [31m full\n",
                         CLI_FAILED },
+                { "{" SET5 "\"state\":\"DONE\",\"direction\":\"add\",\"requested_bytes\":2147483648,"
+                  "\"done_bytes\":2147483648,\"movable_bytes\":2147483648,\"elapsed_usec\":240000}",
+                        NOW3,
+                        "web1: set to 5 GiB, added 2 GiB in 0.24 s, all in zone Movable; now 3 GiB of 16 "
+                        "GiB\n",
+                        CLI_DONE },
+                { "{" SET5 "\"state\":\"PARTIAL\",\"direction\":\"remove\",\"requested_bytes\":2147483648,"
+                  "\"done_bytes\":1073741824,\"elapsed_usec\":240000,\"reasons\":[" LATE "]}",
+                        NOW3,
+                        "web1: removed 1 GiB of 2 GiB in 0.24 s; now 3 GiB of 16 GiB\n"
+                        "  deadline: 20 s passed\n",
+                        CLI_PARTIAL },
+                { "{" SET5 "\"state\":\"DONE\",\"elapsed_usec\":10000,\"notes\":[\"it has it already\"]}",
+                        NOW3,
+                        "web1: set to 5 GiB in 0.01 s; now 3 GiB of 16 GiB\n  note: it has it already\n",
+                        CLI_DONE },
+                { "{" SET5 "\"state\":\"FAILED\",\"elapsed_usec\":10000,\"reasons\":[" LATE "]}", NOW3,
+                        "web1: nothing changed in 0.01 s: deadline: 20 s passed\n", CLI_FAILED },
+                { "{" MOVE2 "\"state\":\"DONE\",\"done_bytes\":2147483648,\"movable_bytes\":2147483648,"
+                  "\"elapsed_usec\":240000,\"notes\":[\"All of it\"]}",
+                        NOW3,
+                        "a: moved 2 GiB to b in 0.24 s, all in zone Movable; a now 3 GiB of 16 GiB\n"
+                        "  note: All of it\n",
+                        CLI_DONE },
+                { "{" MOVE2 "\"state\":\"FAILED\",\"elapsed_usec\":240000,\"reasons\":[" LATE "]}", NOW3,
+                        "a: nothing moved of 2 GiB in 0.24 s: deadline: 20 s passed\n", CLI_FAILED },
                 { "{" ADD2 "\"state\":\"CANCELLED\",\"elapsed_usec\":3100000}", NOW3,
                         "web1: nothing added of 2 GiB in 3.10 s: cancelled\n", CLI_FAILED },
         };
@@ -283,6 +311,34 @@ static void test_sheet(void **state)
         assert_non_null(strstr(table, "web1 -      -       2 GiB 16 GiB   1 GiB         -        -\n"));
 }
 
+static void test_sheet_of_mechanisms(void **state)
+{
+        static const char *const expected[] = {
+                "  DIMMs         512 MiB in 1\n",
+                "  virtio-mem    1 GiB of 2 GiB requested, in 1, units of 2 MiB\n",
+                "  balloon       256 MiB taken, 1.25 GiB left of base and DIMMs, deflates before OOM\n",
+                "  balloon stats never updated\n",
+                "v0   1 GiB 0x200000000    -    0 Movable\n",
+        };
+        _cleanup_json_ struct json_object *p =
+                parse("{\"name\":\"m1\",\"devices\":["
+                      "{\"id\":\"d0\",\"kind\":\"dimm\",\"size_bytes\":536870912,\"address\":4294967296,"
+                      "\"movable_bytes\":536870912},{\"id\":\"v0\",\"kind\":\"virtio-mem\",\"size_bytes\":"
+                      "1073741824,\"address\":8589934592,\"movable_bytes\":1073741824,\"requested_bytes\":"
+                      "2147483648,\"unit_bytes\":2097152}],\"balloon\":[{\"taken_bytes\":268435456,"
+                      "\"actual_bytes\":1342177280,\"deflate_on_oom\":true,\"free_page_reporting\":false,"
+                      "\"stats_updated_sec\":0,\"stats_available_bytes\":18446744073709551615}]}");
+        _cleanup_free_ char *text = NULL;
+        size_t length;
+        FILE *f = open_memstream(&text, &length);
+
+        assert_int_equal(partition_print_sheet(f, p), 0);
+        fclose(f);
+        for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
+                if (!strstr(text, expected[i]))
+                        fail_msg("'%s' is missing in\n%s", expected[i], text);
+}
+
 /* A pseries guest, with a device whose unplug hangs. */
 static void test_sheet_of_pseries(void **state)
 {
@@ -389,6 +445,7 @@ int main(void)
                 cmocka_unit_test(test_progress),
                 cmocka_unit_test(test_plan),
                 cmocka_unit_test(test_sheet),
+                cmocka_unit_test(test_sheet_of_mechanisms),
                 cmocka_unit_test(test_sheet_of_pseries),
                 cmocka_unit_test(test_properties),
                 cmocka_unit_test(test_errors),

@@ -42,7 +42,7 @@ static void assert_refused(
         struct error error = { 0 };
         struct job *j;
 
-        assert_true(manager_submit(fx->manager, fx->p, request, &j, &error) < 0);
+        assert_true(manager_submit(fx->manager, fx->p, NULL, request, &j, &error) < 0);
         if (error.code != code || !strstr(error.message, part))
                 fail_msg("%s: %s", error_code_name(error.code), error.message);
 }

@@ -83,7 +83,8 @@ static void test_methods(void **state)
                 }
                 /* The sentence says which method is the guest's. */
                 const char *wrong = pseries ? "dimm" : "lmb";
-                assert_true(manager_submit(fx->manager, fx->p, ADD(GIB, .method = wrong), &j, &error) < 0);
+                assert_true(
+                        manager_submit(fx->manager, fx->p, NULL, ADD(GIB, .method = wrong), &j, &error) < 0);
                 assert_non_null(strstr(
                         error.message, pseries ? "a pseries guest (ppc64)" : "no pseries guest (x86_64)"));
                 assert_non_null(strstr(error.message, pseries ? "by method lmb" : "by method dimm"));

@@ -216,28 +216,19 @@ static void test_a_thousand_jobs(void **state)
  * took long can be read when it has ended. */
 static void test_two_partitions(void **state)
 {
-        struct fixture *fx = *state, *other;
-        struct partition_definition d = { .name = "web2", .profile.weight = PARTITION_WEIGHT_DEFAULT };
+        struct fixture *fx = *state;
         struct error error;
         struct job *j;
-        void *again;
 
         start(fx, "", "");
-        fixture_setup(&again);
-        other = again;
-        sd_event_unref(other->event);
-        other->event = sd_event_ref(fx->event);
-        start_fakes(other, "", "");
-        strcpy(d.qmp_path, other->qmp_path);
-        strcpy(d.channel_path, other->channel_path);
-        assert_int_equal(manager_define(fx->manager, &d, &other->p, &error), 0);
-        run_until_known(other);
+        struct fixture *other = start_second(fx, "web2", "", "");
 
         script(fx->guest, "expect prepare\n");
         struct job *slow = submit(fx, ADD(GIB));
         for (unsigned i = 0; i < MANAGER_JOBS_ENDED_KEPT + 10; i++) {
                 assert_int_equal(
-                        manager_submit(fx->manager, other->p, ADD(GIB, .dry_run = true), &j, &error), 0);
+                        manager_submit(fx->manager, other->p, NULL, ADD(GIB, .dry_run = true), &j, &error),
+                        0);
                 RUN_UNTIL_END(other, j);
                 assert_int_equal(j->state, JOB_DONE);
         }
@@ -249,10 +240,7 @@ static void test_two_partitions(void **state)
         assert_job(fx, slow, JOB_FAILED, 0, 1);
         assert_int_equal(fx->n_forgotten, 11);
         finish(fx);
-        finish(other);
-
-        assert_int_equal(manager_undefine(fx->manager, "web2", &error), 0);
-        fixture_teardown(&again);
+        finish_second(fx, other);
 }
 
 static void test_freed_in_the_middle(void **state)
@@ -269,18 +257,6 @@ static void test_freed_in_the_middle(void **state)
         assert_int_equal(fx->n_ended, 0);
 }
 
-static void test_pool(void **state)
-{
-        struct fixture *fx = *state;
-
-        start(fx, DEVICES("<0 4G 1G>", "1G") "on query-balloon reply {'actual':1536M}\n",
-                BLOCKS("," ONLINE("4G")));
-        struct pool_account a = manager_pool(fx->manager);
-        assert_true(a.total_bytes > 0);
-        assert_int_equal(a.free_bytes, a.total_bytes - MIN(a.total_bytes, 1536 * MIB));
-        finish(fx);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -295,7 +271,6 @@ int main(void)
                 TEST(test_a_thousand_jobs),
                 TEST(test_two_partitions),
                 TEST(test_freed_in_the_middle),
-                TEST(test_pool),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -201,7 +201,8 @@ static void test_refused_at_once(void **state)
         assert_int_equal(try_submit(fx, REMOVE(UINT64_MAX)), ERROR_NOT_PLUGGED);
         assert_int_equal(try_submit(fx, REMOVE(GIB, .device = "dimm0")), ERROR_UNKNOWN_DEVICE);
         assert_int_equal(try_submit(fx, REMOVE(2 * GIB, .device = "opendlpar-dimm-0")), ERROR_NO_EXACT_FIT);
-        assert_int_equal(try_submit(fx, REMOVE(GIB, .method = "balloon")), ERROR_UNKNOWN_METHOD);
+        assert_int_equal(try_submit(fx, REMOVE(GIB, .method = "ballon")), ERROR_UNKNOWN_METHOD);
+        assert_int_equal(try_submit(fx, REMOVE(GIB, .method = "balloon")), ERROR_NO_HOTPLUG);
         fx->p->definition.profile.min_bytes = 2 * GIB;
         assert_int_equal(try_submit(fx, REMOVE(2 * GIB)), ERROR_NOT_PLUGGED);
         finish(fx);

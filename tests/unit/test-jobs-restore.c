@@ -74,18 +74,118 @@ static void test_zone_ratio(void **state)
         finish(fx);
 }
 
-/* A virtio-mem device's blocks are its driver's, and what is in no device is the guest's own. */
+#define VIRTIO_MEM(size, requested)                                                                          \
+        "{'type':'virtio-mem','data':{'id':'vm0','memdev':'/objects/x','memaddr':8G,'size':" size            \
+        ",'max-size':4G,'requested-size':" requested ",'block-size':2M,'node':0}}"
+
+/* What is in no device is the guest's own. */
 static void test_not_ours_to_restore(void **state)
 {
         struct fixture *fx = *state;
 
-        start(fx,
-                "on query-memory-devices reply "
-                "[{'type':'virtio-mem','data':{'id':'vm0','memdev':'/objects/x',"
-                "'memaddr':4G,'size':1G,'max-size':2G,'requested-size':1G,'block-size':2M,'node':0}}]\n"
-                "on query-memory-size-summary reply {'base-memory':1G,'plugged-memory':1G}\n",
-                BLOCKS(",[4G,1G,'offline','unknown',0],[9G,1G,'offline','unknown',0]"));
+        start(fx, DEVICES(VIRTIO_MEM("1G", "1G"), "1G"),
+                BLOCKS(",[8G,1G,'online','movable',0],[16G,1G,'offline','unknown',0]"));
         partition_settle(fx->p, true);
+        finish(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+/* After a reboot the driver of virtio-mem stops when much of it is offline, and goes on as that comes online;
+ * what comes then comes online by itself. */
+static void test_virtio_mem(void **state)
+{
+        struct fixture *fx = *state;
+        struct job *j =
+                meet(fx, DEVICES(VIRTIO_MEM("1G", "2G"), "1G"), BLOCKS(",[8G,1G,'offline','unknown',0]"));
+
+        assert_int_equal(j->request.bytes, 2 * GIB);
+        script(fx->guest, "expect prepare {'zone':'movable','bytes':2G}\nreply\n"
+                          "expect online {'targets':[[8G,1G]],'zone':'movable'}\n"
+                          "reply {'ranges':[[8G,1G,'online','movable',0]]}\n");
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        script(fx->qmp, DEVICES(VIRTIO_MEM("2G", "2G"), "2G"));
+        script(fx->guest, BLOCKS(",[8G,2G,'online','movable',0]"));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, 2 * GIB, 0);
+        finish(fx);
+        assert_int_equal(fx->n_added, 1);
+}
+
+/* Its kernel part goes first, and without the kernel's own rule being changed. */
+static void test_virtio_mem_zones(void **state)
+{
+        struct fixture *fx = *state;
+        struct job *j = meet(fx, DEVICES(VIRTIO_MEM("1G", "1G"), "1G"),
+                BLOCKS(",[8G,1G,'offline','unknown',0]") "on get-state reply {" MEMORY(
+                        "1G", "2560M", "512M") "}\n");
+
+        script(fx->guest, "expect online {'targets':[[8G,128M]],'zone':'kernel'}\n");
+        script(fx->guest, BLOCKS(",[8G,128M,'online','kernel',0],[8320M,896M,'offline','unknown',0]"));
+        script(fx->guest, "on get-state reply {" MEMORY("1152M", "2560M", "512M") "}\n");
+        script(fx->guest, "reply {'ranges':[[8G,128M,'online','kernel',0]]}\n"
+                          "expect online {'targets':[[8320M,896M]],'zone':'movable'}\n");
+        script(fx->guest, BLOCKS(",[8G,128M,'online','kernel',0],[8320M,896M,'online','movable',0]"));
+        script(fx->guest, "reply {'ranges':[[8320M,896M,'online','movable',0]]}\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, GIB, 0);
+        finish(fx);
+}
+
+/* The driver does not go on: said, once, and left. */
+static void test_virtio_mem_stalls(void **state)
+{
+        struct fixture *fx = *state;
+        struct job *j =
+                meet(fx, DEVICES(VIRTIO_MEM("1G", "2G"), "1G"), BLOCKS(",[8G,1G,'online','movable',0]"));
+
+        script(fx->guest, "expect prepare\nreply\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "", ERROR_BLOCK_FAILED, "1 GiB more than the guest has plugged");
+        finish(fx);
+        assert_int_equal(fx->n_added, 1);
+}
+
+#define BALLOON(actual)                                                                                      \
+        "on query-balloon reply {'actual':" actual "}\n"                                                     \
+        "on qom-list {'path':'/machine/peripheral'} reply []\n"                                              \
+        "on qom-list {'path':'/machine/peripheral-anon'} reply []\n"
+
+/* At the reset the balloon is told to leave the memory at boot alone; when the rest is back it takes what it
+ * had, by what its driver says and not by what QEMU remembers of the boot before. */
+static void test_balloon(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, DEVICES(BOTH, "2G") BALLOON("2G"), BOTH_ONLINE);
+        script(fx->qmp, "event RESET {'guest':true,'reason':'guest-reset'}\n"
+                        "expect balloon {'value':2816M}\nreply\n");
+        RUN_UNTIL(fx, agent_state(fx->p->agent) == AGENT_WAITING);
+        assert_int_equal(fx->p->balloon_owed_bytes, GIB);
+        script(fx->guest, BOTH_OFFLINE HELLO_OF_ANOTHER_BOOT
+                "expect online\n" BOTH_ONLINE "on get-state reply {" MEMORY(
+                        "1G", "2G", "2G") "}\nreply {'ranges':[[4G,2G,'online','movable',0]]}\n");
+        RUN_UNTIL(fx, fake_finished(fx->guest) && fx->p->active);
+        script(fx->qmp, BALLOON("2816M") "event BALLOON_CHANGE {'actual':2816M}\n"
+                                         "expect balloon {'value':2G}\n" BALLOON("2G") "reply\n");
+        RUN_UNTIL(fx, fx->n_ended == 1);
+        assert_job(fx, first_job(fx), JOB_DONE, 2 * GIB, 0);
+        assert_int_equal(fx->p->balloon_owed_bytes, 0);
+        finish(fx);
+        assert_int_equal(fx->p->snapshot.balloon_bytes, GIB);
+        assert_int_equal(fx->n_added, 1);
+}
+
+/* What the memory at boot can bear is left as it is. */
+static void test_small_balloon(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, DEVICES(BOTH, "2G") BALLOON("2816M"), BOTH_ONLINE);
+        script(fx->qmp, "event RESET {'guest':true,'reason':'guest-reset'}\n");
+        RUN_UNTIL(fx, agent_state(fx->p->agent) == AGENT_WAITING);
+        assert_int_equal(fx->p->balloon_owed_bytes, 0);
+        script(fx->guest, HELLO_OF_ANOTHER_BOOT);
         finish(fx);
         assert_int_equal(fx->n_added, 0);
 }
@@ -358,6 +458,11 @@ int main(void)
                 TEST(test_offline_blocks),
                 TEST(test_zone_ratio),
                 TEST(test_not_ours_to_restore),
+                TEST(test_virtio_mem),
+                TEST(test_virtio_mem_zones),
+                TEST(test_virtio_mem_stalls),
+                TEST(test_balloon),
+                TEST(test_small_balloon),
                 TEST(test_after_a_reboot),
                 TEST(test_orphan_without_a_guest),
                 TEST(test_orphan_stays),

@@ -374,7 +374,7 @@ static void test_refused(void **state)
         struct job *j;
 
         start(fx, DEVICES(ONE, "128M"), BLOCKS(",[4G,128M,'online','movable',0]") STATE);
-        assert_true(manager_submit(fx->manager, fx->p, WITHIN(128 * MIB, SECONDS(9)), &j, &error) < 0);
+        assert_true(manager_submit(fx->manager, fx->p, NULL, WITHIN(128 * MIB, SECONDS(9)), &j, &error) < 0);
         assert_int_equal(error.code, ERROR_AGENT_TOO_OLD);
         assert_non_null(strstr(error.message, "update guestd"));
         assert_int_equal(

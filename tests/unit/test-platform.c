@@ -8,9 +8,10 @@
 struct context {
         struct fixture *fx;
         struct platform *platform;
-        unsigned n_up, n_down, n_reset, n_port, n_deleted, n_changed;
+        unsigned n_up, n_down, n_reset, n_port, n_deleted, n_sized, n_balloon, n_changed;
         bool port_open;
-        char deleted[PLATFORM_ID_MAX];
+        char deleted[PLATFORM_ID_MAX], sized[PLATFORM_ID_MAX + 24];
+        uint64_t balloon_bytes;
 };
 
 /* What an operation came to. */
@@ -57,6 +58,20 @@ static void on_device_deleted(struct platform *p, const char *id, void *userdata
         snprintf(c->deleted, sizeof(c->deleted), "%s", id);
 }
 
+static void on_device_size(struct platform *p, const char *id, uint64_t size_bytes, void *userdata)
+{
+        struct context *c = userdata;
+        c->n_sized++;
+        snprintf(c->sized, sizeof(c->sized), "%s %llu", id, (unsigned long long)size_bytes);
+}
+
+static void on_balloon(struct platform *p, uint64_t actual_bytes, void *userdata)
+{
+        struct context *c = userdata;
+        c->n_balloon++;
+        c->balloon_bytes = actual_bytes;
+}
+
 static void on_changed(struct platform *p, void *userdata)
 {
         struct context *c = userdata;
@@ -87,8 +102,16 @@ static void on_snapshot(struct platform_snapshot *s, const struct error *error, 
 
 static int setup(void **state)
 {
-        static const struct platform_handlers handlers = { on_up, on_down, on_reset, on_port,
-                on_device_deleted, on_changed };
+        static const struct platform_handlers handlers = {
+                .on_up = on_up,
+                .on_down = on_down,
+                .on_reset = on_reset,
+                .on_port = on_port,
+                .on_device_deleted = on_device_deleted,
+                .on_device_size = on_device_size,
+                .on_balloon = on_balloon,
+                .on_changed = on_changed,
+        };
         struct context *c = calloc(1, sizeof(*c));
         void *fx;
 
@@ -302,7 +325,7 @@ static void test_query_constants(void **state)
                 assert_int_equal(s->plugged_bytes, GIB);
                 assert_int_equal(s->balloon_bytes, i == 0 ? 0 : 512 * MIB);
                 script(c->fx->qmp, "event BALLOON_CHANGE {'actual':1536M}\n");
-                RUN(c, c->n_changed == i + 1);
+                RUN(c, c->n_balloon == i + 1);
         }
         script(c->fx->qmp, "close\nnegotiate\n");
         RUN(c, c->n_up == 2);
@@ -319,7 +342,7 @@ static void test_query_lost_and_freed(void **state)
         struct record lost = { 0 }, freed = { 0 };
         struct platform_op *op;
 
-        start_up(c, "", "expect query-uuid\nclose\n");
+        start_up(c, "on query-balloon error DeviceNotActive No balloon\n", "expect query-uuid\nclose\n");
         assert_int_equal(platform_query(c->platform, false, on_snapshot, &lost, NULL), 0);
         assert_int_equal(platform_query(c->platform, false, on_snapshot, &freed, &op), 0);
         assert_null(platform_op_free(op));
@@ -327,6 +350,93 @@ static void test_query_lost_and_freed(void **state)
         assert_record(&lost, ERROR_HYPERVISOR_ABSENT, "closed");
         assert_int_equal(freed.n, 0);
         assert_int_equal(c->n_down, 1);
+}
+
+#define BALLOON_DEVICE(path)                                                                                 \
+        "on qom-get {'path':'" path "','property':'deflate-on-oom'} reply true\n"                            \
+        "on qom-get {'path':'" path "','property':'free-page-reporting'} reply false\n"                      \
+        "on qom-get {'path':'" path "','property':'guest-stats'} reply {'last-update':1700000000,'stats':{"  \
+        "'stat-available-memory':512M,'stat-free-memory':256M,'stat-total-memory':18446744073709551615}}\n"
+
+/* It may have no id. What it is like is asked once; its statistics, which are switched on if nobody else has,
+ * in each query of everything. */
+static void test_balloon(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+        const struct platform_balloon *b = &r.snapshot.balloon;
+
+        start_up(c,
+                "on qom-list {'path':'/machine/peripheral'} reply "
+                "[{'name':'vm0','type':'child<virtio-mem-pci>'}]\n"
+                "on qom-list {'path':'/machine/peripheral-anon'} reply "
+                "[{'name':'device[0]','type':'child<virtio-balloon-pci>'}]\n" BALLOON_DEVICE(
+                        "/machine/peripheral-anon/device[0]"),
+                "expect qom-get {'property':'guest-stats-polling-interval'}\nreply 0\n"
+                "expect qom-set {'path':'/machine/peripheral-anon/device[0]',"
+                "'property':'guest-stats-polling-interval','value':5}\nreply\n");
+        query(c, &r);
+        assert_record(&r, ERROR_NONE, "");
+        RUN_SCRIPT(c);
+        assert_true(b->present && b->deflate_on_oom && !b->free_page_reporting);
+        assert_int_equal(b->actual_bytes, 1536 * MIB);
+        assert_int_equal(b->stats.updated_sec, 1700000000);
+        assert_int_equal(b->stats.available_bytes, 512 * MIB);
+        assert_true(b->stats.total_bytes == UINT64_MAX);
+
+        script(c->fx->qmp, "on qom-list {'path':'/machine/peripheral'} error GenericError Again\n"
+                           "on qom-get {'property':'deflate-on-oom'} error GenericError Again\n");
+        r.n = 0;
+        query(c, &r);
+        assert_record(&r, ERROR_NONE, "");
+        assert_true(b->deflate_on_oom);
+        assert_int_equal(b->stats.available_bytes, 512 * MIB);
+}
+
+static void move(struct context *c, const char *device, uint64_t bytes, struct record *r)
+{
+        *r = (struct record) { 0 };
+        if (device)
+                assert_int_equal(platform_resize(c->platform, device, bytes, on_done, r, NULL), 0);
+        else
+                assert_int_equal(platform_set_balloon(c->platform, bytes, on_done, r, NULL), 0);
+        RUN(c, r->n == 1);
+}
+
+static void test_move(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "on qom-list reply []\n", "");
+        query(c, &r);
+        script(c->fx->qmp,
+                "expect qom-set {'path':'/machine/peripheral/vm0','property':'requested-size','value':1G}\n"
+                "reply\n");
+        move(c, "vm0", GIB, &r);
+        assert_record(&r, ERROR_NONE, "");
+        script(c->fx->qmp, "expect qom-set\nerror GenericError 'requested-size' has to be multiples\n");
+        move(c, "vm0", 1, &r);
+        assert_record(&r, ERROR_HYPERVISOR_REFUSED, "has to be multiples");
+
+        /* On its way, the balloon is part of a query of devices alone; elsewhere it is not. */
+        script(c->fx->qmp, "expect balloon {'value':512M}\nreply\n");
+        move(c, NULL, 512 * MIB, &r);
+        assert_record(&r, ERROR_NONE, "");
+        for (unsigned i = 0; i < 3; i++) {
+                static const char *const answers[] = { "1G", "512M", "1G" };
+                char text[128];
+
+                snprintf(text, sizeof(text), "on query-balloon reply {'actual':%s}\n", answers[i]);
+                script(c->fx->qmp, text);
+                r = (struct record) { 0 };
+                assert_int_equal(platform_query(c->platform, true, on_snapshot, &r, NULL), 0);
+                RUN(c, r.n == 1);
+                assert_int_equal(r.snapshot.balloon.present, i < 2);
+                assert_int_equal(r.snapshot.balloon.actual_bytes, i == 0 ? GIB : i == 1 ? 512 * MIB : 0);
+                platform_snapshot_done(&r.snapshot);
+        }
+        RUN_SCRIPT(c);
 }
 
 static void test_attach(void **state)
@@ -877,12 +987,19 @@ static void test_other_events(void **state)
         start_up(c, "", "event RESET {'guest':true,'reason':'guest-reset'}\n");
         RUN(c, c->n_reset == 1);
         script(c->fx->qmp, "event STOP\nevent RESUME\nevent BALLOON_CHANGE {'actual':1G}\n"
-                           "event MEMORY_DEVICE_SIZE_CHANGE {}\nevent GUEST_PANICKED {}\n"
+                           "event MEMORY_DEVICE_SIZE_CHANGE {'id':'vm0','size':2G,'qom-path':'/x'}\n"
+                           /* of a device without an id, and what makes no sense */
+                           "event MEMORY_DEVICE_SIZE_CHANGE {'size':2G,'qom-path':'/x'}\n"
+                           "event BALLOON_CHANGE {}\nevent GUEST_PANICKED {}\n"
                            "event SHUTDOWN\nevent RTC_CHANGE {'offset':1}\n");
         RUN(c, c->n_changed == 5);
         RUN_SCRIPT(c);
         drain(c);
         assert_int_equal(c->n_changed, 5);
+        assert_int_equal(c->n_balloon, 1);
+        assert_int_equal(c->balloon_bytes, GIB);
+        assert_int_equal(c->n_sized, 1);
+        assert_string_equal(c->sized, "vm0 2147483648");
         assert_int_equal(c->n_reset, 1);
 }
 
@@ -895,6 +1012,8 @@ int main(void)
                 TEST(test_query_fails_as_a_whole),
                 TEST(test_query_constants),
                 TEST(test_query_lost_and_freed),
+                TEST(test_balloon),
+                TEST(test_move),
                 TEST(test_attach),
                 TEST(test_attach_object_refused),
                 TEST(test_attach_device_refused),

@@ -198,6 +198,8 @@ static void test_devices(void **state)
         assert_false(d->hotpluggable);
         assert_int_equal(d->address, 12 * GIB);
         assert_int_equal(d->size_bytes, 256 * MIB);
+        assert_int_equal(d->requested_bytes, 512 * MIB);
+        assert_int_equal(d->unit_bytes, 2 * MIB);
         assert_int_equal(d->region_bytes, 4 * GIB);
         assert_int_equal(d->node, 1);
 
@@ -428,6 +430,52 @@ static void test_balloon(void **state)
         platform_snapshot_done(&s);
 }
 
+static void test_balloon_stats(void **state)
+{
+        struct platform_snapshot s = { 0 };
+
+        /* QEMU's words when the driver said nothing of one figure, and of none. */
+        assert_int_equal(
+                take(snapshot_take_balloon_stats, &s,
+                        "{\"stats\":{\"stat-available-memory\":834027520,\"stat-free-memory\":902193152,"
+                        "\"stat-total-memory\":18446744073709551615},\"last-update\":1795831321}"),
+                0);
+        assert_int_equal(s.balloon.stats.available_bytes, 834027520);
+        assert_int_equal(s.balloon.stats.free_bytes, 902193152);
+        assert_true(s.balloon.stats.total_bytes == UINT64_MAX);
+        assert_int_equal(s.balloon.stats.updated_sec, 1795831321);
+        assert_int_equal(take(snapshot_take_balloon_stats, &s, "{\"stats\":{},\"last-update\":0}"), 0);
+        assert_true(s.balloon.stats.available_bytes == UINT64_MAX);
+        assert_int_equal(s.balloon.stats.updated_sec, 0);
+        assert_int_equal(take(snapshot_take_balloon_stats, &s, "{\"last-update\":0}"), -EBADMSG);
+        assert_int_equal(
+                take(snapshot_take_balloon_stats, &s, "{\"stats\":{},\"last-update\":-1}"), -EBADMSG);
+        assert_int_equal(take(snapshot_take_balloon_stats, &s, "[]"), -EBADMSG);
+}
+
+static void test_find_balloon(void **state)
+{
+        static const struct {
+                const char *list, *name;
+        } rows[] = {
+                { "[{\"name\":\"type\",\"type\":\"string\"},"
+                  "{\"name\":\"b\",\"type\":\"child<virtio-balloon-pci>\"}]",
+                        "b" },
+                { "[{\"name\":\"device[3]\",\"type\":\"child<virtio-balloon-ccw>\"}]", "device[3]" },
+                { "[{\"name\":\"virtio-balloon\",\"type\":\"child<virtio-mem-pci>\"}]", NULL },
+                { "[]", NULL },
+                { "{}", NULL },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                _cleanup_json_ struct json_object *o = parse(rows[i].list);
+                const char *name = snapshot_find_balloon(o);
+
+                if (!name != !rows[i].name || (name && strcmp(name, rows[i].name) != 0))
+                        fail_msg("%s -> %s", rows[i].list, name);
+        }
+}
+
 #define CHARDEV(filename, open)                                                                              \
         "{\"frontend-open\":" #open ",\"filename\":\"" filename "\",\"label\":\"chr\"}"
 
@@ -481,6 +529,8 @@ int main(void)
                 cmocka_unit_test(test_uuid_and_target),
                 cmocka_unit_test(test_numa),
                 cmocka_unit_test(test_balloon),
+                cmocka_unit_test(test_balloon_stats),
+                cmocka_unit_test(test_find_balloon),
                 cmocka_unit_test(test_chardev),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

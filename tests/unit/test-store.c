@@ -269,6 +269,48 @@ static void overwrite(long offset, const char *text, size_t times)
         assert_int_equal(fclose(f), 0);
 }
 
+static uint64_t kept(struct store *s, const char *partition)
+{
+        uint64_t bytes = 1;
+
+        assert_int_equal(store_kept_get(s, partition, &bytes, NULL), 0);
+        return bytes;
+}
+
+/* What a partition had outlives hvd, and not the partition. */
+static void test_kept(void **state)
+{
+        struct store *s = open_store();
+
+        assert_int_equal(kept(s, "web1"), 0);
+        assert_int_equal(store_kept_put(s, "web1", 5 * GIB, NULL), 0);
+        assert_int_equal(store_kept_put(s, "web1", 3 * GIB, NULL), 0);
+        assert_int_equal(store_kept_put(s, "web2", MIB, NULL), 0);
+        store_free(s);
+
+        s = open_store();
+        assert_int_equal(kept(s, "web1"), 3 * GIB);
+        assert_int_equal(store_kept_put(s, "web1", 0, NULL), 0);
+        assert_int_equal(kept(s, "web1"), 0);
+        assert_int_equal(store_partition_delete(s, "web2", NULL), 0);
+        assert_int_equal(kept(s, "web2"), 0);
+        store_free(s);
+}
+
+/* A store of the first schema is brought up to date, with what it has. */
+static void test_older(void **state)
+{
+        struct store *s = open_store();
+
+        put_job(s, "done", 1, "[]");
+        store_free(s);
+        run_sql("DROP TABLE kept; PRAGMA user_version = 1");
+        s = open_store();
+        assert_int_equal(kept(s, "web1"), 0);
+        assert_int_equal(put_job(s, "done", 1, "[]"), 2);
+        store_free(s);
+}
+
 static void test_refused(void **state)
 {
         struct store *s;
@@ -290,7 +332,7 @@ static void test_refused(void **state)
         check_refused(-EPROTONOSUPPORT, "newer hvd (schema 999");
         run_sql("PRAGMA user_version = -1");
         check_refused(-EPROTONOSUPPORT, "newer hvd");
-        run_sql("PRAGMA user_version = 1; DROP TABLE jobs");
+        run_sql("PRAGMA user_version = 2; DROP TABLE jobs");
         check_refused(-EIO, "no such table");
         assert_int_equal(unlink(path), 0);
 
@@ -338,6 +380,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_partitions, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_older, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
                 cmocka_unit_test(test_in_memory),

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The host's memory for partitions, as an account: nothing is stored, all is added up when it is asked for.
+ *
+ * A partition holds the most that it has, was asked to have, or has on the way there: an addition holds its
+ * bytes from the moment in which it is queued, a removal frees them when both ends say that they are gone. So
+ * two requests are never granted the same memory, and what hvd was told to keep for an owner is not given to
+ * another one in the meantime. Reservations live as long as hvd does. */
+
+#include "hvd/pool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/manager.h"
+#include "hvd/reclaim.h"
+
+struct pool {
+        TAILQ_HEAD(, reservation) reservations; /* by id */
+        size_t n_reservations;
+        uint32_t last_id;
+        uint64_t host_bytes;
+};
+
+/* --- accounts --- */
+
+/* What a job makes of the memory that a partition has; *peak: the most that it has in between. */
+static int64_t after_job(const struct partition *p, const struct job *j, int64_t before, int64_t *peak)
+{
+        int64_t after = before;
+        int64_t bytes = (int64_t)MIN(j->request.bytes, PROTO_ADDRESS_MAX);
+
+        switch (j->request.kind) {
+        case JOB_ADD_MEMORY:
+                after += bytes;
+                break;
+        case JOB_REMOVE_MEMORY:
+                after -= bytes;
+                break;
+        case JOB_SET_MEMORY:
+                after = (int64_t)j->request.target_bytes;
+                break;
+        case JOB_MOVE_MEMORY:
+                after += j->peer == p ? bytes : -bytes;
+                break;
+        default:
+                break;
+        }
+        /* What is moved is the one's until it is freed, and then on its way to the other. */
+        if (j->request.kind == JOB_MOVE_MEMORY && j->peer == p)
+                *peak = MAX(*peak, before + (int64_t)(j->transit_bytes + j->done_bytes));
+        else if (j->request.kind == JOB_MOVE_MEMORY && p->active == j)
+                *peak = before - (int64_t)j->freed_bytes;
+        else
+                *peak = MAX(*peak, after);
+        return after;
+}
+
+/* What the active job has already changed at QEMU's end is both current and pending: requested is what
+ * current was before it plus the whole of its wish, so it is kept from the base of that job. */
+static int64_t follow_jobs(const struct partition *p, int64_t *ret_peak)
+{
+        bool moving = p->active && p->active->request.kind != JOB_RESTORE_MEMORY;
+        uint64_t at_rest = partition_current_bytes(p);
+        struct job *j = NULL;
+
+        if (p->has_snapshot && p->kept_bytes)
+                at_rest = p->kept_bytes + partition_dimm_bytes(p);
+        int64_t bytes = (int64_t)(moving ? p->settled_bytes : at_rest), peak = bytes;
+
+        while ((j = manager_next_job(p->manager, j)))
+                if (job_concerns(j, p) && !job_state_is_end(j->state) && !j->request.dry_run)
+                        bytes = after_job(p, j, bytes, &peak);
+        *ret_peak = peak;
+        return bytes;
+}
+
+uint64_t pool_requested_bytes(const struct partition *p)
+{
+        int64_t peak;
+
+        return (uint64_t)MAX(follow_jobs(p, &peak), (int64_t)0);
+}
+
+uint64_t pool_held_bytes(const struct partition *p)
+{
+        int64_t peak, current = (int64_t)partition_current_bytes(p);
+
+        follow_jobs(p, &peak);
+        return (uint64_t)MAX(peak, current);
+}
+
+static uint64_t total_bytes(struct manager *m)
+{
+        const struct config *c = manager_config(m);
+        uint64_t host = manager_get_pool(m)->host_bytes;
+
+        return c->pool_total_bytes ?: host - MIN(host, c->pool_reserve_bytes);
+}
+
+static uint64_t held_by_partitions(struct manager *m)
+{
+        struct partition *p = NULL;
+        uint64_t bytes = 0;
+
+        while ((p = manager_next_partition(m, p)))
+                bytes += pool_held_bytes(p);
+        return bytes;
+}
+
+struct pool_account pool_account(struct manager *m)
+{
+        struct pool_account a = {
+                .total_bytes = total_bytes(m),
+                .reserved_bytes = manager_config(m)->pool_reserve_bytes,
+        };
+        const struct reservation *r;
+        struct partition *p = NULL;
+
+        while ((p = manager_next_partition(m, p))) {
+                a.current_bytes += partition_current_bytes(p);
+                a.requested_bytes += pool_requested_bytes(p);
+        }
+        TAILQ_FOREACH (r, &manager_get_pool(m)->reservations, entry)
+                a.reservations_bytes += r->bytes;
+        uint64_t used = held_by_partitions(m) + a.reservations_bytes;
+        a.free_bytes = a.total_bytes - MIN(used, a.total_bytes);
+        a.short_bytes = used - MIN(used, a.total_bytes);
+        return a;
+}
+
+int pool_check(struct manager *m, uint64_t more_bytes, struct error *ret_error)
+{
+        struct pool_account a = pool_account(m);
+
+        if (more_bytes <= a.free_bytes)
+                return 0;
+        return error_set(ret_error, ERROR_POOL_EXHAUSTED,
+                "%s is more than the %s that the host's pool has free: of its %s partitions have %s and were "
+                "asked to have %s, and %s is reserved; ask for at most %s, remove memory elsewhere, or raise "
+                "pool_total in hvd.conf",
+                SIZE_EXACT(more_bytes), SIZE_EXACT(a.free_bytes), SIZE(a.total_bytes), SIZE(a.current_bytes),
+                SIZE(a.requested_bytes), SIZE(a.reservations_bytes), SIZE_EXACT(a.free_bytes));
+}
+
+/* --- reservations --- */
+
+static struct reservation *reservation_free(struct reservation *r)
+{
+        struct pool *pool = manager_get_pool(r->manager);
+
+        TAILQ_REMOVE(&pool->reservations, r, entry);
+        pool->n_reservations--;
+        reclaim_free(r->reclaim);
+        sd_event_source_disable_unref(r->expiry);
+        free(r);
+        return NULL;
+}
+
+static int on_expiry(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct reservation *r = userdata;
+        struct manager *m = r->manager;
+
+        log_notice("The reservation of %s for '%s' has expired", SIZE(r->bytes), r->owner);
+        reservation_free(r);
+        manager_pool_changed(m);
+        return 0;
+}
+
+static void hold(struct reservation *r)
+{
+        void (*done)(uint32_t id, const struct error *error, void *userdata) = r->done;
+
+        r->is_held = true;
+        r->done = NULL;
+        r->reclaim = reclaim_free(r->reclaim);
+        if (r->keep_usec && sd_event_add_time_relative(manager_event(r->manager), &r->expiry, CLOCK_MONOTONIC,
+                                    r->keep_usec, 0, on_expiry, r) < 0)
+                log_warning("The reservation for '%s' will not expire by itself", r->owner);
+        log_info("%s is reserved for '%s'", SIZE(r->bytes), r->owner);
+        done(r->id, NULL, r->userdata);
+}
+
+uint64_t pool_missing_bytes(const struct reservation *r)
+{
+        uint64_t used = held_by_partitions(r->manager), total = total_bytes(r->manager);
+        const struct reservation *other;
+
+        TAILQ_FOREACH (other, &manager_get_pool(r->manager)->reservations, entry)
+                if (other->is_held || other->id <= r->id)
+                        used += other->bytes;
+        return used - MIN(used, total);
+}
+
+void pool_give_up(struct reservation *r, const struct error *why)
+{
+        void (*done)(uint32_t id, const struct error *error, void *userdata) = r->done;
+        struct manager *m = r->manager;
+        void *userdata = r->userdata;
+        struct error copy = *why;
+        uint32_t id = r->id;
+
+        reservation_free(r);
+        manager_pool_changed(m);
+        if (done)
+                done(id, &copy, userdata);
+}
+
+static int check_reservation(struct manager *m, const char *owner, uint64_t bytes, struct error *ret_error)
+{
+        if (!partition_name_valid(owner))
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "'%.64s' is no owner's name; use up to %u letters, digits, '.', '_' and '-', "
+                        "beginning with neither '.' nor '-'",
+                        owner, RESERVATION_OWNER_MAX);
+        if (bytes == 0 || bytes > PROTO_ADDRESS_MAX)
+                return error_set(ret_error, ERROR_INVALID_SIZE,
+                        "%" PRIu64 " bytes cannot be reserved; ask for 1 to the pool's %" PRIu64, bytes,
+                        total_bytes(m));
+        if (manager_get_pool(m)->n_reservations >= RESERVATIONS_MAX)
+                return error_set(ret_error, ERROR_LIMIT,
+                        "There are %u reservations already, which is the limit", RESERVATIONS_MAX);
+        return 0;
+}
+
+int pool_reserve(struct manager *m, const char *owner, uint64_t bytes, uint64_t wait_usec, uint64_t keep_usec,
+        reserved_t done, void *userdata, uint32_t *ret_id, struct error *ret_error)
+{
+        struct pool *pool = manager_get_pool(m);
+        int r = check_reservation(m, owner, bytes, ret_error);
+        if (r < 0)
+                return r;
+
+        struct reservation *v = calloc(1, sizeof(*v));
+        if (!v)
+                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+        *v = (struct reservation) {
+                .id = ++pool->last_id,
+                .bytes = bytes,
+                .manager = m,
+                .keep_usec = keep_usec,
+                .done = done,
+                .userdata = userdata,
+        };
+        snprintf(v->owner, sizeof(v->owner), "%s", owner);
+        TAILQ_INSERT_TAIL(&pool->reservations, v, entry);
+        pool->n_reservations++;
+        if (ret_id)
+                *ret_id = v->id;
+        if (pool_missing_bytes(v) > 0) {
+                r = reclaim_new(v, wait_usec, &v->reclaim, ret_error);
+                if (r < 0) {
+                        reservation_free(v);
+                        return r;
+                }
+                manager_pool_changed(m);
+                return 0;
+        }
+        hold(v);
+        manager_pool_changed(m);
+        return 0;
+}
+
+int pool_release(struct manager *m, uint32_t id, struct error *ret_error)
+{
+        struct reservation *r;
+        struct error error;
+
+        TAILQ_FOREACH (r, &manager_get_pool(m)->reservations, entry)
+                if (r->id == id)
+                        break;
+        if (!r)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "There is no reservation %" PRIu32 "; 'hmc-cli pool' shows those that there are", id);
+        error_set(&error, ERROR_CANCELLED, "The reservation was released before there was room for it");
+        pool_give_up(r, &error);
+        return 0;
+}
+
+const struct reservation *pool_next_reservation(struct manager *m, const struct reservation *after)
+{
+        return after ? TAILQ_NEXT(after, entry) : TAILQ_FIRST(&manager_get_pool(m)->reservations);
+}
+
+/* --- news --- */
+
+void pool_partition_up(struct manager *m, const struct partition *p)
+{
+        struct reservation *r, *next;
+
+        for (r = TAILQ_FIRST(&manager_get_pool(m)->reservations); r; r = next) {
+                next = TAILQ_NEXT(r, entry);
+                if (!r->is_held || strcmp(r->owner, p->definition.name) != 0)
+                        continue;
+                log_info("Partition '%s' runs; the %s reserved for it is its own now", r->owner,
+                        SIZE(r->bytes));
+                reservation_free(r);
+        }
+}
+
+/* done() may reserve or release: the list is gone through anew. */
+static struct reservation *next_ready(struct pool *pool)
+{
+        struct reservation *r;
+
+        TAILQ_FOREACH (r, &pool->reservations, entry)
+                if (!r->is_held && pool_missing_bytes(r) == 0)
+                        return r;
+        return NULL;
+}
+
+void pool_changed(struct manager *m)
+{
+        struct pool *pool = manager_get_pool(m);
+        struct reservation *r;
+
+        while (pool->n_reservations > 0 && (r = next_ready(pool)))
+                hold(r);
+}
+
+void pool_job_ended(struct manager *m, const struct job *j)
+{
+        struct reservation *r, *next;
+
+        pool_changed(m);
+        for (r = TAILQ_FIRST(&manager_get_pool(m)->reservations); r; r = next) {
+                next = TAILQ_NEXT(r, entry);
+                if (r->reclaim)
+                        reclaim_job_ended(r->reclaim, j); /* may free r alone */
+        }
+}
+
+/* --- life --- */
+
+static uint64_t read_host_bytes(void)
+{
+        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+
+        return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+}
+
+struct pool *pool_free(struct pool *pool)
+{
+        if (!pool)
+                return NULL;
+        while (!TAILQ_EMPTY(&pool->reservations))
+                reservation_free(TAILQ_FIRST(&pool->reservations));
+        free(pool);
+        return NULL;
+}
+
+int pool_new(struct pool **ret)
+{
+        struct pool *pool = calloc(1, sizeof(*pool));
+
+        if (!pool)
+                return -ENOMEM;
+        TAILQ_INIT(&pool->reservations);
+        pool->host_bytes = read_host_bytes();
+        *ret = pool;
+        return 0;
+}
