@@ -8,6 +8,7 @@
 #include "hvd/policy/internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/cleanup.h"
 
@@ -465,9 +466,10 @@ void policy_decide(
         };
         uint64_t taken = in->pool.reserve_bytes + in->pool.reserved_bytes;
 
+        memset(ret, 0, r.n * sizeof(ret[0])); /* its gaps too, so that decisions can be compared */
         for (size_t i = 0; i < r.n; i++) {
                 ret_history[i] = in->history[i];
-                ret[i] = (struct policy_decision) { .target_bytes = in->partitions[i].current_bytes };
+                ret[i].target_bytes = in->partitions[i].current_bytes;
                 s.views[i] = (struct policy_view) {
                         .partition = &in->partitions[i],
                         .history = &ret_history[i],

@@ -82,6 +82,8 @@ static void note_change(struct sim *s, struct sim_partition *p, uint64_t target)
         if (distance(target, p->current_bytes) < OSCILLATION_BYTES)
                 return;
         s->result.n_changes++;
+        p->n_changes++;
+        s->result.n_changes_max = MAX(s->result.n_changes_max, p->n_changes);
         if (p->last_direction == -direction && s->now_usec - p->last_moved_usec < OSCILLATION_USEC &&
                 distance(p->demand_bytes, p->last_demand_bytes) < OSCILLATION_BYTES)
                 s->result.n_oscillations++;

@@ -41,6 +41,7 @@ struct sim_partition {
         uint64_t stalled_usec, window_usec, stall_in_window_usec, pushed_usec;
         /* accounts: */
         double short_gib_sec, served_gib_sec, entitled_gib_sec;
+        unsigned n_changes;
         int last_direction;
         uint64_t last_moved_usec, last_demand_bytes;
 };
