@@ -78,32 +78,33 @@ static enum hook_outcome outcome_of(const struct job *j)
         }
 }
 
-void notify_job(struct notify *n, const struct job *j, enum hook_phase phase)
-{
-        /* A guest can cause restores at will. */
-        if (!n || j->request.dry_run || j->request.kind == JOB_RESTORE_MEMORY)
-                return;
+/* One partition's part in a job. */
+struct part {
+        const char *partition;
+        enum hook_operation operation;
+        uint64_t bytes, done_bytes;
+};
 
+static void tell(struct notify *n, const struct job *j, enum hook_phase phase, const struct part *part)
+{
         const struct config *config = manager_config(j->manager);
         struct hooks_request q = {
                 .kind = HOOKS_RUN,
-                .bytes = j->request.bytes,
+                .bytes = part->bytes,
                 .limit_usec = config->hook_limit_usec,
                 .call = {
                         .phase = phase,
-                        .operation = j->request.kind == JOB_REMOVE_MEMORY ? HOOK_REMOVE : HOOK_ADD,
+                        .operation = part->operation,
                         .outcome = outcome_of(j),
                         .has_node = j->request.node >= 0,
                         .node = j->request.node >= 0 ? (unsigned)j->request.node : 0,
                         .job = j->id,
-                        .done_bytes = j->done_bytes,
+                        .done_bytes = part->done_bytes,
                 },
         };
 
-        if (!hooks_has_files(config->hooks_folder))
-                return;
         snprintf(q.folder, sizeof(q.folder), "%s", config->hooks_folder);
-        snprintf(q.partition, sizeof(q.partition), "%s", j->partition_name);
+        snprintf(q.partition, sizeof(q.partition), "%s", part->partition);
         if (j->n_reasons > 0)
                 text_clean(q.call.reason, sizeof(q.call.reason), j->reasons[0].error.message);
         int r = deliver(n, &q);
@@ -111,6 +112,45 @@ void notify_job(struct notify *n, const struct job *j, enum hook_phase phase)
                 log_warning("The host's hooks are not told of job %u: %s", j->id,
                         r == -EAGAIN ? "too many of them wait" : strerrordesc_np(-r));
         n->dropping = r < 0;
+}
+
+/* Which way a total leads is known to the job only when it has looked: until then, by what is known now. */
+static void take_way(const struct job *j, struct part *part)
+{
+        uint64_t target = j->request.target_bytes, current = 0;
+
+        if (j->is_measured)
+                return;
+        if (j->partition)
+                current = partition_current_bytes(j->partition);
+        part->operation = target < current ? HOOK_REMOVE : HOOK_ADD;
+        part->bytes = target < current ? current - target : target - current;
+}
+
+void notify_job(struct notify *n, const struct job *j, enum hook_phase phase)
+{
+        /* A guest can cause restores at will. */
+        if (!n || j->request.dry_run || j->request.kind == JOB_RESTORE_MEMORY ||
+                !hooks_has_files(manager_config(j->manager)->hooks_folder))
+                return;
+
+        struct part part = {
+                .partition = j->partition_name,
+                .operation = j->direction == JOB_REMOVE_MEMORY ? HOOK_REMOVE : HOOK_ADD,
+                .bytes = j->request.bytes,
+                .done_bytes = j->done_bytes,
+        };
+        if (j->request.kind == JOB_SET_MEMORY)
+                take_way(j, &part);
+        if (j->request.kind == JOB_MOVE_MEMORY) {
+                struct part giver = part;
+
+                giver.operation = HOOK_REMOVE;
+                giver.done_bytes = j->freed_bytes;
+                tell(n, j, phase, &giver);
+                part.partition = j->peer_name;
+        }
+        tell(n, j, phase, &part);
 }
 
 struct notify *notify_free(struct notify *n)

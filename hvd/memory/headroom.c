@@ -12,6 +12,9 @@
 
 /* Statistics are renewed every PLATFORM_STATS_SEC; a guest that is busy may be late. */
 #define FRESH_SEC (3 * PLATFORM_STATS_SEC)
+/* A wish is not ended as quickly as an offline that guestd itself does: the guest may take as much meanwhile.
+ */
+#define MARGIN_MIN_BYTES (64 * MIB)
 
 /* UINT64_MAX: never. */
 static uint64_t stats_age_sec(const struct platform_balloon *b)
@@ -31,10 +34,9 @@ static bool is_before_growth(const struct partition *p)
 
 uint64_t headroom_margin_bytes(const struct partition *p)
 {
-        if (p->memory.margin_bytes > 0)
-                return p->memory.margin_bytes;
-        return MAX(
-                MARGIN_BYTES, p->memory.total_bytes / 100 * MARGIN_PERCENT); /* as guestd has it by itself */
+        uint64_t margin = p->memory.margin_bytes ?: margin_of(p->memory.total_bytes);
+
+        return MAX(margin, MARGIN_MIN_BYTES);
 }
 
 uint64_t headroom_bytes(const struct partition *p)

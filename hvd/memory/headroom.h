@@ -9,7 +9,8 @@
 /* By the partition's accounts, which must be fresh: what is available in the guest, less its margin. The
  * guest's word and the balloon's statistics are both heard, if these are of now, and the lower counts. */
 uint64_t headroom_bytes(const struct partition *p);
-/* What must stay available whatever leaves: guestd's setting, or as it has it by itself. */
+/* What must stay available whatever leaves: guestd's setting, or as it has it by itself, and
+ * never less than what may be taken on a wish's way. */
 uint64_t headroom_margin_bytes(const struct partition *p);
 /* Why the balloon's statistics do not count, as a note of the job; nothing if they do, or if there is no
  * balloon. */

@@ -381,6 +381,9 @@ static void on_surveyed(struct partition *p, const struct error *error, void *us
         m->n_resets = p->n_resets;
         m->total_bytes = p->memory.total_bytes;
         if (!error && mechanism_check_job(m->job, &local) >= 0 && m->ops->plan(m, &local) >= 0) {
+                if (!m->adds && headroom_bytes(p) < m->job->request.bytes)
+                        job_add_plan(m->job, "take no more than the guest can give, which is %s now",
+                                SIZE(headroom_bytes(p) / MIB * MIB));
                 if (!m->adds)
                         headroom_add_note(m->job);
                 if (!hooks_before(m->job, go_on))

@@ -318,7 +318,7 @@ static void test_sheet_of_mechanisms(void **state)
                 "  virtio-mem    1 GiB of 2 GiB requested, in 1, units of 2 MiB\n",
                 "  balloon       256 MiB taken, 1.25 GiB left of base and DIMMs, deflates before OOM\n",
                 "  balloon stats never updated\n",
-                "v0    1 GiB 0x200000000    -    0 Movable\n",
+                "v0   1 GiB 0x200000000    -    0 Movable\n",
         };
         _cleanup_json_ struct json_object *p =
                 parse("{\"name\":\"m1\",\"devices\":["
