@@ -16,7 +16,7 @@ virsh_() {
 xml_plugged() {
     local sizes
     sizes=$(virsh_ dumpxml "$@" --xpath '//devices/memory/target/size/text()' 2>/dev/null || true)
-    awk '{ sum += $1 } END { printf "%d\n", sum * 1024 }' <<<"$sizes"
+    awk '{ sum += $1 } END { printf "%.0f\n", sum * 1024 }' <<<"$sizes"
 }
 
 xml_plugged_is() { # NAME BYTES
