@@ -56,3 +56,4 @@ extern const struct cli_verb verb_add_memory, verb_remove_memory, verb_set_memor
 extern const struct cli_verb verb_profile;
 extern const struct cli_verb verb_memory_map;
 extern const struct cli_verb verb_pool;
+extern const struct cli_verb verb_enroll;

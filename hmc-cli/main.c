@@ -16,6 +16,7 @@ static const struct cli_verb *const verbs[] = {
         &verb_memory_map,
         &verb_define,
         &verb_undefine,
+        &verb_enroll,
         &verb_add_memory,
         &verb_remove_memory,
         &verb_set_memory,

@@ -24,6 +24,7 @@ enum {
         OPTION_NO_WAIT,
         OPTION_DRY_RUN,
         OPTION_ALL_OR_NOTHING,
+        OPTION_CONFIG,
         OPTION_RETURN,
 };
 
@@ -40,6 +41,7 @@ enum {
         { "wait", OPTION_WAIT, "TIME", "Deadline of the whole job, queueing included: 500ms, 20s, 5m, 1h" }, \
                 { "no-wait", OPTION_NO_WAIT, NULL, "Print the job's number and do not wait for its end" },   \
                 { "dry-run", OPTION_DRY_RUN, NULL, "Say what would be done, and do nothing" },               \
+                { "config", OPTION_CONFIG, NULL, "Change libvirt's definition of it as well" },              \
         {                                                                                                    \
                 "all-or-nothing", OPTION_ALL_OR_NOTHING, NULL,                                               \
                         "Undo everything if not all of it can be done"                                       \
@@ -129,6 +131,9 @@ static int memory_option(void *request, int id, const char *value, struct error 
         case OPTION_DRY_RUN:
                 q->dry_run = true;
                 return 0;
+        case OPTION_CONFIG:
+                q->config = true;
+                return 0;
         case OPTION_ALL_OR_NOTHING:
                 q->all_or_nothing = true;
                 return 0;
@@ -206,6 +211,8 @@ static int append_request(sd_bus_message *m, const struct memory_request *q)
                 r = sd_bus_message_append(m, "{sv}", "return", "s", q->back);
         if (r >= 0 && q->dry_run)
                 r = sd_bus_message_append(m, "{sv}", "dry-run", "b", true);
+        if (r >= 0 && q->config)
+                r = sd_bus_message_append(m, "{sv}", "config", "b", true);
         if (r >= 0 && q->all_or_nothing)
                 r = sd_bus_message_append(m, "{sv}", "all-or-nothing", "b", true);
         return r < 0 ? r : sd_bus_message_close_container(m);

@@ -11,7 +11,7 @@ struct memory_request {
         const char *partition, *peer; /* the latter of a move: who gets it */
         uint64_t size_bytes;          /* 0: all of the node */
         const char *method, *zone, *device, *back;
-        bool has_drc, has_node, no_wait, dry_run, all_or_nothing;
+        bool has_drc, has_node, no_wait, dry_run, all_or_nothing, config;
         uint32_t drc, node;
         uint64_t wait_usec, within_usec; /* 0: not given */
 };

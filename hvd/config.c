@@ -24,9 +24,11 @@
 #include "common/cleanup.h"
 #include "common/log.h"
 #include "common/size.h"
+#include "common/text.h"
 #include "hooks/hooks.h"
 
-#define KEYS_MAX 16
+#define KEYS_MAX     16
+#define SECTIONS_MAX 2
 
 struct key {
         const char *name;
@@ -43,15 +45,15 @@ struct section {
 
 struct parser {
         const char *path;
-        const struct section *section; /* the only one that the file may have */
-        void *target;                  /* the section's struct */
+        const struct section *sections; /* those that the file may have; ends with a NULL name */
+        void *target;                   /* their struct */
         FILE *file;
         char *buffer;
         size_t allocated;
         unsigned line;
         unsigned section_line;
-        unsigned key_lines[KEYS_MAX]; /* where each key was given; 0: not yet */
-        struct error error;           /* the first one; what comes later is not looked at */
+        unsigned key_lines[SECTIONS_MAX][KEYS_MAX]; /* where each key was given; 0: not yet */
+        struct error error;                         /* the first one; what comes later is not looked at */
 };
 
 #define parser_fail(p, format, ...)                                                                          \
@@ -89,24 +91,8 @@ int partition_socket_parse(const char *value, char ret[static SOCKET_PATH_MAX + 
         return 0;
 }
 
-int partition_definition_check(const struct partition_definition *d, struct error *ret_error)
+int partition_profile_check(const struct partition_profile *p, struct error *ret_error)
 {
-        const struct partition_profile *p = &d->profile;
-
-        if (!partition_name_valid(d->name))
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Partition name '%.64s' is not valid; use 1 to %u of A-Z a-z 0-9 . _ - and begin "
-                        "with "
-                        "neither . nor -",
-                        d->name, PARTITION_NAME_MAX);
-        if (d->qmp_path[0] != '/' || d->channel_path[0] != '/')
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Partition %s has no %s socket; give its absolute path", d->name,
-                        d->qmp_path[0] != '/' ? "QMP" : "channel");
-        if (strcmp(d->qmp_path, d->channel_path) == 0)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "QMP and channel of %s are the same socket, %s; they are two chardevs of QEMU",
-                        d->name, d->qmp_path);
         if (p->weight < 1 || p->weight > PARTITION_WEIGHT_MAX)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "Weight %u is out of range; write 1 to %u", p->weight, PARTITION_WEIGHT_MAX);
@@ -126,6 +112,27 @@ int partition_definition_check(const struct partition_definition *d, struct erro
                                 SIZE_EXACT(pairs[i].low), pairs[i].high_name, SIZE_EXACT(pairs[i].high),
                                 pairs[i].low_name, SIZE_EXACT(pairs[i].high));
         return 0;
+}
+
+int partition_definition_check(const struct partition_definition *d, struct error *ret_error)
+{
+        if (!partition_name_valid(d->name))
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition name '%.64s' is not valid; use 1 to %u of A-Z a-z 0-9 . _ - and begin "
+                        "with "
+                        "neither . nor -",
+                        d->name, PARTITION_NAME_MAX);
+        if (d->domain[0]) /* libvirt knows the sockets */
+                return partition_profile_check(&d->profile, ret_error);
+        if (d->qmp_path[0] != '/' || d->channel_path[0] != '/')
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition %s has no %s socket; give its absolute path", d->name,
+                        d->qmp_path[0] != '/' ? "QMP" : "channel");
+        if (strcmp(d->qmp_path, d->channel_path) == 0)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "QMP and channel of %s are the same socket, %s; they are two chardevs of QEMU",
+                        d->name, d->qmp_path);
+        return partition_profile_check(&d->profile, ret_error);
 }
 
 static int parse_level(const struct key *key, const char *value, void *field, struct error *ret_error)
@@ -183,6 +190,30 @@ static int parse_socket(const struct key *key, const char *value, void *field, s
         return partition_socket_parse(value, field, ret_error);
 }
 
+static int parse_libvirt_use(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        static const char *const names[] = {
+                [LIBVIRT_AUTO] = "auto", [LIBVIRT_YES] = "yes", [LIBVIRT_NO] = "no"
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+                if (strcmp(value, names[i]) == 0) {
+                        *(enum libvirt_use *)field = (enum libvirt_use)i;
+                        return 0;
+                }
+        return error_set(ret_error, ERROR_CONFIG, "'%.40s' is not known; write auto, yes or no", value);
+}
+
+static int parse_uri(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        if (strlen(value) > LIBVIRT_URI_MAX || !text_is_printable(value) || !strstr(value, "://"))
+                return error_set(ret_error, ERROR_CONFIG,
+                        "'%.60s' is no URI of libvirt's of at most %u bytes; write one as in qemu:///system",
+                        value, LIBVIRT_URI_MAX);
+        strcpy(field, value);
+        return 0;
+}
+
 static int parse_folder(const struct key *key, const char *value, void *field, struct error *ret_error)
 {
         if (value[0] != '/' || strlen(value) > HOOKS_FOLDER_MAX)
@@ -197,52 +228,90 @@ static int parse_folder(const struct key *key, const char *value, void *field, s
 #define HVD_FIELD(f)       .offset = offsetof(struct config, f)
 #define PARTITION_FIELD(f) .offset = offsetof(struct partition_definition, f)
 
-static const struct section hvd_section = {
-        .name = "hvd",
-        .keys =
-                (const struct key[]) {
-                        { "log_level", parse_level, HVD_FIELD(log_level) },
-                        { "job_wait", parse_span, HVD_FIELD(job_wait_usec) },
-                        { "block_attempt", parse_span, HVD_FIELD(block_attempt_usec) },
-                        { "retry_after", parse_span, HVD_FIELD(retry_after_usec) },
-                        { "pool_total", parse_size_or_auto, HVD_FIELD(pool_total_bytes) },
-                        { "pool_reserve", parse_size_or_zero, HVD_FIELD(pool_reserve_bytes) },
-                        { "jobs_kept", parse_count, HVD_FIELD(jobs_kept), .min = 1, .max = 1000000 },
-                        { "jobs_queued", parse_count, HVD_FIELD(jobs_queued), .min = 1, .max = 256 },
-                        { "hooks", parse_folder, HVD_FIELD(hooks_folder) },
-                        { "hook_limit", parse_span, HVD_FIELD(hook_limit_usec) },
-                        { 0 },
-                },
+static const struct section hvd_sections[] = {
+        {
+                .name = "hvd",
+                .keys =
+                        (const struct key[]) {
+                                { "log_level", parse_level, HVD_FIELD(log_level) },
+                                { "job_wait", parse_span, HVD_FIELD(job_wait_usec) },
+                                { "block_attempt", parse_span, HVD_FIELD(block_attempt_usec) },
+                                { "retry_after", parse_span, HVD_FIELD(retry_after_usec) },
+                                { "pool_total", parse_size_or_auto, HVD_FIELD(pool_total_bytes) },
+                                { "pool_reserve", parse_size_or_zero, HVD_FIELD(pool_reserve_bytes) },
+                                { "jobs_kept", parse_count, HVD_FIELD(jobs_kept), .min = 1, .max = 1000000 },
+                                { "jobs_queued", parse_count, HVD_FIELD(jobs_queued), .min = 1, .max = 256 },
+                                { "hooks", parse_folder, HVD_FIELD(hooks_folder) },
+                                { "hook_limit", parse_span, HVD_FIELD(hook_limit_usec) },
+                                { 0 },
+                        },
+        },
+        {
+                .name = "libvirt",
+                .keys =
+                        (const struct key[]) {
+                                { "enabled", parse_libvirt_use, HVD_FIELD(libvirt) },
+                                { "uri", parse_uri, HVD_FIELD(libvirt_uri) },
+                                { 0 },
+                        },
+        },
+        { 0 }
 };
 
-static const struct section partition_section = {
-        .name = "partition",
-        .keys =
-                (const struct key[]) {
-                        { "qmp", parse_socket, PARTITION_FIELD(qmp_path), .required = true },
-                        { "channel", parse_socket, PARTITION_FIELD(channel_path), .required = true },
-                        { "min", parse_size, PARTITION_FIELD(profile.min_bytes) },
-                        { "desired", parse_size, PARTITION_FIELD(profile.desired_bytes) },
-                        { "max", parse_size, PARTITION_FIELD(profile.max_bytes) },
-                        { "weight", parse_count, PARTITION_FIELD(profile.weight), .min = 1,
-                                .max = PARTITION_WEIGHT_MAX },
-                        { 0 },
-                },
+static const struct section partition_sections[] = {
+        {
+                .name = "partition",
+                .keys =
+                        (const struct key[]) {
+                                { "qmp", parse_socket, PARTITION_FIELD(qmp_path), .required = true },
+                                { "channel", parse_socket, PARTITION_FIELD(channel_path), .required = true },
+                                { "min", parse_size, PARTITION_FIELD(profile.min_bytes) },
+                                { "desired", parse_size, PARTITION_FIELD(profile.desired_bytes) },
+                                { "max", parse_size, PARTITION_FIELD(profile.max_bytes) },
+                                { "weight", parse_count, PARTITION_FIELD(profile.weight), .min = 1,
+                                        .max = PARTITION_WEIGHT_MAX },
+                                { 0 },
+                        },
+        },
+        { 0 }
 };
+
+/* "[hvd]", or "[hvd] and [libvirt]". */
+static void describe_sections(const struct parser *p, size_t size, char *ret)
+{
+        size_t used = 0;
+
+        for (const struct section *s = p->sections; s->name && used < size; s++)
+                used += (size_t)snprintf(
+                        ret + used, size - used, "%s[%s]", s == p->sections ? "" : " and ", s->name);
+}
+
+static const struct section *find_section(const struct parser *p, const char *name, size_t length)
+{
+        for (const struct section *s = p->sections; s->name; s++)
+                if (length == strlen(s->name) && strncmp(name, s->name, length) == 0)
+                        return s;
+        return NULL;
+}
 
 static int check_section_line(struct parser *p, const char *text)
 {
         const char *end = strchr(text, ']');
 
         if (!end)
-                return parser_fail(p, "'%.60s' has no closing bracket; write [%s]", text, p->section->name);
+                return parser_fail(p, "'%.60s' has no closing bracket; write [%s]", text, p->sections->name);
         size_t length = end - text - 1;
-        if (length != strlen(p->section->name) || strncmp(text + 1, p->section->name, length) != 0)
-                return parser_fail(p, "Unknown section '%.*s'; the only one here is [%s]",
-                        (int)MIN(length, (size_t)60), text + 1, p->section->name);
+        if (!find_section(p, text + 1, length)) {
+                char known[64];
+                describe_sections(p, sizeof(known), known);
+                return parser_fail(p, "Unknown section '%.*s'; the only %s here %s %s",
+                        (int)MIN(length, (size_t)60), text + 1, p->sections[1].name ? "ones" : "one",
+                        p->sections[1].name ? "are" : "is", known);
+        }
         end += 1 + strspn(end + 1, " \t\r\n");
         if (*end != '\0' && *end != '#' && *end != ';')
-                return parser_fail(p, "Text behind [%s]; put it on a line of its own", p->section->name);
+                return parser_fail(
+                        p, "Text behind [%.*s]; put it on a line of its own", (int)length, text + 1);
         if (p->section_line == 0)
                 p->section_line = p->line;
         return 0;
@@ -294,23 +363,24 @@ static void describe_keys(const struct section *section, size_t size, char *ret)
 static int on_key(void *userdata, const char *section, const char *name, const char *value)
 {
         struct parser *p = userdata;
-        const struct key *key = p->section->keys;
+        const struct section *s = find_section(p, section, strlen(section));
         struct error reason = { 0 };
 
-        if (section[0] == '\0') {
+        if (!s) {
                 parser_fail(p, "Key '%.50s' stands before any section; write [%s] above it", name,
-                        p->section->name);
+                        p->sections->name);
                 return 0;
         }
+        const struct key *key = s->keys;
         while (key->name && strcmp(key->name, name) != 0)
                 key++;
         if (!key->name) {
                 char known[160];
-                describe_keys(p->section, sizeof(known), known);
-                parser_fail(p, "Unknown key '%.50s' in [%s]; known are %s", name, p->section->name, known);
+                describe_keys(s, sizeof(known), known);
+                parser_fail(p, "Unknown key '%.50s' in [%s]; known are %s", name, s->name, known);
                 return 0;
         }
-        unsigned *key_line = &p->key_lines[key - p->section->keys];
+        unsigned *key_line = &p->key_lines[s - p->sections][key - s->keys];
         if (*key_line > 0) {
                 parser_fail(p, "%s is given twice, first in line %u; keep one", name, *key_line);
                 return 0;
@@ -326,10 +396,11 @@ static int on_key(void *userdata, const char *section, const char *name, const c
 static int check_required(struct parser *p)
 {
         p->line = MAX(p->section_line, 1U);
-        for (const struct key *k = p->section->keys; k->name; k++)
-                if (k->required && p->key_lines[k - p->section->keys] == 0)
-                        return parser_fail(
-                                p, "[%s] has no %s; add '%s = ...'", p->section->name, k->name, k->name);
+        for (const struct section *s = p->sections; s->name; s++)
+                for (const struct key *k = s->keys; k->name; k++)
+                        if (k->required && p->key_lines[s - p->sections][k - s->keys] == 0)
+                                return parser_fail(
+                                        p, "[%s] has no %s; add '%s = ...'", s->name, k->name, k->name);
         return 0;
 }
 
@@ -339,14 +410,14 @@ static void fclosep(FILE **f)
                 fclose(*f);
 }
 
-static int parse_file(struct parser *p, const char *path, const struct section *section, void *target,
+static int parse_file(struct parser *p, const char *path, const struct section *sections, void *target,
         struct error *ret_error)
 {
         _cleanup_(fclosep) FILE *file = NULL;
         _cleanup_close_ int fd = -1;
         struct stat st;
 
-        *p = (struct parser) { .path = path, .section = section, .target = target };
+        *p = (struct parser) { .path = path, .sections = sections, .target = target };
 
         /* Not to wait for a FIFO's other end. */
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -368,7 +439,7 @@ static int parse_file(struct parser *p, const char *path, const struct section *
         if (bad_line > 0 && (p->error.code == ERROR_NONE || (unsigned)bad_line < p->line)) {
                 p->line = (unsigned)bad_line;
                 parser_fail(p, "Neither a section nor a key with its value; write [%s] or 'key = value'",
-                        section->name);
+                        sections->name);
         } else if (bad_line < 0)
                 error_set(&p->error, ERROR_CONFIG, "%s: Out of memory", path);
         if (p->error.code == ERROR_NONE)
@@ -427,7 +498,7 @@ static int load_overrides(struct config *c, const char *folder, struct error *re
 
                 if (asprintf(&path, "%s/%s", folder, l.entries[i]->d_name) < 0)
                         return error_set(ret_error, ERROR_CONFIG, "Out of memory");
-                e = parse_file(&p, path, &hvd_section, c, ret_error);
+                e = parse_file(&p, path, hvd_sections, c, ret_error);
         }
         return e < 0 ? -EINVAL : 0;
 }
@@ -454,7 +525,7 @@ static int load_partition(
                         path, PARTITION_NAME_MAX);
         memcpy(d.name, name, length);
 
-        if (parse_file(&p, path, &partition_section, &d, ret_error) < 0)
+        if (parse_file(&p, path, partition_sections, &d, ret_error) < 0)
                 return -EINVAL;
         p.line = MAX(p.section_line, 1U);
         if (partition_definition_check(&d, &reason) < 0) {
@@ -530,10 +601,11 @@ int config_load(const char *path, bool must_exist, struct config **ret, struct e
                 .jobs_queued = 16,
                 .hooks_folder = HOOKS_HOST_FOLDER,
                 .hook_limit_usec = HOOKS_LIMIT_USEC,
+                .libvirt_uri = "qemu:///system",
         };
 
         struct error error;
-        int e = parse_file(&p, path, &hvd_section, c, &error);
+        int e = parse_file(&p, path, hvd_sections, c, &error);
         if (e == -ENOENT && !must_exist)
                 e = 0;
         else if (e < 0 && ret_error)

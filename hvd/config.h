@@ -16,6 +16,7 @@
 #define PARTITION_NAME_MAX       63U
 #define SOCKET_PATH_MAX          107U /* sun_path without its NUL */
 #define HOOKS_FOLDER_MAX         199U
+#define LIBVIRT_URI_MAX          199U
 #define PARTITION_WEIGHT_DEFAULT 128U
 #define PARTITION_WEIGHT_MAX     255U
 
@@ -26,9 +27,17 @@ struct partition_profile {
 
 struct partition_definition {
         char name[PARTITION_NAME_MAX + 1];
+        char domain[40]; /* libvirt's UUID of it; empty: a QEMU of one's own, with the sockets below */
         char qmp_path[SOCKET_PATH_MAX + 1];     /* the QMP monitor's UNIX socket */
         char channel_path[SOCKET_PATH_MAX + 1]; /* the guest channel's */
         struct partition_profile profile;
+};
+
+/* Whether libvirt's guests are served. */
+enum libvirt_use {
+        LIBVIRT_AUTO, /* when there is a libvirt; none is no matter */
+        LIBVIRT_YES,  /* one that is out of reach is worth a warning */
+        LIBVIRT_NO,
 };
 
 struct config {
@@ -42,6 +51,8 @@ struct config {
         unsigned jobs_queued;                    /* jobs waiting for one partition */
         char hooks_folder[HOOKS_FOLDER_MAX + 1]; /* of the host's own hooks; need not exist */
         uint64_t hook_limit_usec;                /* for one of them */
+        enum libvirt_use libvirt;
+        char libvirt_uri[LIBVIRT_URI_MAX + 1];
         struct partition_definition *partitions; /* owned; by name */
         size_t n_partitions;
 };
@@ -60,6 +71,10 @@ bool partition_name_valid(const char *name);
 /* Copies an absolute socket path into a definition's field; ERROR_INVALID_ARGUMENT if it is relative, too
  * long or holds control characters. */
 int partition_socket_parse(const char *value, char ret[static SOCKET_PATH_MAX + 1], struct error *ret_error);
+
+/* min <= desired <= max as far as they are set, and weight in range: INVALID_ARGUMENT says what would be
+ * right. */
+int partition_profile_check(const struct partition_profile *p, struct error *ret_error);
 
 /* A definition from the bus or from a file, as a whole: name and sockets given, sockets different, min <=
  * desired <= max as far as they are set, weight in range. ERROR_INVALID_ARGUMENT says what would be right. */

@@ -409,6 +409,7 @@ static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata)
 
 void job_start(struct job *j)
 {
+        j->partition->platform->persistent = j->request.persistent;
         job_set_state(j, JOB_SURVEYING);
         j->mechanism->start(j);
 }

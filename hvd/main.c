@@ -14,6 +14,7 @@
 #include "common/size.h"
 #include "hvd/bus/bus.h"
 #include "hvd/config.h"
+#include "hvd/domains.h"
 #include "hvd/manager.h"
 #include "hvd/notify.h"
 #include "hvd/store/store.h"
@@ -29,6 +30,7 @@ struct hvd {
         sd_event *event;
         struct notify *notify;
         struct manager *manager;
+        struct domains *domains;
         struct bus *bus;
 };
 
@@ -163,6 +165,7 @@ static void hvd_done(struct hvd *h)
 {
         bus_free(h->bus);
         manager_free(h->manager);
+        domains_free(h->domains);
         notify_free(h->notify);
         sd_event_unref(h->event);
 }
@@ -212,6 +215,9 @@ static int set_up(struct hvd *h, struct error *ret_error)
         if (r < 0)
                 return error_set_errno(ret_error, ERROR_INTERNAL, r, "Hooks cannot be set up");
         manager_set_notify(h->manager, h->notify);
+        r = domains_new(h->event, h->manager, &h->domains);
+        if (r < 0)
+                return error_set_errno(ret_error, ERROR_INTERNAL, r, "libvirt's domains cannot be served");
         return bus_new(h->event, arg_bus, h->manager, &h->bus, ret_error);
 }
 

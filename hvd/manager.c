@@ -17,6 +17,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "hvd/domains.h"
 #include "hvd/memory/restore.h"
 #include "hvd/notify.h"
 #include "hvd/pool.h"
@@ -37,6 +38,7 @@ struct manager {
         void *observer_userdata;
         struct pool *pool;
         struct notify *notify;
+        struct domains *domains;
 };
 
 #define NOTIFY(m, what, ...)                                                                                 \
@@ -68,8 +70,8 @@ static int check_sockets(struct manager *m, const struct partition_definition *d
         struct partition *p;
 
         TAILQ_FOREACH (p, &m->partitions, entry)
-                if (strcmp(p->definition.qmp_path, d->qmp_path) == 0 ||
-                        strcmp(p->definition.channel_path, d->channel_path) == 0)
+                if ((d->qmp_path[0] && strcmp(p->definition.qmp_path, d->qmp_path) == 0) ||
+                        (d->channel_path[0] && strcmp(p->definition.channel_path, d->channel_path) == 0))
                         return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                                 "Partition '%s' already uses one of these sockets; each guest needs its own",
                                 p->definition.name);
@@ -144,6 +146,17 @@ int manager_define(struct manager *m, const struct partition_definition *d, stru
         return 0;
 }
 
+int manager_adopt(struct manager *m, const struct partition_definition *d, struct partition **ret,
+        struct error *ret_error)
+{
+        return add_partition(m, d, false, ret, ret_error);
+}
+
+void manager_release(struct manager *m, struct partition *p)
+{
+        drop_partition(m, p);
+}
+
 int manager_undefine(struct manager *m, const char *name, struct error *ret_error)
 {
         struct partition *p = manager_find_partition(m, name);
@@ -153,6 +166,11 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
         if (p->from_file)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "Partition '%s' is defined by a file in partitions.d; remove the file and reload hvd",
+                        name);
+        if (p->definition.domain[0])
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition '%s' is a domain of libvirt's, and hvd finds it by its channel; take the "
+                        "channel " DOMAIN_CHANNEL " out of its definition",
                         name);
         int r = store_partition_delete(m->store, name, ret_error);
         if (r < 0)
@@ -193,7 +211,9 @@ int manager_set_profile(struct manager *m, struct partition *p, const struct par
                         d.name);
         d.profile = *profile;
         int r = partition_definition_check(&d, ret_error);
-        if (r >= 0)
+        if (r >= 0 && d.domain[0])
+                r = domains_set_profile(m->domains, p, profile, ret_error);
+        else if (r >= 0)
                 r = store_partition_put(m->store, &d, ret_error);
         if (r < 0)
                 return r;
@@ -495,7 +515,19 @@ void manager_reconfigure(struct manager *m, struct config *config)
         config_free(m->config);
         m->config = config;
         take_partitions(m);
+        if (m->domains)
+                domains_configure(m->domains);
         manager_pool_changed(m);
+}
+
+void manager_set_domains(struct manager *m, struct domains *domains)
+{
+        m->domains = domains;
+}
+
+struct domains *manager_domains(struct manager *m)
+{
+        return m->domains;
 }
 
 sd_event *manager_event(struct manager *m)

@@ -42,6 +42,16 @@ void manager_reconfigure(struct manager *m, struct config *config);
 struct notify;
 void manager_set_notify(struct manager *m, struct notify *notify);
 
+/* Who finds libvirt's domains; borrowed, NULL: nobody. */
+struct domains;
+void manager_set_domains(struct manager *m, struct domains *domains);
+struct domains *manager_domains(struct manager *m);
+/* A partition for a domain (definition.domain): it is not kept in the store, and goes by manager_release()
+ * alone. The errors are those of manager_define(). */
+int manager_adopt(struct manager *m, const struct partition_definition *d, struct partition **ret,
+        struct error *ret_error);
+void manager_release(struct manager *m, struct partition *p);
+
 sd_event *manager_event(struct manager *m);
 const struct config *manager_config(struct manager *m);
 

@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "hvd/domains.h"
 #include "hvd/manager.h"
 #include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
@@ -672,6 +673,15 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
 
 /* --- life --- */
 
+void partition_set_channel(struct partition *p, const char *socket)
+{
+        if (agent_set_socket(p->agent, socket) < 0)
+                log_warning("Partition '%s': the guest channel's path is too long for a socket: %s",
+                        p->definition.name, socket);
+        else
+                snprintf(p->definition.channel_path, sizeof(p->definition.channel_path), "%s", socket ?: "");
+}
+
 struct partition *partition_free(struct partition *p)
 {
         if (!p)
@@ -709,16 +719,23 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
 
         p->manager = m;
         p->definition = *d;
-        error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT, "QEMU's socket %s was not reached yet",
-                d->qmp_path);
+        if (d->domain[0])
+                error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT,
+                        "The domain does not run; 'virsh start %s' starts it", d->name);
+        else
+                error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT, "QEMU's socket %s was not reached yet",
+                        d->qmp_path);
 
-        int r = platform_qmp_new(event, d->qmp_path, d->channel_path, &platform_handlers, p, &p->platform);
+        int r = d->domain[0] ? platform_libvirt_new(domains_connection(manager_domains(m)), d->domain,
+                                       &platform_handlers, p, &p->platform)
+                             : platform_qmp_new(event, d->qmp_path, d->channel_path, &platform_handlers, p,
+                                       &p->platform);
         if (r >= 0)
                 r = sd_event_add_time(event, &p->settle_timer, CLOCK_MONOTONIC, 0, 0, on_settle_timer, p);
         if (r >= 0)
                 r = sd_event_source_set_enabled(p->settle_timer, SD_EVENT_OFF);
         if (r >= 0)
-                r = agent_new(event, d->channel_path, &agent_handlers, p, &p->agent);
+                r = agent_new(event, d->domain[0] ? NULL : d->channel_path, &agent_handlers, p, &p->agent);
         if (r < 0) {
                 partition_free(p);
                 return error_set_errno(

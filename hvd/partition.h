@@ -66,6 +66,10 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
         struct partition **ret, struct error *ret_error);
 struct partition *partition_free(struct partition *p);
 
+/* The guest channel's socket, which is another one at each start of a domain; NULL: the guest does not run.
+ */
+void partition_set_channel(struct partition *p, const char *socket);
+
 uint64_t partition_current_bytes(const struct partition *p);
 /* The part of it that is in DIMMs. */
 uint64_t partition_dimm_bytes(const struct partition *p);

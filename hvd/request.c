@@ -155,6 +155,11 @@ static int check_partition(const struct partition *p, const struct job_request *
 {
         int r = partition_check_usable(p, ret_error);
 
+        if (r >= 0 && q->persistent && !p->platform->ops->can_persist)
+                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "Partition '%s' has no definition that outlives its QEMU; only libvirt's domains "
+                        "have",
+                        p->definition.name);
         /* What an active or a waiting job will have changed is not known yet: then the job itself plans, and
          * refuses. */
         if (r < 0 || p->active)

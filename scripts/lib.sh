@@ -10,9 +10,10 @@ cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/opendlpar
 
 # Debian's names of what each kind of work needs.
 packages_build=(build-essential cmake ninja-build pkg-config libsystemd-dev libudev-dev libjson-c-dev
-    libcmocka-dev libinih-dev libsmartcols-dev libsqlite3-dev)
+    libcmocka-dev libinih-dev libsmartcols-dev libsqlite3-dev libvirt-dev libxml2-dev)
 packages_sanitize=(clang libclang-rt-14-dev llvm)
 packages_lab=(qemu-system-x86 busybox-static cpio dbus-daemon)
+packages_lab_libvirt=(libvirt-daemon-system libvirt-clients util-linux)
 packages_lab_ppc64le=(qemu-system-ppc gcc-powerpc64le-linux-gnu binutils)
 packages_test=(dbus-daemon)
 packages_style=(clang-format clang-tidy shellcheck)

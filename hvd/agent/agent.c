@@ -20,6 +20,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -199,6 +200,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
                         a, AGENT_WAITING, back_off(&a->silent_usec, a->limits.silent_max_usec), &error);
                 return 0;
         }
+        if (!a->address.sun_path[0])
+                return 0;
         int r = connection_open(a);
         if (r < 0) {
                 error_set_errno(&a->reason, ERROR_AGENT_ABSENT, r,
@@ -234,6 +237,31 @@ void agent_set_port_open(struct agent *a, bool open)
 
 /* The agent */
 
+static void take_socket(struct agent *a, const char *socket)
+{
+        snprintf(a->address.sun_path, sizeof(a->address.sun_path), "%s", socket ?: "");
+        if (socket)
+                error_set(&a->reason, ERROR_AGENT_ABSENT, "The guest channel's socket %s was not tried yet",
+                        socket);
+        else
+                error_set(&a->reason, ERROR_AGENT_ABSENT, "The guest does not run");
+}
+
+int agent_set_socket(struct agent *a, const char *socket)
+{
+        struct error error;
+
+        if (strlen(socket ?: "") >= sizeof(a->address.sun_path))
+                return -ENAMETOOLONG;
+        if (strcmp(a->address.sun_path, socket ?: "") == 0)
+                return 0;
+        error_set(&error, ERROR_AGENT_ABSENT, "The guest ended, or was started anew");
+        agent_back_off_reset(a);
+        connection_close(a, AGENT_ABSENT, 0, &error);
+        take_socket(a, socket);
+        return 0;
+}
+
 static void agent_freep(struct agent **a)
 {
         agent_free(*a);
@@ -243,9 +271,9 @@ int agent_new(sd_event *event, const char *socket, const struct agent_handlers *
         struct agent **ret)
 {
         _cleanup_(agent_freep) struct agent *a = NULL;
-        size_t length = strlen(socket);
+        size_t length = socket ? strlen(socket) : 0;
 
-        if (length == 0)
+        if (socket && length == 0)
                 return -EINVAL;
         if (length >= sizeof(a->address.sun_path))
                 return -ENAMETOOLONG;
@@ -263,9 +291,8 @@ int agent_new(sd_event *event, const char *socket, const struct agent_handlers *
                 .hello.type = MESSAGE_TYPE_INVALID,
                 .fd = -1,
         };
-        memcpy(a->address.sun_path, socket, length + 1);
         a->calls_end = &a->calls;
-        error_set(&a->reason, ERROR_AGENT_ABSENT, "The guest channel's socket %s was not tried yet", socket);
+        take_socket(a, socket);
         line_reader_init(&a->reader, PROTO_LINE_MAX, true);
         agent_back_off_reset(a);
 

@@ -50,8 +50,12 @@ struct agent_handlers {
 typedef void (*agent_reply_t)(const struct message_reply *reply, const struct error *error, void *userdata);
 typedef void (*agent_progress_t)(uint64_t done_bytes, uint64_t total_bytes, void *userdata);
 
+/* socket NULL: none yet, see agent_set_socket(). */
 int agent_new(sd_event *event, const char *socket, const struct agent_handlers *handlers, void *userdata,
         struct agent **ret);
+/* Another socket from now on, or none (NULL): a session with the one before ends. The guest channel of
+ * libvirt has another path at each start. -ENAMETOOLONG leaves it as it was. */
+int agent_set_socket(struct agent *a, const char *socket);
 struct agent *agent_free(struct agent *a); /* pending calls end without callbacks; NULL is fine */
 
 enum agent_state agent_state(struct agent *a);

@@ -16,7 +16,7 @@ struct wish {
         const char *zone, *device, *back;
         uint32_t drc, node;
         uint64_t within_usec;
-        int dry_run, all_or_nothing;
+        int dry_run, all_or_nothing, config;
         struct bus_option options[OPTIONS_MAX];
         size_t n_options;
 };
@@ -47,6 +47,7 @@ static void wish_init(struct wish *w, enum job_kind kind)
         know(w, "wait-usec", 't', &w->request.wait_usec);
         know(w, "dry-run", 'b', &w->dry_run);
         know(w, "all-or-nothing", 'b', &w->all_or_nothing);
+        know(w, "config", 'b', &w->config);
         if (kind != JOB_REMOVE_MEMORY)
                 know(w, "zone", 's', &w->zone);
         if (kind != JOB_MOVE_MEMORY)
@@ -103,6 +104,7 @@ static int wish_take(struct wish *w, struct error *ret_error)
         q->wait_usec = w->within_usec ?: q->wait_usec;
         q->dry_run = w->dry_run;
         q->all_or_nothing = w->all_or_nothing;
+        q->persistent = w->config;
         return 0;
 }
 

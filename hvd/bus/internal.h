@@ -13,6 +13,7 @@ struct bus {
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
         sd_event_source *flush;
         TAILQ_HEAD(, survey_call) surveys;
+        TAILQ_HEAD(, enroll_call) enrolls;
         TAILQ_HEAD(, reserve_call) reserves;
         sd_bus_slot *slots[16];
         size_t n_slots;
@@ -54,3 +55,4 @@ int bus_add_slot(struct bus *b, sd_bus_slot *slot);
 
 void bus_partition_forget(struct bus *b, struct partition *p);
 void bus_surveys_free(struct bus *b);
+void bus_enrolls_free(struct bus *b);

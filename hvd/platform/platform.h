@@ -15,7 +15,8 @@
 
 #define PLATFORM_DEVICES_MAX 1024U
 #define PLATFORM_ID_MAX      64U
-#define PLATFORM_NODES_MAX   128U /* QEMU's own limit */
+#define PLATFORM_SLOTS_MAX   256U /* QEMU's own limits, as is the next */
+#define PLATFORM_NODES_MAX   128U
 /* What we create in QEMU is named so, and what is named so and has no device is ours to delete. */
 #define PLATFORM_BACKEND_PREFIX "opendlpar-mem-"
 #define PLATFORM_DEVICE_PREFIX  "opendlpar-dimm-"
@@ -109,6 +110,7 @@ typedef void (*platform_query_t)(struct platform_snapshot *s, const struct error
 
 struct platform_ops {
         const char *name;
+        bool can_persist; /* has a definition that outlives the guest: see struct platform */
         struct platform *(*free)(struct platform *p);
         int (*query)(struct platform *p, bool devices_only, platform_query_t done, void *userdata,
                 struct platform_op **ret);
@@ -131,6 +133,9 @@ struct platform {
         const struct platform_ops *ops;
         const struct platform_handlers *handlers;
         void *userdata;
+        /* The owner's wish, if ops->can_persist: operations that begin now change the guest's definition too,
+         * which its next start takes. */
+        bool persistent;
 };
 
 /* A QEMU reached by its QMP socket. `channel` is the agent channel's socket, to know its chardev by. */

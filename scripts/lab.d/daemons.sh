@@ -60,9 +60,14 @@ hvd_start() {
     mkdir -p "$lab_dir/state"
     # A lab's guests have of the host only what they touch: the pool is not what they could have.
     [[ -e $lab_dir/hvd.conf ]] || printf '[hvd]\npool_total = 4T\n' >"$lab_dir/hvd.conf"
+    # The system's domains are none of the lab's.
+    mkdir -p "$lab_dir/hvd.conf.d"
+    [[ -e $lab_dir/hvd.conf.d/libvirt.conf ]] ||
+        printf '[libvirt]\nenabled = no\n' >"$lab_dir/hvd.conf.d/libvirt.conf"
     echo "$build_dir" >"$lab_dir/build"
+    libvirt_enter
     spawn "$lab_dir/hvd.pid" "$lab_dir/hvd.log" \
-        "$build_dir/hvd/hvd" --bus "$(bus_address)" --config "$lab_dir/hvd.conf" --state-dir "$lab_dir/state" \
+        "${libvirt_inside[@]}" "$build_dir/hvd/hvd" --bus "$(bus_address)" --config "$lab_dir/hvd.conf" --state-dir "$lab_dir/state" \
         --hooks-program "$build_dir/hooks/opendlpar-hooks"
     local tries
     for tries in {1..200}; do

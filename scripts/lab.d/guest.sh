@@ -8,7 +8,7 @@ check_name() {
     [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$ ]] ||
         die_usage "not a name for a guest (a letter or digit, then up to 31 of letters, digits, - and _): '$1'"
     case $1 in
-        bus | build | lab | lock | state) die_usage "the lab itself uses this name: $1" ;;
+        bus | build | lab | libvirt | lock | state) die_usage "the lab itself uses this name: $1" ;;
     esac
     local longest=$lab_dir/$1/lab-qmp.sock
     ((${#longest} < 108)) || die_usage "this path is too long for a socket, choose a shorter name or LAB_DIR: $longest"
@@ -35,8 +35,8 @@ parse_number() {
 guest_parse() {
     guest_name='' guest_arch=x86_64 guest_memory=$((1 << 30)) guest_max_memory=$((16 << 30)) guest_slots=16
     guest_virtio_mem=0 guest_balloon=false guest_swap=0 guest_cpus=1 guest_nodes=1
-    guest_define=true guest_guestd=true guest_programs=() guest_qemu_args=()
-    local platform=qmp max_memory_given=false
+    guest_define=true guest_guestd=true guest_programs=() guest_qemu_args=() guest_platform=qmp
+    local max_memory_given=false
 
     while (($# > 0)); do
         case $1 in
@@ -51,7 +51,7 @@ guest_parse() {
             --cpus) parse_number guest_cpus "$1" "$2" 1 64 ;;&
             --nodes) parse_number guest_nodes "$1" "$2" 1 8 ;;&
             --arch) guest_arch=$2 ;;&
-            --platform) platform=$2 ;;&
+            --platform) guest_platform=$2 ;;&
             --program)
                 [[ -x $2 ]] || die_usage "--program: not a program: '$2'"
                 guest_programs+=("$2")
@@ -77,18 +77,19 @@ guest_parse() {
         shift
     done
     [[ -n $guest_name ]] || die_usage "the guest needs a name: lab guest NAME [OPTION...]"
-    guest_check "$platform" "$max_memory_given"
+    guest_check "$max_memory_given"
 }
 
 guest_check() {
-    local platform=$1 max_memory_given=$2
+    local max_memory_given=$1
 
     check_arch "$guest_arch"
-    case $platform in
-        qmp) ;;
-        libvirt) die "--platform libvirt is not supported yet" ;;
-        *) die_usage "--platform: qmp or libvirt, not '$platform'" ;;
+    case $guest_platform in
+        qmp | libvirt) ;;
+        *) die_usage "--platform: qmp or libvirt, not '$guest_platform'" ;;
     esac
+    # hvd finds a domain by its channel: one that is to be left alone has none.
+    guest_channel=$guest_define
     ((guest_memory >= 128 << 20)) || die_usage "--memory: a guest does not boot with less than 128M"
     $max_memory_given || ((guest_max_memory >= guest_memory)) || guest_max_memory=$guest_memory
     ((guest_max_memory >= guest_memory)) || die_usage "--max-memory is less than --memory"
@@ -170,20 +171,29 @@ guest_add_nodes() {
     done
 }
 
+# Sets guest_append: the kernel's command line.
+guest_make_append() {
+    local console=ttyS0
+
+    [[ $guest_arch != ppc64le ]] || console=hvc0
+    # panic=0: a dead guest stays, so that its last words can be read.
+    guest_append="console=$console loglevel=4 panic=0 lab.hostname=$guest_name"
+    $guest_guestd || guest_append+=" lab.no_guestd"
+    ((guest_swap == 0)) || guest_append+=" lab.swap"
+}
+
 # Sets qemu_command. Everything of the architecture is in here.
 # shellcheck disable=SC2054  # the commas are QEMU's
 guest_qemu_command() {
-    local dir=$lab_dir/$guest_name memory append console machine
+    local dir=$lab_dir/$guest_name memory machine
 
     case $guest_arch in
         x86_64)
-            console=ttyS0
             machine=(qemu-system-x86_64 -machine "q35,accel=$guest_accel" -cpu host)
             # With erms and fsrm Linux copies and clears memory by bytes, which TCG takes one at a time.
             [[ $guest_accel == kvm ]] || machine+=(-cpu max,-erms,-fsrm)
             ;;
         ppc64le)
-            console=hvc0
             # Without the mitigations of speculation, which TCG has not, and says so.
             machine=(qemu-system-ppc64 -machine
                 "pseries,accel=$guest_accel,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off")
@@ -193,16 +203,13 @@ guest_qemu_command() {
     ((guest_max_memory == guest_memory || guest_slots + guest_virtio_mem == 0)) ||
         memory+=,slots=$guest_slots,maxmem=$((guest_max_memory >> 10))K
 
-    # panic=0: a dead guest stays, so that its last words can be read.
-    append="console=$console loglevel=4 panic=0 lab.hostname=$guest_name"
-    $guest_guestd || append+=" lab.no_guestd"
-    ((guest_swap == 0)) || append+=" lab.swap"
+    guest_make_append
 
     qemu_command=(
         "${machine[@]}" -nodefaults -no-user-config -display none
         -name "$guest_name"
         -smp "$guest_cpus" -m "$memory"
-        -kernel "$kernel_dir/vmlinuz" -initrd "$dir/initrd" -append "$append"
+        -kernel "$kernel_dir/vmlinuz" -initrd "$dir/initrd" -append "$guest_append"
         -chardev "file,id=console,path=$dir/console.log" -serial chardev:console
         -chardev "socket,id=qmp,path=$dir/qmp.sock,server=on,wait=off" -mon chardev=qmp,mode=control
         -chardev "socket,id=labqmp,path=$dir/lab-qmp.sock,server=on,wait=off" -mon chardev=labqmp,mode=control
@@ -236,6 +243,10 @@ guest_start() {
     mkdir "$dir"
     image_build "$dir/initrd" "$guest_arch"
     ((guest_swap == 0)) || truncate -s "$guest_swap" "$dir/swap.img"
+    if [[ $guest_platform == libvirt ]]; then
+        libvirt_guest_start
+        return
+    fi
     guest_qemu_command
     printf '%q ' "${qemu_command[@]}" >"$dir/command"
     spawn "$dir/qemu.pid" "$dir/qemu.log" "${qemu_command[@]}"
@@ -285,6 +296,7 @@ guest_abandon() {
         cat "$dir/qemu.log" >&2
     fi
     ! $guest_defined || hmc undefine "$guest_name" >/dev/null 2>&1 || true
+    libvirt_guest_forget "$guest_name"
     [[ -z $guest_pid ]] || kill_pids "$guest_pid"
     rm -rf -- "$dir"
 }
@@ -340,8 +352,13 @@ lab_guest() {
         [[ -x $guest_build_dir/guestd/guestd ]] || die "there is no guestd in the build folder $guest_build_dir"
     fi
 
+    [[ $guest_platform != libvirt ]] || need_packages "${packages_lab_libvirt[@]}"
     lab_lock
     ! pid_of "$lab_dir/$guest_name/qemu.pid" >/dev/null || die "there is a guest $guest_name already"
+    if [[ $guest_platform == libvirt ]]; then
+        libvirt_start
+        libvirt_tell_hvd
+    fi
     trap guest_abandon EXIT
     trap 'exit 1' INT TERM HUP
     guest_start
@@ -355,6 +372,7 @@ lab_guest() {
 
 # A guest that was killed and is started again is still defined, with the same sockets.
 guest_define_in_hvd() {
+    [[ $guest_platform == qmp ]] || return 0 # hvd finds it
     ! hmc show "$guest_name" >/dev/null 2>&1 || return 0
     hmc define "$guest_name" --qmp "$lab_dir/$guest_name/qmp.sock" \
         --channel "$lab_dir/$guest_name/guestd.sock" >/dev/null
@@ -388,6 +406,7 @@ lab_exec() {
 lab_qmp() {
     (($# == 2)) || die_usage "usage: lab qmp NAME JSON"
     guest_need "$1"
+    [[ ! -e $lab_dir/$1/domain.xml ]] || die "$1 is a domain, and libvirt alone has its monitor: scripts/lab virsh ..."
     lab_find_build
     lab_find_tools
     exec "$tools_dir/lab-qmp" "$lab_dir/$1/lab-qmp.sock" "$lab_dir/$1/qmp.lock" "${LAB_EXEC_TIMEOUT:-120}" "$2"
@@ -416,10 +435,13 @@ lab_stop() {
     lab_find_build
     lab_find_tools
     lab_lock
-    if pid_of "$lab_dir/hvd.pid" >/dev/null && hmc show "$1" >/dev/null 2>&1; then
+    libvirt_guest_forget "$1"
+    if [[ ! -e $lab_dir/$1/domain.xml ]] && pid_of "$lab_dir/hvd.pid" >/dev/null && hmc show "$1" >/dev/null 2>&1; then
         hmc undefine "$1" >/dev/null || say "hvd does not let go of $1; ending it all the same"
     fi
-    "$tools_dir/lab-qmp" "$lab_dir/$1/lab-qmp.sock" "$lab_dir/$1/qmp.lock" 3 '{"execute":"quit"}' >/dev/null 2>&1 || true
+    [[ -e $lab_dir/$1/domain.xml ]] ||
+        "$tools_dir/lab-qmp" "$lab_dir/$1/lab-qmp.sock" "$lab_dir/$1/qmp.lock" 3 '{"execute":"quit"}' >/dev/null 2>&1 ||
+        true
     await_end 3 "$guest_pid" || end_pids "$guest_pid"
     rm -rf -- "${lab_dir:?}/$1"
     lab_unlock

@@ -73,19 +73,28 @@ spawn() {
     disown
 }
 
-# Alive, and of this lab. A zombie is not alive.
+# Alive, and of this lab. A zombie is not alive. libvirt's QEMU (libvirt.sh) has a guest's initrd in place of the mark.
 pid_is_ours() {
-    [[ $1 =~ ^[1-9][0-9]*$ ]] && grep -qzxF "OPENDLPAR_LAB_DIR=$lab_dir" "/proc/$1/environ" 2>/dev/null
+    [[ $1 =~ ^[1-9][0-9]*$ ]] &&
+        { grep -qzxF "OPENDLPAR_LAB_DIR=$lab_dir" "/proc/$1/environ" ||
+            grep -qzxE "$(initrd_pattern)" "/proc/$1/cmdline"; } 2>/dev/null
+}
+
+initrd_pattern() {
+    echo "${lab_dir//[.+]/\\&}/[A-Za-z0-9_-]+/initrd"
 }
 
 marked_pids() {
     local file
 
-    { grep -lzxF "OPENDLPAR_LAB_DIR=$lab_dir" /proc/[0-9]*/environ 2>/dev/null || true; } |
+    {
+        grep -lzxF "OPENDLPAR_LAB_DIR=$lab_dir" /proc/[0-9]*/environ 2>/dev/null || true
+        grep -lzxE "$(initrd_pattern)" /proc/[0-9]*/cmdline 2>/dev/null || true
+    } |
         while read -r file; do
             file=${file#/proc/}
-            echo "${file%/environ}"
-        done
+            echo "${file%/*}"
+        done | sort -u
 }
 
 # pid_of PIDFILE: prints the pid if that process is alive and of this lab.
@@ -132,7 +141,7 @@ kill_pids() {
 
 lab_down() {
     (($# == 0)) || die_usage "down takes no arguments"
-    local pids hvd
+    local pids hvd libvirtd
 
     if [[ -e $lab_dir ]]; then
         # Not lab_lock(), which insists on a folder in good order and on getting the lock.
@@ -140,9 +149,12 @@ lab_down() {
         exec 9>"$lab_dir/lock"
         flock -w 60 9 || say "another scripts/lab has been busy for a minute; going on without waiting for it"
     fi
-    # hvd first, so that it does not see its guests fall one by one.
+    # hvd first, so that it does not see its guests fall one by one. Then libvirtd, so that it starts none anew.
     if hvd=$(pid_of "$lab_dir/hvd.pid"); then
         end_pids "$hvd"
+    fi
+    if libvirtd=$(pid_of "$lab_dir/libvirt/libvirtd.pid"); then
+        end_pids "$libvirtd"
     fi
     mapfile -t pids < <(marked_pids)
     while ((${#pids[@]} > 0)); do

@@ -116,7 +116,7 @@ hvd_answers() {
 # hvd_start OPTION...
 hvd_start() {
     mkdir -p "$work/etc" "$work/state"
-    [[ -e $work/etc/hvd.conf ]] || printf '[hvd]\nlog_level = debug\npool_total = 4T\n' >"$work/etc/hvd.conf"
+    [[ -e $work/etc/hvd.conf ]] || printf '[libvirt]\nenabled = no\n[hvd]\nlog_level = debug\npool_total = 4T\n' >"$work/etc/hvd.conf"
     : >"$work/hvd.log"
     setpriv --pdeathsig KILL "$build/hvd/hvd" --bus "unix:path=$work/bus" --config "$work/etc/hvd.conf" \
         --state-dir "$work/state" "$@" >>"$work/hvd.log" 2>&1 &

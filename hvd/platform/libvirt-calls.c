@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What the worker does: libvirt's synchronous calls, one after the other. Nothing in here touches what is the
+ * loop's; a call's fields are this thread's from its beginning to its end, as is the connection's handle. */
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hvd/platform/libvirt-internal.h"
+
+/* libvirtd that is there and does not answer is given up after 3 * 5 s. */
+#define KEEPALIVE_SEC   5
+#define KEEPALIVE_TRIES 3U
+
+#define METADATA_KEY "opendlpar"
+
+/* What libvirt (9.0) or QEMU refuses for a reason that the operator can act on gets a code and a sentence of
+ * its own. */
+static void translate(struct lv_call *call, const virError *e)
+{
+        static const char nodes[] = "as the guest has only '";
+        const char *message = e && e->message ? e->message : "no reason was given";
+        const char *count = strstr(message, nodes);
+        unsigned n;
+
+        if (count && sscanf(count + strlen(nodes), "%u", &n) == 1 && n > 0)
+                error_set(&call->error, ERROR_UNKNOWN_NODE,
+                        "The guest has no such NUMA node: it has %u, from node 0 to node %u", n, n - 1);
+        else if (e && e->code == VIR_ERR_OPERATION_INVALID && strstr(message, "not running"))
+                error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "The domain does not run");
+        else if (strstr(message, "unplug already in progress") || strstr(message, "in the process of unplug"))
+                error_set(&call->error, ERROR_UNPLUG_PENDING,
+                        "an earlier unplug is pending in QEMU, and the guest does not see to it; a reset of "
+                        "the guest ends that (the device leaves then)");
+        else if (strstr(message, "uplicate"))
+                error_set(&call->error, ERROR_ACCOUNTS_DIFFER,
+                        "libvirtd ended in the middle of plugging it: QEMU and the guest have it, and "
+                        "libvirt "
+                        "does not; it goes with the next start of the domain");
+        else
+                error_set(&call->error, ERROR_HYPERVISOR_REFUSED, "libvirt: %.400s", message);
+}
+
+static void fail(struct lv_call *call)
+{
+        virErrorPtr e = virSaveLastError();
+
+        call->is_lost = !call->connection->handle || virConnectIsAlive(call->connection->handle) != 1;
+        if (call->is_lost)
+                error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "libvirt is out of reach: %.300s",
+                        e && e->message ? e->message : "the connection ended");
+        else
+                translate(call, e);
+        virFreeError(e);
+}
+
+/* --- the connection --- */
+
+static int list_domains(struct lv_call *call, virConnectPtr handle)
+{
+        virDomainPtr *domains = NULL;
+        int n = virConnectListAllDomains(handle, &domains, 0);
+
+        if (n < 0)
+                return -1;
+        call->uuids = calloc((size_t)n + 1, sizeof(*call->uuids));
+        for (int i = 0; i < n; i++) {
+                if (call->uuids && virDomainGetUUIDString(domains[i], call->uuids[call->n_uuids]) >= 0)
+                        call->n_uuids++;
+                virDomainFree(domains[i]);
+        }
+        free(domains);
+        return 0;
+}
+
+static void run_close(struct lv_call *call)
+{
+        struct libvirt_connection *c = call->connection;
+
+        if (c->handle)
+                virConnectClose(c->handle);
+        c->handle = NULL;
+}
+
+static void run_open(struct lv_call *call)
+{
+        struct libvirt_connection *c = call->connection;
+
+        run_close(call);
+        c->handle = virConnectOpen(*c->uri ? c->uri : NULL);
+        if (c->handle) /* not every driver can */
+                virConnectSetKeepAlive(c->handle, KEEPALIVE_SEC, KEEPALIVE_TRIES);
+        if (c->handle && lv_events_register(c->handle, c, call->generation) >= 0 &&
+                list_domains(call, c->handle) >= 0)
+                return;
+        const char *why = virGetLastErrorMessage();
+        error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "libvirt is out of reach: %.300s",
+                why ?: "no reason was given");
+        run_close(call);
+}
+
+/* --- a domain --- */
+
+/* Its own job, if it has one that stands in the way: a migration, a save, a dump. */
+static int find_job(virDomainPtr domain)
+{
+        virTypedParameterPtr params = NULL;
+        int type = VIR_DOMAIN_JOB_NONE, n_params = 0, operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+
+        if (virDomainGetJobStats(domain, &type, &params, &n_params, 0) < 0) {
+                virResetLastError();
+                return VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+        }
+        if (type != VIR_DOMAIN_JOB_NONE && type != VIR_DOMAIN_JOB_COMPLETED)
+                virTypedParamsGetInt(params, n_params, VIR_DOMAIN_JOB_OPERATION, &operation);
+        virTypedParamsFree(params, n_params);
+        return operation;
+}
+
+static enum run_state find_state(virDomainPtr domain, int *state)
+{
+        int reason = 0;
+
+        if (virDomainGetState(domain, state, &reason, 0) < 0)
+                return RUN_STATE_MAX;
+        if (*state == VIR_DOMAIN_SHUTOFF) /* libvirtd logs it as an error to be asked for a job then */
+                return RUN_STOPPED;
+        switch (find_job(domain)) {
+        case VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN:
+        case VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT:
+                return RUN_MIGRATING;
+        case VIR_DOMAIN_JOB_OPERATION_SAVE:
+        case VIR_DOMAIN_JOB_OPERATION_DUMP:
+        case VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
+                return RUN_PAUSED;
+        }
+        switch (*state) {
+        case VIR_DOMAIN_RUNNING:
+        case VIR_DOMAIN_BLOCKED:
+                return RUN_RUNNING;
+        case VIR_DOMAIN_PAUSED:
+                return reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == VIR_DOMAIN_PAUSED_POSTCOPY
+                               ? RUN_MIGRATING
+                               : RUN_PAUSED;
+        case VIR_DOMAIN_PMSUSPENDED:
+                return RUN_PAUSED;
+        default:
+                return RUN_STOPPED;
+        }
+}
+
+static void run_look(struct lv_call *call, virDomainPtr domain)
+{
+        struct lv_look *look = &call->look;
+        int state = VIR_DOMAIN_NOSTATE;
+        enum run_state run_state = find_state(domain, &state);
+        char *xml = run_state == RUN_STATE_MAX ? NULL : virDomainGetXMLDesc(domain, 0);
+        unsigned id = virDomainGetID(domain);
+
+        if (!xml) {
+                const virError *e = virGetLastError();
+                if (e && e->code == VIR_ERR_NO_DOMAIN) /* in between */
+                        look->is_absent = true;
+                else
+                        fail(call);
+                return;
+        }
+        if (domain_account_parse(xml, &look->account, &call->error) >= 0) {
+                look->is_active = id != (unsigned)-1;
+                look->domain_id = (int)id;
+                look->account.snapshot.state = look->is_active ? run_state : RUN_ABSENT;
+        }
+        free(xml);
+}
+
+static unsigned change_flags(const struct lv_call *call)
+{
+        return (call->live ? (unsigned)VIR_DOMAIN_AFFECT_LIVE : 0) |
+               (call->persistent ? (unsigned)VIR_DOMAIN_AFFECT_CONFIG : 0);
+}
+
+/* libvirt would wait for the migration's end, and all other calls with it. */
+static bool may_change(struct lv_call *call, virDomainPtr domain)
+{
+        int operation = call->live ? find_job(domain) : VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+
+        if (operation == VIR_DOMAIN_JOB_OPERATION_UNKNOWN || operation == VIR_DOMAIN_JOB_OPERATION_BACKUP)
+                return true;
+        error_set(&call->error, ERROR_NOT_RUNNING,
+                "The guest is being %s, and its memory cannot change now; ask again when that has ended",
+                operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT ||
+                                operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
+                        ? "migrated"
+                        : "saved");
+        return false;
+}
+
+static int resize(struct lv_call *call, virDomainPtr domain)
+{
+        char *xml = virDomainGetXMLDesc(domain, 0);
+        if (!xml)
+                return -1;
+        char *device = domain_resize_xml(xml, call->alias, call->bytes, &call->error);
+        free(xml);
+        if (!device)
+                return 0;
+        int r = virDomainUpdateDeviceFlags(domain, device, change_flags(call));
+        free(device);
+        return r;
+}
+
+static int enroll(struct lv_call *call, virDomainPtr domain)
+{
+        struct error what;
+        char *changed = NULL, *xml;
+
+        if (virDomainIsPersistent(domain) == 0) {
+                error_set(&call->error, ERROR_INVALID_ARGUMENT,
+                        "Domain '%s' has no persistent definition, and goes when it ends", call->name);
+                return 0;
+        }
+        xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE | VIR_DOMAIN_XML_SECURE);
+        if (!xml)
+                return -1;
+        int r = domain_enroll_xml(xml, call->bytes, call->slots, &changed, &what, &call->error);
+        free(xml);
+        if (r < 0)
+                return 0;
+        if (!changed)
+                return asprintf(&call->text, "%s: nothing is missing", call->name) < 0 ? -1 : 0;
+        virDomainPtr defined = virDomainDefineXML(virDomainGetConnect(domain), changed);
+        free(changed);
+        if (!defined)
+                return -1;
+        virDomainFree(defined);
+        if (asprintf(&call->text, "%s: added %s%s", call->name, what.message,
+                    virDomainIsActive(domain) == 1 ? "; it takes effect when the domain is started next"
+                                                   : "") < 0)
+                call->text = NULL;
+        return 0;
+}
+
+static int change(struct lv_call *call, virDomainPtr domain)
+{
+        switch (call->kind) {
+        case LV_ATTACH:
+                return virDomainAttachDeviceFlags(domain, call->xml, change_flags(call));
+        case LV_DETACH:
+                return virDomainDetachDeviceAlias(domain, call->alias, change_flags(call));
+        case LV_RESIZE:
+                return resize(call, domain);
+        case LV_BALLOON:
+                return virDomainSetMemoryFlags(
+                        domain, (unsigned long)(call->bytes / KIB), change_flags(call));
+        case LV_ENROLL:
+                return enroll(call, domain);
+        case LV_PROFILE: {
+                unsigned flags = 0;
+                if (virDomainIsActive(domain) == 1)
+                        flags |= VIR_DOMAIN_AFFECT_LIVE;
+                if (virDomainIsPersistent(domain) == 1)
+                        flags |= VIR_DOMAIN_AFFECT_CONFIG;
+                return virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT, call->xml, METADATA_KEY,
+                        DOMAIN_METADATA_URI, flags);
+        }
+        default:
+                return 0;
+        }
+}
+
+static virDomainPtr find_domain(struct lv_call *call)
+{
+        virConnectPtr handle = call->connection->handle;
+
+        return call->uuid[0] ? virDomainLookupByUUIDString(handle, call->uuid)
+                             : virDomainLookupByName(handle, call->name);
+}
+
+static void run_domain_call(struct lv_call *call)
+{
+        virDomainPtr domain = call->connection->handle ? find_domain(call) : NULL;
+
+        if (!domain) {
+                const virError *e = virGetLastError();
+
+                if (!e || e->code != VIR_ERR_NO_DOMAIN)
+                        fail(call);
+                else if (call->kind == LV_LOOK)
+                        call->look.is_absent = true;
+                else if (call->name[0])
+                        error_set(&call->error, ERROR_UNKNOWN_PARTITION,
+                                "libvirt has no domain '%s'; 'virsh list --all' shows them", call->name);
+                else
+                        error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "The domain is gone");
+                return;
+        }
+        if (call->kind == LV_LOOK)
+                run_look(call, domain);
+        else if (may_change(call, domain) && change(call, domain) < 0)
+                fail(call);
+        virDomainFree(domain);
+}
+
+void lv_call_run(struct worker_task *t)
+{
+        struct lv_call *call = (struct lv_call *)t;
+
+        virResetLastError();
+        if (call->kind == LV_OPEN)
+                run_open(call);
+        else if (call->kind == LV_CLOSE)
+                run_close(call);
+        else
+                run_domain_call(call);
+}

@@ -1,0 +1,219 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# A domain of a real libvirtd: memory comes and leaves and the XML agrees, nothing of ours taints it; what virsh does is
+# seen; libvirtd is killed in the middle of an addition and of a removal; a domain is enrolled; the hook lets a guest
+# start without hvd.
+set -euo pipefail
+# shellcheck source=tests/lab/lib.sh
+. "${BASH_SOURCE[0]%/*}/lib.sh"
+
+virsh_() {
+    lab virsh --quiet "$@"
+}
+
+# xml_plugged NAME [OPTION]: bytes of its memory devices by libvirt.
+xml_plugged() {
+    local sizes
+    sizes=$(virsh_ dumpxml "$@" --xpath '//devices/memory/target/size/text()' 2>/dev/null || true)
+    awk '{ sum += $1 } END { printf "%.0f\n", sum * 1024 }' <<<"$sizes"
+}
+
+xml_plugged_is() { # NAME BYTES
+    [[ $(xml_plugged "$1") == "$2" ]]
+}
+
+# check_domain NAME PLUGGED: libvirt, hvd and the guest agree, and nothing is offline.
+check_domain() {
+    local account
+    account=$(guest_account "$1")
+    assert_equal "plugged memory of $1 by libvirt" "$2" "$(xml_plugged "$1")"
+    assert_equal "plugged, pending bytes of $1 by hvd" "$2 0" "$(show "$1" | jq -r '"\(.plugged_bytes) \(.pending_bytes)"')"
+    assert_equal "blocks of $1 beyond its base" "$2" \
+        $((($(jq .online+.offline <<<"$account") - base_blocks) * $(jq .block_bytes <<<"$account")))
+    assert_equal "offline blocks of $1" 0 "$(jq .offline <<<"$account")"
+}
+
+domain_settles() { # NAME SECONDS PLUGGED
+    local end=$((SECONDS + $2))
+
+    until (check_domain "$1" "$3") 2>/dev/null; do
+        ((SECONDS < end)) || {
+            check_domain "$1" "$3"
+            return
+        }
+        sleep 0.3
+    done
+}
+
+reservations_are() { # N
+    [[ $(cli -o json pool | jq '.reservations | length') == "$1" ]]
+}
+
+weight_is() { # NAME N
+    [[ $(show "$1" .weight) == "$2" ]]
+}
+
+# That QEMU runs as root is the lab's doing.
+check_untainted() {
+    local found
+    found=$(cat "$LAB_DIR"/libvirt/libvirtd.log "$LAB_DIR/libvirt/log/qemu/$1.log" | grep 'is tainted' |
+        grep -v 'high-privileges' || true)
+    assert_equal "what tainted $1" "" "$found"
+}
+
+# take_lost NAME: what libvirtd lost by its end (see below) has left, by the domain's next start.
+take_lost() {
+    [[ $(jq -r '.reasons[].code' <<<"$job_json") == *accounts-differ* ]] || return 0
+    note "libvirtd has lost a DIMM: the domain is started anew"
+    virsh_ destroy "$1"
+    virsh_ start "$1"
+    await "$(patience 40)" "guestd's word" agent_is "$1" ready
+}
+
+# restart_libvirtd: as a crash and the service manager would.
+restart_libvirtd() {
+    lab libvirtd kill
+    sleep 0.5
+    lab libvirtd start
+}
+
+((EUID == 0)) || skip "libvirt with folders of the lab's own is root's"
+test_begin
+
+step "a domain is found by its channel"
+boot v1 --platform libvirt --memory 1G --max-memory 16G
+base_blocks=$(guest_account v1 | jq .online+.offline)
+assert_equal "platform and state" "libvirt running ready" "$(show v1 | jq -r '"\(.platform) \(.state) \(.agent_state)"')"
+assert_equal "max" $((16 * GiB)) "$(show v1 .max_bytes)"
+check_domain v1 0
+
+step "2 GiB come and leave, and the XML agrees"
+expect 0 cli add-memory v1 2G
+assert_match "the line about it" '^v1: added 2 GiB in [0-9.]+ s, all in zone Movable; now 3 GiB of 16 GiB$' "$out"
+note "$out"
+check_domain v1 $((2 * GiB))
+assert_match "the aliases" 'ua-opendlpar-dimm-0' "$(virsh_ dumpxml v1)"
+expect 0 cli remove-memory v1 2G
+note "$out"
+check_domain v1 0
+check_untainted v1
+
+step "what virsh attaches and detaches is seen"
+cat >"$work_dir/dimm.xml" <<'XML'
+<memory model='dimm'><target><size unit='MiB'>512</size><node>0</node></target><alias name='ua-theirs'/></memory>
+XML
+virsh_ attach-device v1 "$work_dir/dimm.xml"
+await 2 "the DIMM of virsh" hvd_plugged_is v1 $((512 * MiB))
+# hvd brings what is offline online: then a detach has something to fail at, and ours does not.
+await 10 "its blocks online" guest v1 '! grep -q offline /sys/devices/system/memory/memory*/state'
+expect 0 cli remove-memory v1 512M --device ua-theirs
+check_domain v1 0
+expect 0 cli add-memory v1 512M
+# shellcheck disable=SC2016  # it is for the guest's shell
+guest v1 'for m in /sys/devices/system/memory/memory*; do
+    read -r z rest <$m/valid_zones; [ "$z" != Movable ] || echo offline >$m/state; done'
+virsh_ detach-device-alias v1 ua-opendlpar-dimm-0 --live
+await 2 "that it has left" hvd_plugged_is v1 0
+domain_settles v1 5 0
+
+step "--config changes the definition, too"
+expect 0 cli add-memory v1 512M --config
+assert_equal "in the definition" $((512 * MiB)) "$(xml_plugged v1 --inactive)"
+expect 0 cli remove-memory v1 512M --config
+assert_equal "in the definition" 0 "$(xml_plugged v1 --inactive)"
+check_domain v1 0
+
+step "libvirtd is killed in the middle of an addition"
+start_job add-memory v1 3G --wait 40s
+restart_libvirtd
+await_job "$job_id" 60
+note "$job_state: $(jq -c '[.done_bytes, [.reasons[].message]]' <<<"$job_json")"
+assert_match "its end" '^(DONE|PARTIAL|FAILED)$' "$job_state"
+await 15 "what was done is plugged" xml_plugged_is v1 "$(jq .done_bytes <<<"$job_json")"
+take_lost v1
+domain_settles v1 15 "$(xml_plugged v1)"
+
+step "and of a removal"
+if xml_plugged_is v1 0; then
+    expect 0 cli add-memory v1 2G
+fi
+before=$(xml_plugged v1)
+start_job remove-memory v1 "$((before / GiB))G" --wait 40s
+restart_libvirtd
+await_job "$job_id" 60
+note "$job_state: $(jq -c '[.done_bytes, [.reasons[].message]]' <<<"$job_json")"
+assert_match "its end" '^(DONE|PARTIAL|FAILED)$' "$job_state"
+domain_settles v1 15 $((before - $(jq .done_bytes <<<"$job_json")))
+check_untainted v1
+
+step "a domain without the channel says what it lacks, and is enrolled"
+cat >"$work_dir/plain.xml" <<'XML'
+<domain type='qemu'><name>plain</name><memory unit='MiB'>512</memory><vcpu>2</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>
+XML
+virsh_ define "$work_dir/plain.xml"
+await 3 "what it lacks" eval 'cli enroll | grep -q "^plain: .*org.opendlpar.guestd.0"'
+expect 0 cli enroll plain --max 2G
+assert_match "what was added" 'channel.*maxMemory of 2 GiB with 16 slots.*NUMA cell' "$out"
+await 3 "the partition" state_is plain absent
+expect 0 cli enroll plain
+assert_match "the second time" 'nothing is missing' "$out"
+expect 1 cli enroll nobody
+assert_match "an unknown one" "no domain 'nobody'" "$err"
+expect 1 cli undefine plain
+assert_match "how it goes" 'channel' "$err"
+
+step "its profile is in its metadata"
+virsh_ metadata plain --uri http://opendlpar.org/xmlns/domain/1 --key opendlpar --set "<profile min='256M' weight='7'/>"
+await 3 "the weight" weight_is plain 7
+assert_equal "min" $((256 * MiB)) "$(show plain .min_bytes)"
+virsh_ domrename plain other
+await 3 "the new name" state_is other absent
+virsh_ undefine other
+await 3 "its end" eval '! cli show other'
+
+step "the domain is destroyed in the middle of a job"
+start_job add-memory v1 4G
+virsh_ destroy v1
+await_job "$job_id" 20
+assert_match "its end" '^(PARTIAL|FAILED)$' "$job_state"
+await 3 "that it does not run" state_is v1 absent
+expect 1 cli add-memory v1 1G
+assert_match "why not" 'does not run' "$err"
+
+step "without hvd it starts all the same, and hvd finds it when it comes"
+lab hvd stop
+virsh_ start v1
+lab hvd start
+await "$(patience 40)" "guestd's word" agent_is v1 ready
+expect 0 cli add-memory v1 1G
+domain_settles v1 5 "$GiB"
+
+step "with the pool full the hook has hvd make room"
+expect 0 cli profile v1 --desired 1G
+expect 0 cli add-memory v1 1G
+mkdir -p "$LAB_DIR/hvd.conf.d"
+printf '[hvd]\npool_total = 3584M\n' >"$LAB_DIR/hvd.conf.d/pool.conf"
+kill -HUP "$(lab hvd pid)"
+lab guest c --platform libvirt --no-define --memory 1G --max-memory 1G
+domain_settles v1 10 "$GiB"
+assert_equal "reserved for c" "c $GiB" "$(cli -o json pool | jq -r '.reservations[] | "\(.owner) \(.bytes)"')"
+
+step "when there is none and it matters, the start is refused"
+expect 0 cli profile v1 --desired 2G
+printf '[hook]\nwait = 3s\nrefuse = yes\n' >"$LAB_DIR/libvirt/hook.conf"
+expect 1 lab guest d --platform libvirt --no-define --memory 1G --max-memory 1G
+assert_match "why" 'no room for the 1 GiB of d' "$err"
+
+step "what was reserved goes with the domain"
+lab stop c
+await 3 "the reservation's end" reservations_are 0
+
+step "without hvd nothing is refused"
+lab hvd stop
+lab guest d --platform libvirt --no-define --memory 1G --max-memory 1G
+lab stop d
+lab hvd start
+check_untainted v1
+test_end
