@@ -75,7 +75,7 @@ static void usage(void)
                "  --log-level LEVEL  error, warning, notice, info or debug\n"
                "  --version          The version\n"
                "  --help             This text\n",
-                SIZE_EXACT(MEMORY_MARGIN_BYTES), MEMORY_MARGIN_PERCENT, HOOKS_LIMIT_USEC / USEC_PER_SEC);
+                SIZE_EXACT(MARGIN_BYTES), MARGIN_PERCENT, HOOKS_LIMIT_USEC / USEC_PER_SEC);
 }
 
 static int parse_limit(const char *text, uint64_t *ret_usec)
@@ -346,8 +346,9 @@ static int watch_signals(struct guestd *g)
 static int make_hello(struct guestd *g, struct message_hello *ret)
 {
         static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST,
-                    gentle[] = PROTO_CAPABILITY_GENTLE, hooks[] = PROTO_CAPABILITY_HOOKS;
-        static char *capabilities[] = { survey, assist, gentle, hooks, NULL };
+                    gentle[] = PROTO_CAPABILITY_GENTLE, sets[] = PROTO_CAPABILITY_SETS,
+                    hooks[] = PROTO_CAPABILITY_HOOKS;
+        static char *capabilities[] = { survey, assist, gentle, sets, hooks, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {

@@ -129,9 +129,7 @@ int memory_read_headroom(int meminfo_fd, struct memory_now *ret)
 
 uint64_t memory_margin(uint64_t margin_bytes, uint64_t total_bytes)
 {
-        if (margin_bytes > 0)
-                return margin_bytes;
-        return MAX(MEMORY_MARGIN_BYTES, total_bytes / 100 * MEMORY_MARGIN_PERCENT);
+        return margin_bytes > 0 ? margin_bytes : margin_of(total_bytes);
 }
 
 int memory_read_boot_id(int proc_fd, char *buffer, size_t size)

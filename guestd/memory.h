@@ -23,10 +23,7 @@ int memory_read_now(int proc_fd, struct memory_now *ret);
 /* Only the first three, from an open meminfo. */
 int memory_read_headroom(int meminfo_fd, struct memory_now *ret);
 
-/* What must stay available after a block has gone: `margin` if it is not 0, else the larger of
- * MEMORY_MARGIN_BYTES and MEMORY_MARGIN_PERCENT of MemTotal. */
-#define MEMORY_MARGIN_BYTES   (64ULL * 1024 * 1024)
-#define MEMORY_MARGIN_PERCENT 2U
+/* What must stay available after a block has gone: `margin` if it is not 0, else margin_of(). */
 uint64_t memory_margin(uint64_t margin_bytes, uint64_t total_bytes);
 
 /* /proc/sys/kernel/random/boot_id. */

@@ -69,7 +69,7 @@ static unsigned choose(struct ops *ops, size_t item)
         struct worker *w = run->worker;
         const struct worker_failure *f = worker_n_failures(w) > 0 ? worker_failure(w, 0) : NULL;
         unsigned node = blocks_node(ops->blocks, run->items[item].block);
-        uint64_t set_bytes = (run->n_items - item) * ops->blocks->block_bytes, attempt_usec;
+        uint64_t set_bytes = run->items[item].n_set * ops->blocks->block_bytes, attempt_usec;
         size_t killed_item;
         bool busy = f ? f->code == ERROR_BLOCK_BUSY
                       : worker_killed(w, &killed_item, &attempt_usec) == ERROR_BLOCK_BUSY;
@@ -146,7 +146,7 @@ static void give_up(struct ops *ops, enum error_code why, const char *words)
 
         error_set(&error, why, "Block memory%u: %s", block, words);
         run_fail(ops, block, &error);
-        offline_undo(ops);
+        offline_undo(ops, ops->run.n_offline);
 }
 
 static void on_assisted(struct worker *w, void *userdata)

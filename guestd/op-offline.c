@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* OFFLINE: the whole set or nothing. Where every block was before is in items[], highest address first.
+/* OFFLINE: the whole set or nothing. Where every block was before is in items[], highest address first. Where
+ * each target is a set of its own they go one after the other, and one that does not go ends the run: those
+ * before it stay offline (n_kept), and only its own blocks are put back.
  *
  *     WORKING --all offline--> answered, pledged
  *      ^ |--ASSISTING: something helps (op-assist.c)
@@ -39,7 +41,7 @@ static void fail_left_offline(struct ops *ops, const char *words)
         struct op_run *run = &ops->run;
         struct error error;
 
-        for (size_t i = 0; i < run->n_items; i++) {
+        for (size_t i = run->n_kept; i < run->n_items; i++) {
                 uint32_t number = run->items[i].block;
                 enum block_state state = blocks_refresh(ops->blocks, number);
 
@@ -87,7 +89,7 @@ static void put_back(struct ops *ops)
         free(steal_pointer(run->back_items));
         run->n_back_items = 0;
         run->back_items = calloc(MAX(run->n_items, (size_t)1), sizeof(*run->back_items));
-        for (size_t i = 0; run->back_items && i < run->n_items; i++) {
+        for (size_t i = run->n_kept; run->back_items && i < run->n_items; i++) {
                 enum block_state state = blocks_refresh(ops->blocks, run->items[i].block);
                 if (state != BLOCK_ONLINE && state != BLOCK_ABSENT)
                         run->back_items[run->n_back_items++] = run->items[i];
@@ -112,8 +114,28 @@ static void put_back(struct ops *ops)
         finish(ops);
 }
 
-void offline_undo(struct ops *ops)
+/* The set of this item does not go. Those before it are the host's now, unless nobody waits for the answer.
+ */
+static void keep_sets_before(struct ops *ops, size_t item)
 {
+        struct op_run *run = &ops->run;
+        size_t n = MIN(item, run->n_items - 1);
+
+        if (!run->each || run->id == 0)
+                return;
+        /* n_set counts down within a set. */
+        while (n > 0 && run->items[n - 1].n_set == run->items[n].n_set + 1)
+                n--;
+        run->n_kept = n;
+        for (size_t i = 0; i < n; i++)
+                if (blocks_state(ops->blocks, run->items[i].block) != BLOCK_OFFLINE)
+                        (void)blocks_refresh(ops->blocks, run->items[i].block);
+        pledge_add(ops, run->items, n);
+}
+
+void offline_undo(struct ops *ops, size_t item)
+{
+        keep_sets_before(ops, item);
         put_back(ops);
 }
 
@@ -130,10 +152,10 @@ static void on_worker_done(struct worker *w, void *userdata)
 {
         struct ops *ops = userdata;
         struct op_run *run = &ops->run;
+        size_t item = run->n_offline + worker_n_done(w);
         struct error error;
 
-        if ((worker_n_failures(w) > 0 || run->n_offline + worker_n_done(w) < run->n_items) &&
-                assist_begin(ops))
+        if ((worker_n_failures(w) > 0 || item < run->n_items) && assist_begin(ops))
                 return;
         bool done = run_work_done(ops) && run->stopped != ERROR_INTERRUPTED;
         stall_reset(ops);
@@ -144,6 +166,7 @@ static void on_worker_done(struct worker *w, void *userdata)
                         error_set(&error, ERROR_BLOCK_FAILED, "Block memory%u did not stay offline",
                                 run->items[i].block);
                         run_fail(ops, run->items[i].block, &error);
+                        item = i;
                         done = false;
                 }
         if (done && run->id > 0) {
@@ -153,7 +176,7 @@ static void on_worker_done(struct worker *w, void *userdata)
                 run_finish(ops);
                 return;
         }
-        put_back(ops);
+        offline_undo(ops, item);
 }
 
 static void on_progress(struct worker *w, size_t n_done, void *userdata)
@@ -162,6 +185,23 @@ static void on_progress(struct worker *w, size_t n_done, void *userdata)
         uint64_t block_bytes = ops->blocks->block_bytes;
 
         run_progress(ops, (ops->run.n_offline + n_done) * block_bytes, ops->run.n_items * block_bytes);
+}
+
+/* Counts down the items of each set. Both items and targets are in the order of addresses. */
+static void number_sets(struct ops *ops)
+{
+        struct op_run *run = &ops->run;
+        size_t target = 0, n = 0;
+
+        for (size_t i = run->n_items; i-- > 0;) {
+                uint64_t address = run->items[i].block * ops->blocks->block_bytes;
+
+                while (run->each && address - run->targets[target].start >= run->targets[target].length) {
+                        target++;
+                        n = 0;
+                }
+                run->items[i].n_set = (uint32_t)++n;
+        }
 }
 
 /* Looks at every block before any is touched. 0: items[] is filled; -EINVAL: failures are noted. */
@@ -191,6 +231,7 @@ static int survey(struct ops *ops)
                 run->items[i] = run->items[run->n_items - 1 - i];
                 run->items[run->n_items - 1 - i] = t;
         }
+        number_sets(ops);
         return run->failed ? -EINVAL : 0;
 }
 
@@ -266,6 +307,7 @@ static void fail_stuck(struct ops *ops)
         error_set(&error, ERROR_BLOCK_FAILED,
                 "Block memory%u: the kernel does not return from taking it offline", run->items[i].block);
         run_fail(ops, run->items[i].block, &error);
+        keep_sets_before(ops, i);
 }
 
 void offline_on_timer(struct ops *ops)

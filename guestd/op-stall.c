@@ -5,6 +5,9 @@
  * takes long, a second child looks at its pages twice a second. When nothing is left that moves, or less does
  * not become of it, the attempt is ended, as its limit would do much later.
  *
+ * A block has 32768 pages or, on large guests, half a million: a look has time for all of them, as of a part
+ * nothing can be said, and the guest has as much time to itself afterwards.
+ *
  * None of this happens to a block that goes within LOOK_USEC. */
 
 #include "guestd/ops-internal.h"
@@ -17,7 +20,8 @@
 #include "common/size.h"
 
 #define LOOK_USEC     (400 * USEC_PER_MSEC) /* into an attempt, and between two looks at it */
-#define LOOK_MAX_USEC (200 * USEC_PER_MSEC)
+#define LOOK_MAX_USEC (200 * USEC_PER_MSEC) /* for a look, or if that is more, */
+#define PAGE_USEC     2U                    /* ...this for each page */
 /* So many looks in a row that find as many pages as before. */
 #define SAME_MAX 3U
 /* So few that the kernel was through with them several times since the last look: they do not move. While it
@@ -33,9 +37,19 @@ void stall_reset(struct ops *ops)
         *s = (struct op_stall) { .timer = s->timer };
 }
 
-static void again(struct ops *ops)
+static void again(struct ops *ops, uint64_t took_usec)
 {
-        loop_timer_arm(ops->loop, &ops->run.stall.timer, now_monotonic_usec() + LOOK_USEC);
+        loop_timer_arm(ops->loop, &ops->run.stall.timer, now_monotonic_usec() + MAX(LOOK_USEC, took_usec));
+}
+
+static uint64_t block_pages(const struct ops *ops)
+{
+        return ops->blocks->block_bytes / (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t stall_look_usec(uint64_t n_pages)
+{
+        return MAX(LOOK_MAX_USEC, n_pages * PAGE_USEC);
 }
 
 /* The block under attempt; NULL if none is. */
@@ -82,13 +96,12 @@ static void on_looked(struct worker *w, void *userdata)
         bool seen = worker_n_done(w) == 1, hopeless = false;
 
         if (item && seen && item->block == s->item.block)
-                hopeless = judge(
-                        s, worker_counts(w), ops->blocks->block_bytes / (uint64_t)sysconf(_SC_PAGESIZE));
+                hopeless = judge(s, worker_counts(w), block_pages(ops));
         s->worker = worker_free(s->worker);
         if (hopeless)
                 worker_kill(ops->run.worker, ERROR_BLOCK_BUSY);
         else if (seen)
-                again(ops);
+                again(ops, now_monotonic_usec() - s->look_usec);
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -97,15 +110,16 @@ static void on_timer(struct loop_timer *timer)
         struct ops *ops = timer->userdata;
         struct op_stall *s = &ops->run.stall;
         const struct work_item *item = current_item(ops);
-        uint64_t until = now_monotonic_usec() + LOOK_MAX_USEC;
+        uint64_t until = now_monotonic_usec() + stall_look_usec(block_pages(ops));
         struct worker_limits limits = { .survey_until_usec = until, .stop_at_usec = until + LOOK_USEC };
 
         if (!item)
                 return;
         if (worker_attempt_usec(ops->run.worker) < LOOK_USEC) {
-                again(ops);
+                again(ops, 0);
                 return;
         }
+        s->look_usec = now_monotonic_usec();
         if (item->block != s->item.block)
                 s->left = s->n_same = 0;
         s->item = *item;
@@ -117,7 +131,7 @@ void stall_watch(struct ops *ops)
 {
         stall_reset(ops);
         ops->run.stall.timer = (struct loop_timer) { .on_expired = on_timer, .userdata = ops };
-        again(ops);
+        again(ops, 0);
 }
 
 void stall_explain_gigantic(struct ops *ops, uint32_t block, struct error *error)

@@ -28,10 +28,11 @@ struct op_stall {
         struct loop_timer timer;
         struct worker *worker; /* looks at its pages */
         struct work_item item;
-        uint64_t left;    /* pages in it that are not free; 0: nobody has looked */
-        unsigned n_same;  /* looks in a row that found as many */
-        bool is_pinned;   /* nothing is left in it that moves */
-        bool is_gigantic; /* it lies in a gigantic page */
+        uint64_t look_usec; /* when the look under way began */
+        uint64_t left;      /* pages in it that are not free; 0: nobody has looked */
+        unsigned n_same;    /* looks in a row that found as many */
+        bool is_pinned;     /* nothing is left in it that moves */
+        bool is_gigantic;   /* it lies in a gigantic page */
         bool has_huge_pages;
 };
 
@@ -53,6 +54,8 @@ struct op_run {
         struct work_item *items; /* the worker's, and what is to be put back */
         size_t n_items;
         size_t n_offline;             /* of items, by the walks before the one under way */
+        bool each;                    /* each target is a set of its own */
+        size_t n_kept;                /* items of sets that went wholly, though a later one did not */
         struct work_item *back_items; /* the part of items that a try of putting back works on */
         size_t n_back_items;
         unsigned tries;
@@ -177,8 +180,8 @@ void offline_stop(struct ops *ops, enum error_code why);
 void offline_on_timer(struct ops *ops);
 /* Goes on with what is not offline yet. */
 int offline_walk(struct ops *ops);
-/* Puts back what the run took offline, and answers. */
-void offline_undo(struct ops *ops);
+/* The item does not go: puts back what the run took offline of its set, and answers. */
+void offline_undo(struct ops *ops, size_t item);
 /* Takes the items over and puts them online, in each one's zone. The run must be idle. */
 void put_back_begin(struct ops *ops, struct work_item *items, size_t n_items);
 
@@ -196,6 +199,8 @@ void reclaim_stop(struct ops *ops, enum error_code why);
 /* op-stall.c: watches a walk for blocks that do not become emptier, long before the attempt's limit. */
 void stall_watch(struct ops *ops);
 void stall_reset(struct ops *ops);
+/* How long a look at a block of so many pages may take. */
+uint64_t stall_look_usec(uint64_t n_pages);
 /* The words for a block that lies in a gigantic page. */
 void stall_explain_gigantic(struct ops *ops, uint32_t block, struct error *error);
 

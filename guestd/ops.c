@@ -260,6 +260,7 @@ static void begin(struct ops *ops, const struct message *m)
         run->began_usec = run->progress_usec = now;
         run->deadline_usec = now + q->deadline_msec * USEC_PER_MSEC;
         run->attempt_usec = q->attempt_msec * USEC_PER_MSEC;
+        run->each = q->each;
         if (q->op == OP_OFFLINE) {
                 if (!q->gentle)
                         hurry(ops);
@@ -395,7 +396,7 @@ bool ops_busy(struct ops *ops)
 
 bool ops_owes(struct ops *ops)
 {
-        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || hook_owes(ops);
+        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || ops->hook.under_way;
 }
 
 struct children *ops_children(struct ops *ops)

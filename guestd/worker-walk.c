@@ -144,8 +144,8 @@ int worker_walk(struct worker_shared *shared, const struct worker_config *config
         for (uint32_t i = 0; i < n_items; i++) {
                 struct worker_failure f = { .item = i };
 
-                if (work == WORK_OFFLINE && !is_plenty_free(config, n_items - i) &&
-                        !has_headroom(config, meminfo_fd, n_items - i, migrates, &f)) {
+                if (work == WORK_OFFLINE && !is_plenty_free(config, items[i].n_set) &&
+                        !has_headroom(config, meminfo_fd, items[i].n_set, migrates, &f)) {
                         note_failure(shared, &f);
                         return 1;
                 }

@@ -28,7 +28,8 @@ enum work {
 
 struct work_item {
         uint32_t block;
-        uint32_t zone; /* enum zone: where it goes when online, where it was when offline */
+        uint32_t zone;  /* enum zone: where it goes when online, where it was when offline */
+        uint32_t n_set; /* OFFLINE: blocks of its set from this one on, for all of which there must be room */
 };
 
 /* How a block's state is written: replaced by tests. 0 or the kernel's -errno. Runs in the child. */

@@ -253,6 +253,9 @@ static void on_settled(struct partition *p, const struct error *error, void *use
                 manager_partition_ready(p->manager, p);
         else if (restore)
                 settle_after(p, RETRY_USEC);
+        uint64_t hooks_usec = again || error ? 0 : hooks_on_settled(p);
+        if (hooks_usec > 0)
+                settle_after(p, hooks_usec);
         if (p->has_snapshot && p->snapshot.state == RUN_MIGRATING)
                 settle_after(p, MIGRATION_USEC);
 }

@@ -44,6 +44,7 @@ struct partition {
         unsigned session_resets;     /* n_resets when the last session with guestd began */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
+        uint64_t hooks_owed_usec; /* since when the guest's hooks may wait to be settled; 0: they do not */
         sd_event_source *settle_timer; /* what a guest can cause at will is answered at a limited rate */
 };
 

@@ -242,6 +242,8 @@ static int decode_request(struct json_object *o, struct message *m, struct error
         }
         if ((shape & REQUEST_ATTEMPT) && (r = json_get_bool(o, "gentle", &q->gentle)) < 0 && r != -ENOENT)
                 return bad_key(r, "gentle", ret_error);
+        if ((shape & REQUEST_ATTEMPT) && (r = json_get_bool(o, "each", &q->each)) < 0 && r != -ENOENT)
+                return bad_key(r, "each", ret_error);
         if ((shape & REQUEST_HOOK) && (r = get_hook_call(o, &q->hook, ret_error)) < 0)
                 return r;
         if ((r = get_fields(o, request_fields, n_request_fields, shape, q, ret_error)) < 0 ||

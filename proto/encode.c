@@ -122,6 +122,8 @@ static int encode_request(struct json_object *o, const struct message *m)
                 return r;
         if ((shape & REQUEST_ATTEMPT) && q->gentle && (r = json_add_bool(o, "gentle", true)) < 0)
                 return r;
+        if ((shape & REQUEST_ATTEMPT) && q->each && (r = json_add_bool(o, "each", true)) < 0)
+                return r;
         if ((shape & REQUEST_HOOK) && (r = add_hook_call(o, &q->hook)) < 0)
                 return r;
         if ((r = add_fields(o, request_fields, n_request_fields, shape, q)) < 0 || !(shape & REQUEST_TARGETS))

@@ -577,6 +577,11 @@ uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes)
         return limit > movable_bytes ? limit - movable_bytes : 0;
 }
 
+uint64_t margin_of(uint64_t total_bytes)
+{
+        return MAX(MARGIN_BYTES, total_bytes / 100 * MARGIN_PERCENT);
+}
+
 bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes)
 {
         return add_bytes <= zone_ratio_budget(kernel_bytes, movable_bytes);

@@ -43,6 +43,8 @@
 #define PROTO_CAPABILITY_ASSIST "assist"
 /* And one that knows the key `gentle` of OFFLINE. */
 #define PROTO_CAPABILITY_GENTLE "gentle"
+/* And its key `each`. */
+#define PROTO_CAPABILITY_SETS "sets"
 /* Likewise HOOK. */
 #define PROTO_CAPABILITY_HOOKS "hooks"
 
@@ -233,6 +235,7 @@ struct message_request {
         uint64_t deadline_msec; /* from the moment of receipt; 0 where the op has none */
         uint64_t attempt_msec;  /* OFFLINE: limit for one block's attempt */
         bool gentle;            /* OFFLINE: there is time; only with the capability */
+        bool each;              /* OFFLINE: each target is a set of its own; likewise */
         uint64_t target_id;     /* CANCEL */
         struct hook_call hook;  /* HOOK */
 };
@@ -335,3 +338,9 @@ enum op op_from_string(const char *s);
 bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes);
 /* The most bytes that may still become Movable. */
 uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes);
+
+/* The guard against a guest that runs out of memory altogether: what must stay available to it (MemAvailable)
+ * when some of it leaves, unless the guest is told otherwise. Of MemTotal, and at least so much. */
+#define MARGIN_PERCENT 1U
+#define MARGIN_BYTES   (32ULL * 1024 * 1024)
+uint64_t margin_of(uint64_t total_bytes);

@@ -93,6 +93,7 @@ enum fate {
         FATE_LEFT,
         FATE_PUT_BACK,
         FATE_LEFT_OFFLINE,
+        FATE_UNKNOWN,
         FATE_NOT_BEGUN,
         FATE_MAX,
 };
@@ -103,6 +104,8 @@ static enum fate fate_of(const struct target *t)
                 return FATE_LEFT;
         if (t->is_left_offline)
                 return FATE_LEFT_OFFLINE;
+        if (t->is_unknown)
+                return FATE_UNKNOWN;
         return t->was_tried ? FATE_PUT_BACK : FATE_NOT_BEGUN;
 }
 
@@ -112,6 +115,7 @@ void dimm_again_add_notes(struct dimm_remove *w)
                 [FATE_LEFT] = "left",
                 [FATE_PUT_BACK] = "tried, and in use as before",
                 [FATE_LEFT_OFFLINE] = "offline in the guest",
+                [FATE_UNKNOWN] = "tried, and the guest has not said whether it is in use again",
                 [FATE_NOT_BEGUN] = "not begun",
         };
 

@@ -3,12 +3,13 @@
 /* Removing memory that lies in DIMMs, on pseries known as LMBs.
  *
  * A DIMM leaves whole or not at all. For each one that the plan picked, the guest takes every block offline
- * (OFFLINE: all or none, killable, under a deadline), and only then QEMU is told to unplug it: an eject with
- * blocks online can hang a busy guest's hotplug for ever. While QEMU and the guest's firmware driver see to
- * one device the guest already works on the next. A device that cannot go is put back by the guest, and the
- * plan is made again without it, and the guest is asked what pages are left in the blocks that did not go. At
- * the end the guest confirms that the blocks are gone (it is asked as soon as it has nothing else to do), and
- * QEMU that the devices are; only then anything counts as done.
+ * (OFFLINE: all or none, killable, under a deadline; several devices at one request, where the guest can),
+ * and only then QEMU is told to unplug it: an eject with blocks online can hang a busy guest's hotplug for
+ * ever. While QEMU and the guest's firmware driver see to these the guest already works on what is next. A
+ * device that cannot go is put back by the guest, and the plan is made again without it, and the guest is
+ * asked what pages are left in the blocks that did not go. At the end the guest confirms that the blocks are
+ * gone (it is asked as soon as it has nothing else to do), and QEMU that the devices are; only then anything
+ * counts as done.
  *
  * With all-or-nothing every device is taken offline first, and none is unplugged unless all can be.
  *
@@ -21,18 +22,12 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
-#include "hvd/memory/assist.h"
 #include "hvd/memory/dimm-remove.h"
-#include "hvd/memory/forecast.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/nodes.h"
 #include "hvd/memory/ranges.h"
 #include "hvd/memory/removal.h"
 
-/* Kept from the job's time for what follows the guest's answer: this, or a quarter if that is less. */
-#define GUEST_RESERVE_USEC (500 * USEC_PER_MSEC)
-/* With less than this left nothing is begun. */
-#define GUEST_MIN_USEC (100 * USEC_PER_MSEC)
 /* An unplug of a device that is wholly offline takes milliseconds; this is for a guest that is slow to look.
  */
 #define UNPLUG_MIN_USEC (5 * USEC_PER_SEC)
@@ -216,14 +211,14 @@ static void on_unplugged(const struct error *error, void *userdata)
         dimm_remove_pump(w);
 }
 
-static void unplug(struct dimm_remove *w, struct target *t)
+void dimm_remove_unplug(struct dimm_remove *w, struct target *t)
 {
         uint64_t limit = MAX(job_left_usec(w->job), UNPLUG_MIN_USEC);
 
         t->state = TARGET_UNPLUGGING;
         t->asked = true;
         t->n_resets = w->job->partition->n_resets;
-        if (!w->current)
+        if (!w->call)
                 job_set_state(w->job, JOB_UNPLUGGING);
         int r = platform_detach(w->job->partition->platform, t->id, t->backend, MIN(limit, UNPLUG_MAX_USEC),
                 on_unplugged, t, &t->op);
@@ -241,10 +236,9 @@ static void unplug(struct dimm_remove *w, struct target *t)
 static void on_put_back(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct dimm_remove *w = userdata;
-        struct target *t = w->current;
+        struct target *t = dimm_remove_first(w, TARGET_PUTTING_BACK);
 
         w->call = NULL;
-        w->current = NULL;
         t->state = TARGET_STAYED;
         if (error) {
                 job_add_reason(w->job, t->id, UINT64_MAX, error);
@@ -263,21 +257,6 @@ static void on_put_back(const struct message_reply *reply, const struct error *e
                 }
         }
         dimm_remove_pump(w);
-}
-
-static bool start_guest(struct dimm_remove *w, struct target *t, const struct message_request *request,
-        uint64_t deadline_usec, guest_reply_t on_reply, guest_progress_t on_progress)
-{
-        struct error error;
-
-        w->current = t;
-        if (guest_call_start(w->job, request, deadline_usec, on_reply, on_progress, w, &w->call, &error) >= 0)
-                return true;
-        job_add_reason(w->job, t->id, UINT64_MAX, &error);
-        w->current = NULL;
-        w->guest_lost = true;
-        t->state = TARGET_STAYED;
-        return false;
 }
 
 /* The guest cannot be asked: what the next session finds offline is restored. */
@@ -300,6 +279,16 @@ static void leave_offline(struct dimm_remove *w, struct target *t)
         t->state = TARGET_STAYED;
 }
 
+void dimm_remove_fail_all(struct dimm_remove *w, enum target_state state, const struct error *error)
+{
+        struct target *t;
+
+        while ((t = dimm_remove_first(w, state))) {
+                job_add_reason(w->job, t->id, UINT64_MAX, error);
+                t->state = TARGET_STAYED;
+        }
+}
+
 static bool put_back(struct dimm_remove *w, struct target *t)
 {
         struct mem_range range = { t->address, t->size_bytes };
@@ -310,145 +299,15 @@ static bool put_back(struct dimm_remove *w, struct target *t)
                 .zone = t->kernel_bytes > 0 ? ZONE_KERNEL : ZONE_MOVABLE,
         };
 
+        struct error error;
+
         t->state = TARGET_PUTTING_BACK;
-        return start_guest(w, t, &request, now_monotonic_usec() + PUT_BACK_USEC, on_put_back, NULL);
-}
-
-/* --- taking offline --- */
-
-static void on_offline_progress(uint64_t done_bytes, void *userdata)
-{
-        struct dimm_remove *w = userdata;
-
-        job_set_progress(w->job, dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE) + done_bytes);
-}
-
-static void on_examined(struct survey *s, const struct error *error, void *userdata)
-{
-        struct dimm_remove *w = userdata;
-
-        w->ask = NULL;
-        if (s) {
-                forecast_add_findings(w->job, s);
-                dimm_again_judge(w, s);
-        }
-        dimm_remove_try_others(w);
-        dimm_remove_pump(w);
-}
-
-/* All that kept it is what may be otherwise soon. */
-static bool is_only_busy(const struct message_reply *reply)
-{
-        for (size_t i = 0; i < reply->n_failures; i++) {
-                enum error_code code = reply->failures[i].error.code;
-
-                if (code != ERROR_BLOCK_BUSY && code != ERROR_NO_HEADROOM)
-                        return false;
-        }
-        return reply->n_failures > 0;
-}
-
-static void on_offline(const struct message_reply *reply, const struct error *error, void *userdata)
-{
-        struct dimm_remove *w = userdata;
-        struct target *t = w->current;
-
-        w->call = NULL;
-        w->current = NULL;
-        if (error) {
-                t->state = TARGET_STAYED;
-                job_add_reason(w->job, t->id, UINT64_MAX, error);
-                /* Busy or malformed is about this request; all else is about the guest. */
-                w->guest_lost = error->code != ERROR_BUSY && error->code != ERROR_INVALID_ARGUMENT;
-        } else {
-                struct range_account a =
-                        ranges_account(reply->ranges, reply->n_ranges, t->address, t->size_bytes);
-                assist_add_note(w->job, t->id, reply);
-                if (ranges_is_settled(reply) && a.offline_bytes + a.absent_bytes == t->size_bytes) {
-                        if (w->job->request.all_or_nothing)
-                                t->state = TARGET_OFFLINE;
-                        else
-                                unplug(w, t);
-                } else {
-                        /* What a guestd before this one took offline is not this one's to put back. */
-                        t->state = a.offline_bytes > 0 ? TARGET_PUT_BACK : TARGET_STAYED;
-                        t->is_busy = is_only_busy(reply);
-                        w->failed_usec = now_monotonic_usec();
-                        ranges_add_reasons(w->job, reply);
-                        ranges_add_missing_reason(w->job, reply, t->id,
-                                (struct mem_range) { t->address, t->size_bytes }, a.offline_bytes, "offline");
-                }
-        }
-        job_set_progress(w->job, dimm_remove_sum(w, TARGET_OFFLINE, TARGET_GONE));
-        if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK) {
-                if (w->job->stop == JOB_STOP_NO &&
-                        forecast_examine(w->job, reply, on_examined, w, &w->ask) >= 0)
-                        return;
-                dimm_remove_try_others(w);
-        }
-        dimm_remove_pump(w);
-}
-
-/* Kernel memory goes last, when it is known what of zone Movable has left: the plan counted on all of it. */
-static struct target *next_planned(struct dimm_remove *w)
-{
-        for (size_t i = 0; i < w->n_targets; i++)
-                if (w->targets[i].state == TARGET_PLANNED && w->targets[i].kernel_bytes == 0)
-                        return &w->targets[i];
-        return dimm_remove_first(w, TARGET_PLANNED);
-}
-
-/* The planner's rule for the zones, by what has really left. */
-static bool keeps_ratio(const struct dimm_remove *w, const struct target *t)
-{
-        uint64_t kernel = w->kernel_bytes - MIN(w->kernel_bytes, t->kernel_bytes);
-        uint64_t movable = w->movable_bytes - MIN(w->movable_bytes, t->movable_bytes);
-
-        if (t->kernel_bytes == 0 || removal_names_device(&w->job->request))
+        if (guest_call_start(w->job, &request, now_monotonic_usec() + PUT_BACK_USEC, on_put_back, NULL, w,
+                    &w->call, &error) >= 0)
                 return true;
-        for (size_t i = 0; i < w->n_targets; i++) {
-                const struct target *o = &w->targets[i];
-
-                if (o->state < TARGET_OFFLINE || o->state > TARGET_GONE)
-                        continue;
-                kernel -= MIN(kernel, o->kernel_bytes);
-                movable -= MIN(movable, o->movable_bytes);
-        }
-        return plan_ratio_holds(w->kernel_bytes, w->movable_bytes, kernel, movable);
-}
-
-static bool take_offline(struct dimm_remove *w, struct target *t)
-{
-        struct mem_range range = { t->address, t->size_bytes };
-        uint64_t left = job_left_usec(w->job);
-        struct message_request request = {
-                .op = OP_OFFLINE,
-                .targets = &range,
-                .n_targets = 1,
-                .attempt_msec = manager_config(w->job->manager)->block_attempt_usec / USEC_PER_MSEC,
-        };
-
-        if (left < GUEST_MIN_USEC) {
-                w->job->stop = JOB_STOP_DEADLINE;
-                t->state = TARGET_STAYED;
-                return false;
-        }
-        if (!keeps_ratio(w, t)) {
-                struct error error;
-                error_set(&error, ERROR_ZONE_RATIO,
-                        "it is kernel memory, and too little of zone Movable has left to do without it: that "
-                        "would be "
-                        "more than three times what the kernel has; name the device to take it all the same");
-                job_add_reason(w->job, t->id, UINT64_MAX, &error);
-                t->state = TARGET_STAYED;
-                return false;
-        }
-        job_set_state(w->job, JOB_OFFLINING);
-        t->state = TARGET_OFFLINING;
-        w->awaited = w->answered = w->guest_confirmed = false;
-        t->was_tried = true;
-        return start_guest(w, t, &request, now_monotonic_usec() + left - MIN(GUEST_RESERVE_USEC, left / 4),
-                on_offline, on_offline_progress);
+        dimm_remove_fail_all(w, TARGET_PUTTING_BACK, &error);
+        w->guest_lost = true;
+        return false;
 }
 
 /* All that can go offline is: with all-or-nothing the devices are now unplugged, or put back. */
@@ -459,7 +318,7 @@ static void settle_offline(struct dimm_remove *w)
         for (size_t i = 0; i < w->n_targets; i++)
                 if (w->targets[i].state == TARGET_OFFLINE) {
                         if (whole)
-                                unplug(w, &w->targets[i]);
+                                dimm_remove_unplug(w, &w->targets[i]);
                         else
                                 w->targets[i].state = TARGET_PUT_BACK;
                 }
@@ -476,8 +335,8 @@ void dimm_remove_pump(struct dimm_remove *w)
                 guest_call_stop(w->call); /* its answer leads back here */
                 return;
         }
-        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up && (t = next_planned(w)))
-                if (take_offline(w, t))
+        while (!w->guest_lost && w->job->stop == JOB_STOP_NO && !w->gave_up && (t = dimm_offline_next(w)))
+                if (dimm_offline(w, t))
                         return;
         if (!dimm_remove_first(w, TARGET_PUT_BACK) && dimm_again(w))
                 return;
@@ -551,7 +410,7 @@ static void dimm_remove_stop(struct job *j)
         } else if (w->again_timer) {
                 w->again_timer = sd_event_source_disable_unref(w->again_timer);
                 dimm_remove_pump(w);
-        } else if (w->call && w->current && w->current->state == TARGET_OFFLINING)
+        } else if (w->call && dimm_remove_first(w, TARGET_OFFLINING))
                 guest_call_stop(w->call);
         else if (w->ask) {
                 w->ask = survey_ask_free(w->ask);

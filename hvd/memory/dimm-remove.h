@@ -5,8 +5,8 @@
 #include "hvd/memory/guest.h"
 #include "hvd/survey.h"
 
-/* A removal's state: of dimm-remove.c, of its plan (dimm-remove-plan.c), and of what goes on when a device
- * did not leave (dimm-again.c). */
+/* A removal's state: of dimm-remove.c, of its plan (dimm-remove-plan.c), of dimm-offline.c, and of what goes
+ * on when a device did not leave (dimm-again.c). */
 
 enum target_state {
         TARGET_PLANNED,
@@ -28,6 +28,7 @@ struct target {
         bool asked;                           /* QEMU was, to unplug it */
         bool is_left_offline;                 /* it could not be put back, as the reasons say */
         bool is_absent;                       /* the guest said so when it was to put it back */
+        bool is_unknown;                      /* the guest has not said what became of it */
         unsigned n_resets;                    /* the partition's, when QEMU was asked */
         bool was_tried;                       /* its blocks were to go offline */
         bool is_busy;                         /* and could not at that moment: they may go later */
@@ -39,7 +40,6 @@ struct dimm_remove {
         struct job *job;
         struct target targets[PLAN_DEVICES_MAX];
         size_t n_targets;
-        struct target *current; /* the guest works on it */
         struct partition_refresh *refresh;
         struct guest_call *call;
         struct survey_ask *ask;               /* of what is in the blocks that may leave, or did not */
@@ -64,6 +64,18 @@ void dimm_remove_pump(struct dimm_remove *w);
 /* Bytes of the targets in these states; and the first one in a state, or NULL. */
 uint64_t dimm_remove_sum(const struct dimm_remove *w, enum target_state from, enum target_state to);
 struct target *dimm_remove_first(struct dimm_remove *w, enum target_state state);
+
+/* The blocks of the device are offline: QEMU is told to unplug it. */
+void dimm_remove_unplug(struct dimm_remove *w, struct target *t);
+/* No answer came on the devices in this state: they stay, for this reason. */
+void dimm_remove_fail_all(struct dimm_remove *w, enum target_state state, const struct error *error);
+
+/* The planned device that is next: those with kernel memory last, when it is known what of zone Movable has
+ * left, as the plan counted on all of it. NULL: none. */
+struct target *dimm_offline_next(struct dimm_remove *w);
+/* Asks the guest to take it offline, and those planned behind it that can go in the same request. False: that
+ * is not to be, and it stays. */
+bool dimm_offline(struct dimm_remove *w, struct target *t);
 
 /* Both ends' accounts are current: plans, and begins. */
 void dimm_remove_on_refreshed(struct partition *p, const struct error *error, void *userdata);

@@ -23,6 +23,8 @@
 /* The same for a job that was stopped: it goes on without it, and the guest with its hooks. */
 #define HURRIED_USEC USEC_PER_SEC
 #define SETTLE_USEC  (60 * USEC_PER_SEC)
+/* For blocks that the guest has not shown yet: they may be of what is to be settled, or never come. */
+#define AWAIT_USEC (10 * USEC_PER_SEC)
 
 struct job_hooks {
         struct job *job;
@@ -285,17 +287,34 @@ bool hooks_stop(struct job *j)
 
 void hooks_on_session(struct partition *p)
 {
+        /* The job goes on, and its end tells them. */
+        bool goes_on = p->active && p->active->hooks && p->active->hooks->pre_sent;
+
+        p->hooks_owed_usec = goes_on ? 0 : now_monotonic_usec();
+}
+
+/* The guest decides between POST and UNDO by its memory, so a restore comes first: it may complete what is to
+ * be settled. */
+uint64_t hooks_on_settled(struct partition *p)
+{
         struct message_request request = {
                 .op = OP_HOOK,
                 .bytes = 1,
                 .deadline_msec = SETTLE_USEC / USEC_PER_MSEC,
                 .hook = { .phase = HOOK_SETTLE },
         };
+        uint64_t until = p->hooks_owed_usec + AWAIT_USEC, now = now_monotonic_usec();
 
-        if (!are_there(p) || (p->active && p->active->hooks && p->active->hooks->pre_sent))
-                return;
+        if (p->hooks_owed_usec == 0 || p->active || agent_state(p->agent) != AGENT_READY)
+                return 0;
+        if (p->settle_restore && now < until && are_there(p))
+                return until - now;
+        p->hooks_owed_usec = 0;
+        if (!are_there(p))
+                return 0;
         int r = agent_call(p->agent, &request, SETTLE_USEC, NULL, NULL, NULL, NULL, NULL);
         if (r < 0)
                 log_debug("Partition '%s': its hooks are not told: %s", p->definition.name,
                         strerrordesc_np(-r));
+        return 0;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct job;
 struct partition;
@@ -26,5 +27,10 @@ bool hooks_stop(struct job *j);
 /* NULL is fine; returns NULL. */
 struct job_hooks *job_hooks_free(struct job_hooks *h);
 
-/* A session with the guest began: what an hvd before this one began, and nobody goes on with, is settled. */
+/* A session with the guest began: what an hvd before this one began, and nobody goes on with, is to be
+ * settled.
+ */
 void hooks_on_session(struct partition *p);
+/* Both ends were asked, and a restore was begun if one is due: settles it if the partition is as it is to
+ * stay. Returns 0, or after how many microseconds this is to be called again, whatever happens until then. */
+uint64_t hooks_on_settled(struct partition *p);

@@ -8,9 +8,6 @@
 
 #define PAUSE_MIN_USEC USEC_PER_SEC
 #define PAUSE_MAX_USEC (10 * USEC_PER_SEC)
-/* guestd's own default margin. One that was configured otherwise still guards each block. */
-#define MARGIN_BYTES   (64 * MIB)
-#define MARGIN_DIVISOR 20U
 
 uint64_t trickle_bound(uint64_t block_bytes, uint64_t elapsed_usec, uint64_t total_usec)
 {
@@ -28,7 +25,7 @@ uint64_t trickle_pause(uint64_t before_usec, bool had_some)
 
 bool trickle_is_tight(const struct guest_memory *memory)
 {
-        return memory->available_bytes < MAX(MARGIN_BYTES, memory->total_bytes / MARGIN_DIVISOR);
+        return memory->available_bytes < margin_of(memory->total_bytes);
 }
 
 static const struct block_survey *next_in(

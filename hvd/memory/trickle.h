@@ -14,7 +14,7 @@ uint64_t trickle_bound(uint64_t block_bytes, uint64_t elapsed_usec, uint64_t tot
 /* How long until the next look: 1 s after something was had, then twice as long each time, up to 10 s. */
 uint64_t trickle_pause(uint64_t before_usec, bool had_some);
 
-/* A guest with so little left gets back what is held. */
+/* A guest with less left than guestd leaves it gets back what is held. */
 bool trickle_is_tight(const struct guest_memory *memory);
 
 /* Of the device's online blocks, by the survey. */

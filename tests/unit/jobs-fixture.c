@@ -260,13 +260,28 @@ void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *
         assert_int_equal(fx->n_added, 0);
 }
 
-void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
 {
-        start_fakes_with(fx, "", qemu_orders, guest_orders,
-                "hello {'capabilities':['hooks'],'hooks':true}\nexpect welcome\n"
-                "expect hook {'phase':'settle'}\nreply\n");
+        start_fakes_with(
+                fx, "", qemu_orders, guest_orders, "hello {'capabilities':['sets']}\nexpect welcome\n");
         start_manager(fx);
         run_until_known(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+void start_fakes_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(fx, "", qemu_orders, guest_orders,
+                "hello {'capabilities':['hooks'],'hooks':true}\nexpect welcome\n");
+}
+
+void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with_hooks(fx, qemu_orders, guest_orders);
+        script(fx->guest, SETTLE);
+        start_manager(fx);
+        run_until_known(fx);
+        RUN_UNTIL(fx, fake_finished(fx->guest));
         assert_int_equal(fx->n_added, 0);
 }
 

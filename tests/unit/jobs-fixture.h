@@ -48,8 +48,12 @@ void run_until_known(struct fixture *fx);
 void start_with_survey(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 /* And that helps. */
 void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
-/* The same as start(), of a guest that has hooks. */
+/* The same as start(), of a guest that takes several devices offline at one request. */
+void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+/* The same as start(), of a guest that has hooks; and its part before the manager. */
 void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+void start_fakes_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+#define SETTLE "expect hook {'phase':'settle'}\nreply\n"
 /* The same as start(), of a pseries guest: 1 GiB at boot, maxmem 9 GiB, 32 slots, blocks of 256 MiB. */
 void start_pseries(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 #define HELLO_OF_PSERIES "hello {'arch':'ppc64le','block_bytes':256M}\nexpect welcome\n"

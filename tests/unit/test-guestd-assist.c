@@ -10,13 +10,13 @@
 #include <time.h>
 
 #include "common/log.h"
-#include "guestd/ops.h"
+#include "guestd/ops-internal.h"
 
 #define BLOCK     (128 * MIB)
 #define FIRST     32U
 #define N_BLOCKS  4U
 #define SET       (N_BLOCKS * BLOCK)
-#define MARGIN    (100 * MIB) /* 2 % of 5000 MiB */
+#define MARGIN    (50 * MIB) /* 1 % of 5000 MiB */
 #define HANG      10000
 #define WAIT_USEC (10 * USEC_PER_SEC)
 #define BIT(n)    (UINT64_C(1) << (n))
@@ -398,7 +398,7 @@ static void test_reclaim(void **state)
         fill_with_cache();
         reclaim(e, 1, 1000 * MIB, 5000);
         RUN_UNTIL(e, e->n_replies == 1);
-        assert_in_range(e->assistance.reclaimed_bytes, 900 * MIB, 1000 * MIB);
+        assert_in_range(e->assistance.reclaimed_bytes, 800 * MIB + MARGIN, 1000 * MIB);
         assert_true(kernel->free_bytes >= 1000 * MIB + MARGIN);
         assert_int_equal(e->reply.n_failures, 0);
 
@@ -595,7 +595,7 @@ static void test_pool_is_left_alone(void **state)
         static const struct {
                 uint64_t n_free;
                 const char *reserved, *surplus;
-        } table[] = { { 100, "0\n", "0\n" }, { 600, "550\n", "0\n" }, { 600, "0\n", "5\n" } };
+        } table[] = { { 80, "0\n", "0\n" }, { 600, "550\n", "0\n" }, { 600, "0\n", "5\n" } };
         struct env *e = *state;
 
         for (unsigned i = 0; i < ARRAY_SIZE(table); i++) {
@@ -741,6 +741,14 @@ static void test_does_not_become_emptier(void **state)
         assert_int_equal(e->assistance.retries, 1);
 }
 
+/* At least 1 us for each page, which is what the kernel takes for it on slow machines. */
+static void test_time_for_a_look(void **state)
+{
+        assert_int_equal(stall_look_usec(BLOCK / 4096), 200 * USEC_PER_MSEC);
+        assert_in_range(stall_look_usec(GIB / 4096), GIB / 4096, USEC_PER_SEC);
+        assert_in_range(stall_look_usec(2 * GIB / 4096), 2 * GIB / 4096, 2 * USEC_PER_SEC);
+}
+
 static void test_gigantic(void **state)
 {
         struct env *e = *state;
@@ -800,6 +808,7 @@ int main(void)
                 TEST(test_pinned),
                 TEST(test_few_that_do_not_move),
                 TEST(test_does_not_become_emptier),
+                TEST(test_time_for_a_look),
                 TEST(test_gigantic),
         };
 

@@ -321,8 +321,10 @@ static void test_memory(void **state)
 
 static void test_margin(void **state)
 {
-        assert_int_equal(memory_margin(0, 512 * MIB), 64 * MIB);
-        assert_int_equal(memory_margin(0, 5000 * MIB), 100 * MIB);
+        assert_int_equal(memory_margin(0, 512 * MIB), 32 * MIB);
+        assert_int_equal(memory_margin(0, 3200 * MIB), 32 * MIB);
+        assert_int_equal(memory_margin(0, 5000 * MIB), 50 * MIB);
+        assert_int_equal(memory_margin(0, 0), 32 * MIB);
         assert_int_equal(memory_margin(MIB, 5000 * MIB), MIB);
 }
 

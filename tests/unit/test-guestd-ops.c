@@ -626,6 +626,111 @@ static void test_offline_failures(void **state)
         assert_int_equal(e->ranges[1].zone, ZONE_MOVABLE);
 }
 
+/* Three sets in one request: the highest two blocks, two below them, and the rest. */
+static void request_sets(struct env *e, uint64_t id, uint64_t deadline_msec)
+{
+        struct mem_range targets[] = {
+                { FIRST * BLOCK, 4 * BLOCK },
+                { (FIRST + 4) * BLOCK, 2 * BLOCK },
+                { (FIRST + 6) * BLOCK, 2 * BLOCK },
+        };
+        struct message m = { .type = MESSAGE_REQUEST,
+                .id = id,
+                .request = { .op = OP_OFFLINE,
+                        .targets = targets,
+                        .n_targets = ARRAY_SIZE(targets),
+                        .deadline_msec = deadline_msec,
+                        .attempt_msec = 60000,
+                        .each = true } };
+
+        ops_request(e->ops, &m);
+}
+
+static void assert_sets_offline(struct env *e, unsigned from)
+{
+        for (unsigned i = 0; i < N_BLOCKS; i++)
+                assert_block(e, FIRST + i, i < from ? BLOCK_ONLINE : BLOCK_OFFLINE,
+                        i < 2 ? ZONE_KERNEL : ZONE_MOVABLE);
+}
+
+static void test_sets(void **state)
+{
+        struct env *e = *state;
+
+        request_sets(e, 1, 5000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(e->reply.complete);
+        assert_sets_offline(e, 0);
+        /* Nobody removes them: all come back. */
+        ops_set_session(e->ops, false);
+        RUN_UNTIL(e, blocks_state(&e->blocks, FIRST) == BLOCK_ONLINE && !ops_busy(e->ops));
+        assert_untouched(e);
+}
+
+/* One that does not go ends it: what went before stays, and is the host's to remove. */
+static void test_sets_failure(void **state)
+{
+        struct env *e = *state;
+
+        script->block[FIRST + 4].offline_errnum = EIO;
+        script->block[FIRST + 4].offline_times = 1;
+        request_sets(e, 1, 5000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_false(e->reply.complete);
+        assert_int_equal(e->reply.n_failures, 1);
+        assert_failure(e, 0, FIRST + 4, 1, ERROR_BLOCK_FAILED);
+        assert_sets_offline(e, 6);
+        for (unsigned i = 0; i < script->n_writes; i++)
+                assert_true(script->writes[i].block >= FIRST + 4);
+        assert_hurry(e, true);
+        ops_set_session(e->ops, false);
+        RUN_UNTIL(e, blocks_state(&e->blocks, FIRST + 7) == BLOCK_ONLINE && !ops_busy(e->ops));
+        assert_untouched(e);
+}
+
+/* Each needs room for itself, not for those that follow. */
+static void test_sets_headroom(void **state)
+{
+        struct env *e = *state;
+
+        tree_meminfo(&e->tree, 5000 * MIB, (2 * 128 + 101) * MIB);
+        request_sets(e, 1, 5000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_failure(e, 0, FIRST + 3, 1, ERROR_NO_HEADROOM);
+        assert_non_null(strstr(e->failures[0].error.message, "512 MiB are to go"));
+        assert_sets_offline(e, 4);
+}
+
+static void test_sets_stopped(void **state)
+{
+        struct env *e = *state;
+
+        script->block[FIRST + 4].offline_errnum = HANG;
+        script->block[FIRST + 4].offline_times = 2;
+        request_sets(e, 1, 60000);
+        RUN_UNTIL(e, script->n_writes == 4);
+        cancel(e, 2, 1);
+        RUN_UNTIL(e, e->n_replies == 2);
+        assert_failure(e, 0, FIRST + 4, 1, ERROR_CANCELLED);
+        assert_sets_offline(e, 6);
+
+        /* The deadline is as good; the set that is offline already needs nothing. */
+        script->block[FIRST + 4].offline_times = 1;
+        request_sets(e, 3, 1200);
+        RUN_UNTIL(e, e->n_replies == 3);
+        assert_failure(e, 0, FIRST + 4, 1, ERROR_DEADLINE);
+        assert_sets_offline(e, 6);
+
+        /* Without a host that hears of it nothing is kept. */
+        script->block[FIRST + 4].offline_times = 1;
+        request_sets(e, 4, 60000);
+        RUN_UNTIL(e, script->block[FIRST + 4].offline_times == 0);
+        ops_set_session(e->ops, false);
+        RUN_UNTIL(e, blocks_state(&e->blocks, FIRST + 7) == BLOCK_ONLINE && !ops_busy(e->ops));
+        assert_untouched(e);
+        assert_int_equal(e->n_replies, 3);
+}
+
 static void test_former_zones(void **state)
 {
         struct env *e = *state;
@@ -642,8 +747,8 @@ static void test_headroom(void **state)
 {
         struct env *e = *state;
 
-        /* Room for all blocks but the last one is not enough to begin: 2 % of 5000 MiB must remain. */
-        uint64_t needed = N_BLOCKS * 128 + 100;
+        /* Room for all blocks but the last one is not enough to begin: 1 % of 5000 MiB must remain. */
+        uint64_t needed = N_BLOCKS * 128 + 50;
         char words[32];
 
         tree_meminfo(&e->tree, 5000 * MIB, needed * MIB);
@@ -654,7 +759,7 @@ static void test_headroom(void **state)
         assert_non_null(strstr(e->failures[0].error.message, words));
         snprintf(words, sizeof(words), "%u MiB are to go", N_BLOCKS * 128U);
         assert_non_null(strstr(e->failures[0].error.message, words));
-        assert_non_null(strstr(e->failures[0].error.message, "100 MiB must remain"));
+        assert_non_null(strstr(e->failures[0].error.message, "50 MiB must remain"));
         assert_int_equal(script->n_writes, 0);
         assert_untouched(e);
 
@@ -1343,6 +1448,10 @@ int main(void)
                 TEST(test_offline),
                 TEST(test_offline_bad_targets),
                 TEST(test_offline_failures),
+                TEST(test_sets),
+                TEST(test_sets_failure),
+                TEST(test_sets_headroom),
+                TEST(test_sets_stopped),
                 TEST(test_former_zones),
                 TEST(test_headroom),
                 TEST(test_attempt_limit),

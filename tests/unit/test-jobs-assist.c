@@ -221,6 +221,27 @@ static void test_fates(void **state)
         finish(fx);
 }
 
+/* It is told to stop, and its guestd is restarted before it answers: nobody has said what is in use. */
+static void test_fate_unknown(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_one(fx);
+        script(fx->guest, "expect reclaim\nreply\nexpect offline\n");
+        struct job *j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        expect_cancel(fx);
+        script(fx->guest, "hello\nexpect welcome\n");
+        job_stop(j, JOB_STOP_CANCEL);
+        RUN_UNTIL_END(fx, j);
+        assert_int_equal(j->state, JOB_CANCELLED);
+        assert_int_equal(j->n_notes, 1);
+        assert_string_equal(j->notes[0],
+                "tried, and the guest has not said whether it is in use again: 1 device of 1 GiB: "
+                "opendlpar-dimm-0");
+        finish(fx);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -236,6 +257,7 @@ int main(void)
                 TEST(test_no_second_chance),
                 TEST(test_cancel_before_second_chance),
                 TEST(test_fates),
+                TEST(test_fate_unknown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -335,6 +335,62 @@ static void test_restart(void **state)
         finish(fx);
 }
 
+/* hvd was killed between plug and online: what it began is completed first, and only then settled. */
+static void test_settle_after_restore(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_fakes_with_hooks(fx, DEVICES("<0 4G 1G>", "1G"), BLOCKS("," OFFLINE("4G")));
+        script(fx->guest, "expect online {'targets':[[4G,1G]]}\n" BLOCKS(
+                                  "," ONLINE("4G")) "reply {'ranges':[" ONLINE("4G") "]}\n" SETTLE);
+        start_manager(fx);
+        RUN_UNTIL(fx, fx->n_ended == 1);
+        finish(fx);
+        assert_int_equal(fx->n_added, 1);
+}
+
+/* A restore that fails is not repeated, and the hooks do not wait for it for ever. */
+static void test_settle_after_failed_restore(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_fakes_with_hooks(fx, DEVICES("<0 4G 1G>", "1G"), BLOCKS("," OFFLINE("4G")));
+        script(fx->guest, "expect online\nfailure internal No process\n" SETTLE);
+        start_manager(fx);
+        RUN_UNTIL(fx, fx->n_ended == 1);
+        finish(fx);
+}
+
+/* The guest has not shown the blocks of what was plugged yet. */
+static void test_settle_after_blocks(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_fakes_with_hooks(fx, DEVICES("<0 4G 1G>", "1G"), BLOCKS(""));
+        start_manager(fx);
+        run_until_known(fx);
+        assert_true(fx->p->hooks_owed_usec > 0); /* and a message that was not expected fails the test */
+        script(fx->guest, BLOCKS("," ONLINE("4G")) "event blocks-changed\n" SETTLE);
+        finish(fx);
+        RUN_UNTIL(fx, fx->p->hooks_owed_usec == 0);
+}
+
+/* A job that begins before that goes first. */
+static void test_settle_after_job(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_one(fx);
+        script(fx->guest, "expect hook @check {'phase':'check'}\n");
+        struct job *j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        script(fx->guest, "hello {'capabilities':['hooks'],'hooks':true}\nexpect welcome\n"
+                          "expect hook {'phase':'check'}\n" SAYS("a", "hook-refused", "no") SETTLE);
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        finish(fx);
+}
+
 /* A guest that is gone settles by itself. */
 static void test_gone_at_end(void **state)
 {
@@ -390,6 +446,10 @@ int main(void)
                 TEST(test_cannot_run),
                 TEST(test_come_and_go),
                 TEST(test_restart),
+                TEST(test_settle_after_restore),
+                TEST(test_settle_after_failed_restore),
+                TEST(test_settle_after_blocks),
+                TEST(test_settle_after_job),
                 TEST(test_gone_at_end),
                 TEST(test_undefined),
         };

@@ -36,7 +36,7 @@ static void start_two(struct fixture *fx)
 
 static void test_rules(void **state)
 {
-        struct guest_memory memory = { .total_bytes = 2 * GIB, .available_bytes = 103 * MIB };
+        struct guest_memory memory = { .total_bytes = 5000 * MIB, .available_bytes = 50 * MIB };
         uint64_t pause = 0, expected[] = { 1, 2, 4, 8, 10, 10 };
 
         assert_int_equal(trickle_bound(128 * MIB, 0, SECONDS(100)), 4 * MIB);
@@ -51,10 +51,10 @@ static void test_rules(void **state)
         }
         assert_int_equal(trickle_pause(pause, true), SECONDS(1));
 
-        assert_false(trickle_is_tight(&memory)); /* 5 % are 102.4 MiB */
-        memory.available_bytes = 102 * MIB;
+        assert_false(trickle_is_tight(&memory)); /* what guestd has just left it with */
+        memory.available_bytes = 49 * MIB;
         assert_true(trickle_is_tight(&memory));
-        memory = (struct guest_memory) { .total_bytes = 512 * MIB, .available_bytes = 63 * MIB };
+        memory = (struct guest_memory) { .total_bytes = 512 * MIB, .available_bytes = 31 * MIB };
         assert_true(trickle_is_tight(&memory));
 }
 
@@ -281,7 +281,7 @@ static void test_short_of_memory(void **state)
         RUN_UNTIL(fx, j->waiting[0] != '\0');
         script(fx->guest,
                 "on get-state reply {" MEMORY("1G", "1G",
-                        "50M") "}\n"
+                        "20M") "}\n"
                                "expect online {'targets':[[4G,256M]]}\n" BLOCKS(
                                        TWO_BLOCKS) "reply {'ranges':[[4G,256M,'online','movable',0]]}\n");
         RUN_UNTIL(fx, strstr(j->waiting, "too little memory"));

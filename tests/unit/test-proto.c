@@ -50,11 +50,12 @@ static bool requests_equal(const struct message_request *a, const struct message
                         return false;
         return a->op == b->op && a->n_targets == b->n_targets && a->zone == b->zone && a->bytes == b->bytes &&
                a->from == b->from && a->deadline_msec == b->deadline_msec &&
-               a->attempt_msec == b->attempt_msec && a->gentle == b->gentle && a->target_id == b->target_id &&
-               a->hook.phase == b->hook.phase && a->hook.operation == b->hook.operation &&
-               a->hook.outcome == b->hook.outcome && a->hook.has_node == b->hook.has_node &&
-               a->hook.node == b->hook.node && a->hook.job == b->hook.job &&
-               a->hook.done_bytes == b->hook.done_bytes && strcmp(a->hook.reason, b->hook.reason) == 0;
+               a->attempt_msec == b->attempt_msec && a->gentle == b->gentle && a->each == b->each &&
+               a->target_id == b->target_id && a->hook.phase == b->hook.phase &&
+               a->hook.operation == b->hook.operation && a->hook.outcome == b->hook.outcome &&
+               a->hook.has_node == b->hook.has_node && a->hook.node == b->hook.node &&
+               a->hook.job == b->hook.job && a->hook.done_bytes == b->hook.done_bytes &&
+               strcmp(a->hook.reason, b->hook.reason) == 0;
 }
 
 static bool memories_equal(const struct guest_memory *a, const struct guest_memory *b)
@@ -301,10 +302,12 @@ static void test_types(void **state)
         assert_round_trip("offline", &m);
         m.request.gentle = true;
         assert_round_trip("offline, gently", &m);
+        m.request.each = true;
+        assert_round_trip("offline, gently, each", &m);
 
         m.request.op = OP_SURVEY;
         m.request.attempt_msec = 0;
-        m.request.gentle = false;
+        m.request.gentle = m.request.each = false;
         assert_round_trip("survey", &m);
 
         m = request(OP_HOOK);
