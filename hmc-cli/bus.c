@@ -9,9 +9,14 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "common/size.h"
 #include "hmc-cli/args.h"
 #include "hmc-cli/output.h"
+
+/* hvd waits for polkit for two minutes. */
+#define PASSWORD_USEC (125 * USEC_PER_SEC)
 
 int bus_open(struct cli *cli)
 {
@@ -37,6 +42,11 @@ int bus_open(struct cli *cli)
         if (r < 0) {
                 sd_bus_unref(bus);
                 return bus_fail_unreachable(cli, strerror(-r));
+        }
+        /* Whoever sits at a terminal may be asked for a password, and needs time to give it. */
+        if (isatty(STDIN_FILENO)) {
+                sd_bus_set_allow_interactive_authorization(bus, true);
+                sd_bus_set_method_call_timeout(bus, PASSWORD_USEC);
         }
         cli->bus = bus;
         return 0;

@@ -312,6 +312,7 @@ struct bus *bus_free(struct bus *b)
                 dirty_free(b, TAILQ_FIRST(&b->dirty));
         for (size_t i = 0; i < b->n_slots; i++)
                 sd_bus_slot_unref(b->slots[i]);
+        polkit_free(b->polkit);
         sd_event_source_disable_unref(b->flush);
         if (b->bus)
                 sd_bus_flush_close_unref(b->bus);
@@ -327,7 +328,9 @@ static int set_up(struct bus *b, sd_event *event)
                 return r;
         sd_event_source_set_enabled(b->flush, SD_EVENT_OFF);
 
-        r = sd_bus_add_object_manager(b->bus, &slot, BUS_ROOT);
+        r = polkit_new(b->bus, &b->polkit);
+        if (r >= 0)
+                r = sd_bus_add_object_manager(b->bus, &slot, BUS_ROOT);
         if (r >= 0)
                 r = bus_add_slot(b, slot);
         if (r >= 0)

@@ -5,11 +5,13 @@
 #include <systemd/sd-bus.h>
 
 #include "hvd/bus/bus.h"
+#include "hvd/bus/polkit.h"
 
 /* Shared by the files of bus/: one file an interface. */
 struct bus {
         sd_bus *bus;
         struct manager *manager;
+        struct polkit *polkit;
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
         sd_event_source *flush;
         TAILQ_HEAD(, survey_call) surveys;

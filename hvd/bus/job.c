@@ -160,7 +160,8 @@ static const sd_bus_vtable vtable[] = {
 int bus_job_register(struct bus *b)
 {
         sd_bus_slot *slot;
-        int r = sd_bus_add_fallback_vtable(b->bus, &slot, BUS_JOB_ROOT, BUS_IFACE_JOB, vtable, find_job, b);
+        int r = sd_bus_add_fallback_vtable(b->bus, &slot, BUS_JOB_ROOT, BUS_IFACE_JOB,
+                polkit_guard(b->polkit, BUS_IFACE_JOB, vtable), find_job, b);
         if (r >= 0)
                 r = bus_add_slot(b, slot);
         if (r >= 0)

@@ -266,7 +266,8 @@ static const sd_bus_vtable vtable[] = {
 int bus_manager_register(struct bus *b)
 {
         sd_bus_slot *slot;
-        int r = sd_bus_add_object_vtable(b->bus, &slot, BUS_ROOT, BUS_IFACE_MANAGER, vtable, b);
+        int r = sd_bus_add_object_vtable(b->bus, &slot, BUS_ROOT, BUS_IFACE_MANAGER,
+                polkit_guard(b->polkit, BUS_IFACE_MANAGER, vtable), b);
 
         return r < 0 ? r : bus_add_slot(b, slot);
 }

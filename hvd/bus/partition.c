@@ -425,8 +425,8 @@ static const sd_bus_vtable vtable[] = {
 int bus_partition_register(struct bus *b)
 {
         sd_bus_slot *slot;
-        int r = sd_bus_add_fallback_vtable(
-                b->bus, &slot, BUS_PARTITION_ROOT, BUS_IFACE_PARTITION, vtable, find_partition, b);
+        int r = sd_bus_add_fallback_vtable(b->bus, &slot, BUS_PARTITION_ROOT, BUS_IFACE_PARTITION,
+                polkit_guard(b->polkit, BUS_IFACE_PARTITION, vtable), find_partition, b);
         if (r >= 0)
                 r = bus_add_slot(b, slot);
         if (r >= 0)

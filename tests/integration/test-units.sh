@@ -55,6 +55,22 @@ unit_is_clean() {
     [[ -z $said ]]
 }
 
+# In tenths: of what a service of its kind could do, how much is left to it.
+exposure_is_low() {
+    systemd-analyze security --no-pager --offline=true --threshold=30 "$1"
+}
+
+# Well formed, and an action for each that hvd asks about.
+actions_are_known() {
+    local action
+    while read -r action; do
+        grep -qF "<action id=\"org.opendlpar.hvd1.$action\">" "$sources/org.opendlpar.hvd1.policy" || {
+            echo "no action $action"
+            return 1
+        }
+    done < <(grep -oE 'ACTION "[a-z-]+"' "$sources/../hvd/bus/polkit.c" | cut -d '"' -f 2 | sort -u)
+}
+
 on_bus() {
     busctl --address="unix:path=$work/bus" "$@"
 }
@@ -117,6 +133,10 @@ not() {
 for unit in "$units"/*.service "$units"/*.socket; do
     check "${unit##*/}: systemd-analyze verify" unit_is_clean "$unit"
 done
+for unit in hvd guestd; do
+    check "$unit.service: its exposure is at most 3.0" exposure_is_low "$units/$unit.service"
+done
+check "org.opendlpar.hvd1.policy: has what hvd asks for" actions_are_known
 check "org.opendlpar.hvd1.conf: the bus takes it" start_bus
 check "org.opendlpar.hvd1.service: the name can be activated" is_activatable
 check "anyone may call org.opendlpar.hvd1" may_call
