@@ -67,13 +67,13 @@ check_sum a b0
 step "a move, there and back"
 from=a to=b0
 for ((i = 1; i <= rounds; i++)); do
-    expect 0 cli move-memory "$from" "$to" 1G --wait 1m
+    expect 0 cli move-memory "$from" "$to" 1G
     note "$(head -n 1 <<<"$out")"
     check_sum a b0
     assert_match "where it is" "1 GiB is with $to, 0 B is back with $from and 0 B is free" "$out"
     read -r from to <<<"$to $from"
 done
-((rounds % 2 == 0)) || expect 0 cli move-memory b0 a 1G --wait 1m
+((rounds % 2 == 0)) || expect 0 cli move-memory b0 a 1G
 check_accounts a $((2 * GiB))
 check_accounts b0 0
 
@@ -89,7 +89,7 @@ for ((i = 1; i <= kills; i++)); do
     step "guestd is killed in the middle of a move"
     victim=$receiver
     ((i % 2)) || victim=a
-    start_job move-memory a "$receiver" 1G --wait 1m
+    start_job move-memory a "$receiver" 1G
     await_state "$job_id" "OFFLINING|UNPLUGGING|PLUGGING|ONLINING" 20
     guest "$victim" 'kill -9 "$(cat /run/guestd.pid)"'
     await_job "$job_id" 90
@@ -104,7 +104,7 @@ for ((i = 1; i <= kills; i++)); do
     check_accounts a $((2 * GiB))
 
     step "the receiver is killed in the middle of a move"
-    start_job move-memory a "$receiver" 1G --wait 1m
+    start_job move-memory a "$receiver" 1G
     await_state "$job_id" "PLUGGING|ONLINING" 20
     lab kill "$receiver"
     await_job "$job_id" 90
