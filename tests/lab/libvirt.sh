@@ -131,7 +131,7 @@ assert_equal "in the definition" 0 "$(xml_plugged v1 --inactive)"
 check_domain v1 0
 
 step "libvirtd is killed in the middle of an addition"
-start_job add-memory v1 3G --wait 40s
+start_job add-memory v1 3G
 restart_libvirtd
 await_job "$job_id" 60
 note "$job_state: $(jq -c '[.done_bytes, [.reasons[].message]]' <<<"$job_json")"
@@ -145,7 +145,7 @@ if xml_plugged_is v1 0; then
     expect 0 cli add-memory v1 2G
 fi
 before=$(xml_plugged v1)
-start_job remove-memory v1 "$((before / GiB))G" --wait 40s
+start_job remove-memory v1 "$((before / GiB))G"
 restart_libvirtd
 await_job "$job_id" 60
 note "$job_state: $(jq -c '[.done_bytes, [.reasons[].message]]' <<<"$job_json")"
