@@ -21,8 +21,8 @@ struct libvirt_connection *domains_connection(struct domains *d);
 /* Why nothing can be asked of libvirt, or 0. */
 int domains_check(struct domains *d, struct error *ret_error);
 
-/* Has a profile written into the domain's metadata. It is not waited for: what cannot be written is told in the
- * log, and the profile is again what the metadata says. */
+/* Has a profile written into the domain's metadata. It is not waited for: what cannot be written is told in
+ * the log, and the profile is again what the metadata says. */
 int domains_set_profile(struct domains *d, struct partition *p, const struct partition_profile *profile,
         struct error *ret_error);
 

@@ -59,7 +59,7 @@ struct job_request {
         uint64_t wait_usec; /* limit for the whole job, queueing included */
         bool within;        /* remove: within wait_usec, as blocks become cheap, and not by force */
         bool dry_run, all_or_nothing;
-        bool persistent; /* the guest's definition is changed as well, see struct platform */
+        bool persistent;     /* the guest's definition is changed as well, see struct platform */
         bool return_to_pool; /* move: what the receiver did not take stays free, and does not go back */
 };
 
