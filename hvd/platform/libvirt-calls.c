@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What the worker does: libvirt's synchronous calls, one after the other. Nothing in here touches what is the
- * loop's; a call's fields are this thread's from its beginning to its end, as is the connection's handle. */
+/* What the workers do: libvirt's synchronous calls. Nothing in here touches what is the loop's; a call's
+ * fields are a worker's from its beginning to its end, and it has a reference of the connection's handle. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,11 +42,32 @@ static void translate(struct lv_call *call, const virError *e)
                 error_set(&call->error, ERROR_HYPERVISOR_REFUSED, "libvirt: %.400s", message);
 }
 
-static void fail(struct lv_call *call)
+/* The handle, with a reference: virConnectClose(). NULL: there is none. */
+static virConnectPtr take_handle(struct libvirt_connection *c)
+{
+        pthread_mutex_lock(&c->lock);
+        virConnectPtr handle = c->handle;
+        if (handle)
+                virConnectRef(handle);
+        pthread_mutex_unlock(&c->lock);
+        return handle;
+}
+
+static void give_handle(struct libvirt_connection *c, virConnectPtr handle)
+{
+        pthread_mutex_lock(&c->lock);
+        virConnectPtr before = c->handle;
+        c->handle = handle;
+        pthread_mutex_unlock(&c->lock);
+        if (before)
+                virConnectClose(before);
+}
+
+static void fail(struct lv_call *call, virConnectPtr handle)
 {
         virErrorPtr e = virSaveLastError();
 
-        call->is_lost = !call->connection->handle || virConnectIsAlive(call->connection->handle) != 1;
+        call->is_lost = !handle || virConnectIsAlive(handle) != 1;
         if (call->is_lost)
                 error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "libvirt is out of reach: %.300s",
                         e && e->message ? e->message : "the connection ended");
@@ -74,30 +95,24 @@ static int list_domains(struct lv_call *call, virConnectPtr handle)
         return 0;
 }
 
-static void run_close(struct lv_call *call)
-{
-        struct libvirt_connection *c = call->connection;
-
-        if (c->handle)
-                virConnectClose(c->handle);
-        c->handle = NULL;
-}
-
 static void run_open(struct lv_call *call)
 {
         struct libvirt_connection *c = call->connection;
 
-        run_close(call);
-        c->handle = virConnectOpen(*c->uri ? c->uri : NULL);
-        if (c->handle) /* not every driver can */
-                virConnectSetKeepAlive(c->handle, KEEPALIVE_SEC, KEEPALIVE_TRIES);
-        if (c->handle && lv_events_register(c->handle, c, call->generation) >= 0 &&
-                list_domains(call, c->handle) >= 0)
+        give_handle(c, NULL);
+        virConnectPtr handle = virConnectOpen(*c->uri ? c->uri : NULL);
+        if (handle) /* not every driver can */
+                virConnectSetKeepAlive(handle, KEEPALIVE_SEC, KEEPALIVE_TRIES);
+        if (handle && lv_events_register(handle, c, call->generation) >= 0 &&
+                list_domains(call, handle) >= 0) {
+                give_handle(c, handle);
                 return;
+        }
         const char *why = virGetLastErrorMessage();
         error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "libvirt is out of reach: %.300s",
                 why ?: "no reason was given");
-        run_close(call);
+        if (handle)
+                virConnectClose(handle);
 }
 
 /* --- a domain --- */
@@ -163,7 +178,7 @@ static void run_look(struct lv_call *call, virDomainPtr domain)
                 if (e && e->code == VIR_ERR_NO_DOMAIN) /* in between */
                         look->is_absent = true;
                 else
-                        fail(call);
+                        fail(call, virDomainGetConnect(domain));
                 return;
         }
         if (domain_account_parse(xml, &look->account, &call->error) >= 0) {
@@ -269,23 +284,18 @@ static int change(struct lv_call *call, virDomainPtr domain)
         }
 }
 
-static virDomainPtr find_domain(struct lv_call *call)
+static void run_with_handle(struct lv_call *call, virConnectPtr handle)
 {
-        virConnectPtr handle = call->connection->handle;
+        virDomainPtr domain = NULL;
 
-        return call->uuid[0] ? virDomainLookupByUUIDString(handle, call->uuid)
-                             : virDomainLookupByName(handle, call->name);
-}
-
-static void run_domain_call(struct lv_call *call)
-{
-        virDomainPtr domain = call->connection->handle ? find_domain(call) : NULL;
-
+        if (handle)
+                domain = call->uuid[0] ? virDomainLookupByUUIDString(handle, call->uuid)
+                                       : virDomainLookupByName(handle, call->name);
         if (!domain) {
                 const virError *e = virGetLastError();
 
                 if (!e || e->code != VIR_ERR_NO_DOMAIN)
-                        fail(call);
+                        fail(call, handle);
                 else if (call->kind == LV_LOOK)
                         call->look.is_absent = true;
                 else if (call->name[0])
@@ -298,7 +308,7 @@ static void run_domain_call(struct lv_call *call)
         if (call->kind == LV_LOOK)
                 run_look(call, domain);
         else if (may_change(call, domain) && change(call, domain) < 0)
-                fail(call);
+                fail(call, handle);
         virDomainFree(domain);
 }
 
@@ -310,7 +320,12 @@ void lv_call_run(struct worker_task *t)
         if (call->kind == LV_OPEN)
                 run_open(call);
         else if (call->kind == LV_CLOSE)
-                run_close(call);
-        else
-                run_domain_call(call);
+                give_handle(call->connection, NULL);
+        else {
+                virConnectPtr handle = take_handle(call->connection);
+
+                run_with_handle(call, handle);
+                if (handle)
+                        virConnectClose(handle);
+        }
 }

@@ -29,7 +29,8 @@ static void call_done(struct worker_task *t)
 {
         struct lv_call *call = (struct lv_call *)t;
 
-        if (call->is_lost)
+        /* Not of the connection before. */
+        if (call->is_lost && call->generation == call->connection->generation)
                 lv_connection_lost(call->connection);
         if (call->on_done)
                 call->on_done(call, call->userdata);
@@ -66,13 +67,23 @@ struct lv_call *lv_call_new(struct libvirt_connection *c, enum lv_kind kind, con
         return call;
 }
 
-int lv_call_push(struct lv_call *call)
+static int push(struct worker *w, struct lv_call *call)
 {
-        int r = worker_push(call->connection->worker, &call->task);
-
+        call->generation = call->connection->generation;
+        int r = worker_push(w, &call->task);
         if (r < 0)
                 lv_call_discard(call);
         return r;
+}
+
+int lv_call_push(struct lv_call *call)
+{
+        return push(call->connection->worker, call);
+}
+
+int lv_call_push_look(struct lv_call *call)
+{
+        return push(call->connection->lookers, call);
 }
 
 void lv_call_discard(struct lv_call *call)
@@ -171,7 +182,7 @@ static void look(struct lv_domain *d)
         if (d->look || !d->connection->is_up)
                 return;
         struct lv_call *call = lv_call_new(d->connection, LV_LOOK, d->uuid, on_looked, d);
-        if (!call || lv_call_push(call) < 0) {
+        if (!call || lv_call_push_look(call) < 0) {
                 look_soon(d->connection);
                 return;
         }
@@ -306,8 +317,7 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
         if (c->opening || c->is_up)
                 return 0;
         struct lv_call *call = lv_call_new(c, LV_OPEN, NULL, on_opened, c);
-        if (call)
-                call->generation = ++c->generation;
+        c->generation++;
         if (!call || lv_call_push(call) < 0)
                 retry_after_pause(c);
         else
@@ -413,11 +423,13 @@ struct libvirt_connection *libvirt_connection_free(struct libvirt_connection *c)
         sd_event_source_disable_unref(c->look_timer);
         lv_events_free(c->events);
         bool has_ended = worker_free(c->worker);
+        has_ended &= worker_free(c->lookers);
         sd_event_unref(c->event);
         if (!has_ended) /* the worker is in a call, and has it in hand */
                 return NULL;
         if (c->handle)
                 virConnectClose(c->handle);
+        pthread_mutex_destroy(&c->lock);
         free(c->uri);
         free(c);
         return NULL;
@@ -443,8 +455,11 @@ int libvirt_connection_new(sd_event *event, const char *uri, const struct libvir
         c->pause_usec = PAUSE_MIN_USEC;
         TAILQ_INIT(&c->domains);
         TAILQ_INIT(&c->calls);
+        pthread_mutex_init(&c->lock, NULL);
         c->uri = strdup(uri);
-        int r = c->uri ? worker_new(event, &c->worker) : -ENOMEM;
+        int r = c->uri ? worker_new(event, 1, &c->worker) : -ENOMEM;
+        if (r >= 0)
+                r = worker_new(event, WORKER_THREADS_MAX, &c->lookers);
         if (r >= 0)
                 r = lv_events_new(&c->events);
         if (r >= 0)

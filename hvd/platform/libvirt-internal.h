@@ -3,6 +3,7 @@
 
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
+#include <pthread.h>
 #include <sys/queue.h>
 
 #include "common/size.h"
@@ -47,7 +48,7 @@ struct lv_call {
         uint64_t bytes;
         unsigned slots;
         bool live, persistent;
-        unsigned generation; /* OPEN */
+        unsigned generation; /* of the connection; set by push */
         /* out */
         bool is_lost; /* the connection broke: whether it was carried out is not known */
         struct error error;
@@ -62,8 +63,9 @@ struct lv_call {
 
 struct lv_call *lv_call_new(struct libvirt_connection *c, enum lv_kind kind, const char *uuid,
         void (*on_done)(struct lv_call *, void *), void *userdata);
-/* Queues it, or frees it and says why not. */
+/* Queues it, with the worker or, a look, with those who look; or frees it and says why not. */
 int lv_call_push(struct lv_call *call);
+int lv_call_push_look(struct lv_call *call);
 /* For a call that was never pushed. */
 void lv_call_discard(struct lv_call *call);
 /* Nobody waits for it any more. */
@@ -86,7 +88,10 @@ struct libvirt_connection {
         char *uri;
         struct libvirt_observer observer;
         void *userdata;
-        struct worker *worker;
+        /* What changes something, in order; and looks at domains that an event was about. These may hang: a
+         * domain that is starting answers nobody until its hook has ended, and that may be ours, which waits
+         * for others to be shrunk. */
+        struct worker *worker, *lookers;
         struct lv_events *events;
         TAILQ_HEAD(, lv_domain) domains;
         bool is_up, was_told;
@@ -96,7 +101,7 @@ struct libvirt_connection {
         sd_event_source *retry, *grace, *look_timer;
         TAILQ_HEAD(, libvirt_call) calls;
 
-        /* The worker's alone. */
+        pthread_mutex_t lock; /* of the handle, which the workers use */
         virConnectPtr handle;
 };
 

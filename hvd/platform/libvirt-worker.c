@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* A thread for libvirt's calls: they are synchronous, and a domain's own lock alone may take 30 s.
+/* Threads for libvirt's calls: they are synchronous, and a domain's own lock alone may take 30 s.
  *
- * Two lists under one lock: what waits for the thread, and what waits for the loop (finished calls, and news
- * from other threads). An eventfd wakes the loop. One thread, so that calls are carried out in the order in
- * which they were pushed: whoever asks for a list behind an attachment gets one with the device in it. */
+ * Two lists under one lock: what waits for a thread, and what waits for the loop (finished calls, and news
+ * from other threads). An eventfd wakes the loop. With one thread calls keep their order: whoever asks for a
+ * list behind an attachment gets one with the device in it. */
 
 #include "hvd/platform/libvirt-worker.h"
 
@@ -21,8 +21,8 @@
 STAILQ_HEAD(task_list, worker_task);
 
 struct worker {
-        pthread_t thread;
-        bool has_thread;
+        pthread_t threads[WORKER_THREADS_MAX];
+        unsigned n_threads;
         pthread_mutex_t lock;
         pthread_cond_t wake;
         struct task_list waiting, finished; /* under the lock, as is all to stopping */
@@ -141,16 +141,17 @@ bool worker_free(struct worker *w)
                 return true;
         pthread_mutex_lock(&w->lock);
         w->stopping = true;
-        pthread_cond_signal(&w->wake);
+        pthread_cond_broadcast(&w->wake);
         pthread_mutex_unlock(&w->lock);
         clock_gettime(CLOCK_REALTIME, &limit);
         limit.tv_sec += 1;
         sd_event_source_disable_unref(w->io);
         w->io = NULL;
-        if (w->has_thread && pthread_timedjoin_np(w->thread, NULL, &limit) != 0) {
-                log_debug("A call to libvirt does not end; leaving it to the end of this process");
-                return false;
-        }
+        for (unsigned i = 0; i < w->n_threads; i++)
+                if (pthread_timedjoin_np(w->threads[i], NULL, &limit) != 0) {
+                        log_debug("A call to libvirt does not end; leaving it to the end of this process");
+                        return false;
+                }
         drop(&w->waiting);
         drop(&w->finished);
         close_fd(w->fd);
@@ -160,7 +161,7 @@ bool worker_free(struct worker *w)
         return true;
 }
 
-int worker_new(sd_event *event, struct worker **ret)
+int worker_new(sd_event *event, unsigned n_threads, struct worker **ret)
 {
         struct worker *w = calloc(1, sizeof(*w));
         sigset_t all, before;
@@ -173,14 +174,14 @@ int worker_new(sd_event *event, struct worker **ret)
         pthread_cond_init(&w->wake, NULL);
         w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         int r = w->fd < 0 ? -errno : sd_event_add_io(event, &w->io, w->fd, EPOLLIN, on_ring, w);
-        if (r >= 0) {
-                /* Signals are the loop's. */
-                sigfillset(&all);
-                pthread_sigmask(SIG_SETMASK, &all, &before);
-                r = -pthread_create(&w->thread, NULL, work, w);
-                pthread_sigmask(SIG_SETMASK, &before, NULL);
-                w->has_thread = r >= 0;
+        /* Signals are the loop's. */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        while (r >= 0 && w->n_threads < MIN(n_threads, WORKER_THREADS_MAX)) {
+                r = -pthread_create(&w->threads[w->n_threads], NULL, work, w);
+                w->n_threads += r >= 0;
         }
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
         if (r < 0) {
                 worker_free(w);
                 return r;

@@ -5,12 +5,13 @@
 #include <sys/queue.h>
 #include <systemd/sd-event.h>
 
-/* One thread for calls that may block, with a queue. Everything here is for the event loop's thread, but
+/* A few threads for calls that may block, with one queue. Everything here is for the event loop's thread, but
  * run(), which is the worker's, and worker_post(). */
 struct worker;
 
-#define WORKER_TASKS_MAX 512U /* waiting for the worker */
-#define WORKER_NEWS_MAX  1024U
+#define WORKER_THREADS_MAX 4U
+#define WORKER_TASKS_MAX   512U /* waiting for the worker */
+#define WORKER_NEWS_MAX    1024U
 
 /* Embedded in what a call needs. A task belongs to the worker from push or post on, until done() was called
  * or, if the worker goes first, until free(). */
@@ -21,7 +22,8 @@ struct worker_task {
         void (*free)(struct worker_task *t); /* on the loop */
 };
 
-int worker_new(sd_event *event, struct worker **ret);
+/* With one thread calls are carried out in the order in which they were pushed. */
+int worker_new(sd_event *event, unsigned n_threads, struct worker **ret);
 /* Waits for at most a second for a call under way. False: one hangs, and is left to the end of the process;
  * what its task needs must stay. */
 bool worker_free(struct worker *w);
