@@ -149,11 +149,11 @@ static void withdraw(struct check *c)
 
 static void refuse(struct check *c, const char *why)
 {
+        log_debug("%s by %s is not allowed: %s", c->action->what, sd_bus_message_get_sender(c->message), why);
         int r = sd_bus_reply_method_errorf(
                 c->message, SD_BUS_ERROR_ACCESS_DENIED, "%s is not allowed: %s", c->action->what, why);
         if (r < 0)
                 log_debug("A refusal could not be sent: %s", strerrordesc_np(-r));
-        log_debug("%s by %s is not allowed: %s", c->action->what, sd_bus_message_get_sender(c->message), why);
         check_free(c);
 }
 

@@ -92,13 +92,16 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *e)
         return sd_bus_reply_method_return(m, "");
 }
 
-static const sd_bus_vtable vtable[] = {
-        SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", method_check,
-                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD("CancelCheckAuthorization", "s", "", method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_VTABLE_END,
-};
+/* Not by a vtable: sd-bus would not send an answer of another type. */
+static int on_call(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        if (sd_bus_message_is_method_call(m, "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization"))
+                return method_check(m, userdata, e);
+        if (sd_bus_message_is_method_call(
+                    m, "org.freedesktop.PolicyKit1.Authority", "CancelCheckAuthorization"))
+                return method_cancel(m, userdata, e);
+        return 0;
+}
 
 int main(int argc, char **argv)
 {
@@ -121,8 +124,7 @@ int main(int argc, char **argv)
         if (r >= 0)
                 r = sd_bus_start(bus);
         if (r >= 0)
-                r = sd_bus_add_object_vtable(bus, NULL, "/org/freedesktop/PolicyKit1/Authority",
-                        "org.freedesktop.PolicyKit1.Authority", vtable, event);
+                r = sd_bus_add_object(bus, NULL, "/org/freedesktop/PolicyKit1/Authority", on_call, event);
         if (r >= 0)
                 r = sd_bus_attach_event(bus, event, 0);
         if (r >= 0)
