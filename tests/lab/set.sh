@@ -69,7 +69,8 @@ step "hvd is killed: what was asked for is known again"
 lab hvd kill
 lab up
 await 20 "guestd" agent_is s1 ready
-await 20 "the same total" eval '[[ $(show s1 .requested_bytes) == $((6141 * MiB)) ]]'
+is_requested() { [[ $(show s1 .requested_bytes) == $(($1 * MiB)) ]]; }
+await 20 "the same total" is_requested 6141
 check_total 6141
 set_to 2G 2048
 
