@@ -154,9 +154,9 @@ static int connect_bus(sd_bus **ret)
 }
 
 /* Not one that would be started for it: nobody had it make room before. */
-static int new_call(sd_bus *bus, const char *member, sd_bus_message **ret)
+static int new_call(sd_bus *bus, const char *destination, const char *member, sd_bus_message **ret)
 {
-        int r = sd_bus_message_new_method_call(bus, ret, HVD_NAME, HVD_PATH, HVD_INTERFACE, member);
+        int r = sd_bus_message_new_method_call(bus, ret, destination, HVD_PATH, HVD_INTERFACE, member);
 
         return r < 0 ? r : sd_bus_message_set_auto_start(*ret, false);
 }
@@ -171,7 +171,7 @@ static int reserve(const struct hook_config *c, const struct domain_account *a, 
 
         int r = connect_bus(&bus);
         if (r >= 0)
-                r = new_call(bus, "Reserve", &call);
+                r = new_call(bus, HVD_NAME, "Reserve", &call);
         if (r >= 0)
                 r = sd_bus_message_append(call, "sta{sv}", a->name, bytes, 3, "wait-usec", "t", c->wait_usec,
                         "keep", "b", 1, "timeout-usec", "t", a->has_channel ? KEEP_USEC : KEEP_FOREIGN_USEC);
@@ -180,7 +180,7 @@ static int reserve(const struct hook_config *c, const struct domain_account *a, 
         if (r >= 0)
                 r = sd_bus_message_read(reply, "u", &id);
         if (r >= 0)
-                remember(a->snapshot.uuid, id, sd_bus_message_get_sender(reply) ?: "-");
+                remember(a->snapshot.uuid, id, sd_bus_message_get_sender(reply) ?: HVD_NAME);
         else if (error_code_from_dbus_name(error.name ?: "") == ERROR_POOL_EXHAUSTED ||
                  error_code_from_dbus_name(error.name ?: "") == ERROR_DEADLINE) {
                 fprintf(stderr, "opendlpar: no room for the %s of %s: %s%s\n", SIZE(bytes), a->name,
@@ -207,11 +207,9 @@ static void release(const char *uuid)
         if (!take_remembered(uuid, &id, hvd))
                 return;
         int r = connect_bus(&bus);
-        if (r >= 0)
-                r = new_call(bus, "ReleaseReservation", &call);
         /* To the one that made it; most are used up by then, and hvd says so. */
-        if (r >= 0 && hvd[0] == ':')
-                r = sd_bus_message_set_destination(call, hvd);
+        if (r >= 0)
+                r = new_call(bus, hvd, "ReleaseReservation", &call);
         if (r >= 0)
                 r = sd_bus_message_append(call, "u", id);
         if (r >= 0)
