@@ -19,8 +19,8 @@ size=$((4 * GiB))
 row_bare="bare QMP"
 row_ours="hmc-cli"
 row_auto="hmc-cli, method auto"
-states=(free touched)
-# What is measured: some of virtio-mem dimm balloon auto.
+# What is measured: some of free and touched, and of virtio-mem, dimm, balloon and auto.
+read -ra states <<<"${BENCH_STATES:-free touched}"
 read -ra kinds <<<"${BENCH_MECHANISMS:-virtio-mem dimm auto balloon}"
 
 measured() {
