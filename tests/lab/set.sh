@@ -69,6 +69,7 @@ step "hvd is killed: what was asked for is known again"
 lab hvd kill
 lab up
 await 20 "guestd" agent_is s1 ready
+# shellcheck disable=SC2016  # it is for eval
 await 20 "the same total" eval '[[ $(show s1 .requested_bytes) == $((6141 * MiB)) ]]'
 check_total 6141
 set_to 2G 2048
