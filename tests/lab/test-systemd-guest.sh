@@ -10,7 +10,7 @@ set -euo pipefail
 
 # busybox serves for the rest.
 guest_packages=(systemd udev kmod dbus base-passwd libjson-c5 libudev1 libsystemd0 libinih1 libsqlite3-0
-    libsmartcols1)
+    libsmartcols1 libvirt0 libxml2)
 
 # Sets root_image: the distribution's part, kept in the cache by the text of this function.
 make_root_image() {
