@@ -391,6 +391,7 @@ static void test_balloon(void **state)
         assert_record(&r, ERROR_NONE, "");
         assert_true(b->deflate_on_oom);
         assert_int_equal(b->stats.available_bytes, 512 * MIB);
+        platform_snapshot_done(&r.snapshot);
 }
 
 static void move(struct context *c, const char *device, uint64_t bytes, struct record *r)
@@ -410,6 +411,7 @@ static void test_move(void **state)
 
         start_up(c, "on qom-list reply []\n", "");
         query(c, &r);
+        platform_snapshot_done(&r.snapshot);
         script(c->fx->qmp,
                 "expect qom-set {'path':'/machine/peripheral/vm0','property':'requested-size','value':1G}\n"
                 "reply\n");
