@@ -226,7 +226,7 @@ int lv_events_register(virConnectPtr handle, struct libvirt_connection *c, unsig
 
         /* Where there is none a call that fails tells. libvirt (9.0) says that its test driver has one, and
          * forgets what it was given. */
-        if (type && strcmp(type, "Test") != 0)
+        if (type && strcasecmp(type, "test") != 0)
                 link = link_new(c, generation);
         if (link && virConnectRegisterCloseCallback(handle, on_closed, link, free) < 0)
                 free(link);
