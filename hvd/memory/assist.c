@@ -18,21 +18,11 @@
 #define RECLAIM_PART     4U
 #define RECLAIM_MAX_USEC (15 * USEC_PER_SEC)
 
-static bool is_possible(const struct partition *p)
-{
-        const struct message_hello *hello = agent_hello(p->agent);
-
-        for (char **c = hello ? hello->capabilities : NULL; c && *c; c++)
-                if (strcmp(*c, PROTO_CAPABILITY_ASSIST) == 0)
-                        return true;
-        return false;
-}
-
 bool assist_is_wanted(const struct job *j, uint64_t migrate_bytes)
 {
         const struct partition *p = j->partition;
 
-        if (j->request.dry_run || !is_possible(p))
+        if (j->request.dry_run || !partition_guest_can(p, PROTO_CAPABILITY_ASSIST))
                 return false;
         /* An account from before the last change tells nothing; the guest looks by itself, set by set. */
         return migrate_bytes > j->request.bytes / WORTH_PART ||
