@@ -100,13 +100,13 @@ static size_t count_offlining(const struct dimm_remove *w)
 /* Returns a device that does not go, or NULL. */
 static struct target *take_answers(struct dimm_remove *w, const struct message_reply *reply)
 {
-        struct target *t = dimm_remove_first(w, TARGET_OFFLINING), *failed = NULL;
+        struct target *first = dimm_remove_first(w, TARGET_OFFLINING), *failed = NULL;
         size_t n = count_offlining(w);
-        const char *alone = n == 1 ? t->id : NULL;
         bool any = false;
 
         for (size_t i = 0; i < w->n_targets; i++) {
-                t = &w->targets[i];
+                struct target *t = &w->targets[i];
+
                 if (t->state == TARGET_OFFLINING && take_answer(w, t, reply, n == 1)) {
                         any = true;
                         if (t->state == TARGET_STAYED || t->state == TARGET_PUT_BACK)
@@ -114,9 +114,9 @@ static struct target *take_answers(struct dimm_remove *w, const struct message_r
                 }
         }
         /* Nothing gone, and nothing that failed: that is no answer to go on from. */
-        if (!any && (t = dimm_remove_first(w, TARGET_PLANNED)) && take_answer(w, t, reply, true))
-                failed = t;
-        assist_add_note(w->job, alone ?: failed ? failed->id : NULL, reply);
+        if (!any && take_answer(w, first, reply, true))
+                failed = first;
+        assist_add_note(w->job, n == 1 ? first->id : failed ? failed->id : NULL, reply);
         if (failed)
                 ranges_add_reasons(w->job, reply);
         return failed;
