@@ -5,6 +5,7 @@
 #include "hvd/partition.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -137,6 +138,91 @@ static void sum_blocks(const struct partition *p, struct plan_device *d)
                         d->kernel_bytes += end - start;
         }
 }
+
+/* --- devices whose address is not known --- */
+
+static int compare_addresses(const void *a, const void *b)
+{
+        const struct platform_device *x = a, *y = b;
+
+        return x->address < y->address ? -1 : x->address > y->address;
+}
+
+/* The first device that ends behind the address, of those whose address is the hypervisor's word; or NULL. */
+static const struct platform_device *next_known(const struct platform_snapshot *s, uint64_t address)
+{
+        for (size_t i = 0; i < s->n_devices; i++) {
+                const struct platform_device *d = &s->devices[i];
+
+                if (d->address < PLATFORM_ADDRESS_UNKNOWN && !d->is_placed &&
+                        d->address + d->region_bytes > address)
+                        return d;
+        }
+        return NULL;
+}
+
+/* Memory at this address is of no device whose address is known: it is of one that was placed already, or of
+ * the next, of its node if that has one. `end`: where the next known device begins. Returns up to where that
+ * is an answer. */
+static uint64_t place_at(struct platform_snapshot *s, uint64_t address, unsigned node, uint64_t end)
+{
+        struct platform_device *found = NULL;
+
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct platform_device *d = &s->devices[i];
+
+                if (d->is_placed && address >= d->address && address - d->address < d->region_bytes)
+                        return d->address + d->region_bytes;
+                if (d->address < PLATFORM_ADDRESS_UNKNOWN || d->size_bytes == 0 || d->region_bytes == 0)
+                        continue;
+                if (!found || (found->node != node && d->node == node))
+                        found = d;
+        }
+        if (!found)
+                return end;
+        /* What lies lowest in it may have left before the rest. */
+        uint64_t last = end > found->region_bytes ? end - found->region_bytes : 0;
+        found->address = MIN(address, last);
+        found->is_placed = true;
+        return found->address + found->region_bytes;
+}
+
+void partition_place_devices(struct partition *p)
+{
+        struct platform_snapshot *s = &p->snapshot;
+        uint64_t base_bytes = s->base_bytes, unknown = PLATFORM_ADDRESS_UNKNOWN;
+        bool any = false;
+
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct platform_device *d = &s->devices[i];
+
+                if (!d->is_placed && d->address < PLATFORM_ADDRESS_UNKNOWN)
+                        continue;
+                d->is_placed = false;
+                d->address = unknown;
+                unknown += d->region_bytes;
+                any = true;
+        }
+        for (size_t i = 0; any && i < p->n_blocks; i++) {
+                const struct block_range *b = &p->blocks[i];
+                uint64_t of_base = MIN(base_bytes, b->length), end = b->start + b->length;
+
+                base_bytes -= of_base;
+                for (uint64_t at = b->start + of_base; at < end;) {
+                        const struct platform_device *known = next_known(s, at);
+
+                        if (known && known->address <= at)
+                                at = known->address + known->region_bytes;
+                        else
+                                at = place_at(
+                                        s, at, b->node, known ? known->address : PLATFORM_ADDRESS_UNKNOWN);
+                }
+        }
+        if (any)
+                qsort(s->devices, s->n_devices, sizeof(*s->devices), compare_addresses);
+}
+
+/* --- the planner's view --- */
 
 static bool is_excluded(const char *id, char *const *excluded)
 {

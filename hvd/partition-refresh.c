@@ -70,6 +70,7 @@ static void take_devices(struct partition *p, struct platform_snapshot *s)
         for (size_t i = 0; i < s->n_devices; i++)
                 p->snapshot.plugged_bytes += s->devices[i].size_bytes;
         s->devices = devices;
+        partition_place_devices(p);
         uint64_t total = platform_balloon_total(&p->snapshot);
         if (p->snapshot.balloon.present)
                 partition_take_balloon(p, s->balloon.present ? s->balloon.actual_bytes
@@ -103,6 +104,7 @@ static void on_snapshot(struct platform_snapshot *s, const struct error *error, 
                 platform_snapshot_done(&p->snapshot);
                 p->snapshot = *s;
                 *s = (struct platform_snapshot) { 0 };
+                partition_place_devices(p);
                 if (p->has_snapshot)
                         partition_note_growth(p, current);
                 p->has_snapshot = true;
@@ -185,6 +187,7 @@ static void on_blocks(const struct message_reply *reply, const struct error *err
         p->blocks = steal_pointer(r->blocks);
         p->n_blocks = r->n_blocks;
         p->has_blocks = true;
+        partition_place_devices(p);
         refresh_part_done(r, REFRESH_BLOCKS, NULL);
 }
 

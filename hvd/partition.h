@@ -90,6 +90,10 @@ int partition_check_usable(const struct partition *p, struct error *ret_error);
 int partition_plan_snapshot(const struct partition *p, char *const *excluded, struct plan_snapshot *ret,
         struct plan_device **ret_devices);
 
+/* For partition-refresh.c, after new devices or blocks: finds the devices whose address the hypervisor does
+ * not say (libvirt before 9.4, of virtio-mem) by the guest's blocks, as what is neither memory at boot, which
+ * lies below all devices, nor in another device. One that has nothing plugged stays where nothing is. */
+void partition_place_devices(struct partition *p);
 /* For partition.c and partition-refresh.c: what the balloon leaves is what is said; how much it has taken of
  * base and DIMMs follows. */
 void partition_take_balloon(struct partition *p, uint64_t actual_bytes);

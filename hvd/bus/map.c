@@ -164,8 +164,8 @@ int bus_map_targets(const struct partition *p, struct mem_range **ret, size_t *r
         for (size_t i = 0; i < s->n_devices; i++) {
                 const struct platform_device *d = &s->devices[i];
 
-                if (d->region_bytes == 0 || d->address % PROTO_BLOCK_MIN ||
-                        d->region_bytes % PROTO_BLOCK_MIN ||
+                if (d->region_bytes == 0 || d->address >= PLATFORM_ADDRESS_UNKNOWN ||
+                        d->address % PROTO_BLOCK_MIN || d->region_bytes % PROTO_BLOCK_MIN ||
                         (n > 0 && d->address < targets[n - 1].start + targets[n - 1].length))
                         continue;
                 targets[n++] = (struct mem_range) { d->address, d->region_bytes };

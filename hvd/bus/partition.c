@@ -330,9 +330,10 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
         for (size_t i = 0; r >= 0 && i < s.n_devices; i++) {
                 const struct plan_device *d = &devices[i];
                 bool has_drc = s.is_pseries && d->size_bytes > 0;
+                uint64_t address = d->address < PLATFORM_ADDRESS_UNKNOWN ? d->address : 0;
 
                 r = sd_bus_message_append(reply, DEVICE_TYPE, d->id, d->is_dimm ? "dimm" : "virtio-mem",
-                        d->address, p->snapshot.devices[i].size_bytes, d->slot, d->node, d->movable_bytes,
+                        address, p->snapshot.devices[i].size_bytes, d->slot, d->node, d->movable_bytes,
                         d->kernel_bytes, d->offline_bytes, d->stuck_bytes,
                         d->unplug_pending ? "unplug-pending" : "plugged",
                         has_drc ? plan_drc_index(d->address) : 0,

@@ -165,6 +165,42 @@ static enum run_state find_state(virDomainPtr domain, int *state)
         }
 }
 
+/* libvirt's XML has the balloon's size by an event that comes once a second, and no statistics. Without the
+ * guest's driver, or while a migration has the domain, the XML's word stands. */
+static void ask_balloon(virDomainPtr domain, struct domain_account *a)
+{
+        virDomainMemoryStatStruct stats[VIR_DOMAIN_MEMORY_STAT_NR];
+        struct platform_snapshot *s = &a->snapshot;
+        struct platform_balloon *b = &s->balloon;
+
+        if (a->stats_sec == 0)
+                virDomainSetMemoryStatsPeriod(domain, PLATFORM_STATS_SEC, VIR_DOMAIN_AFFECT_LIVE);
+        int n = virDomainMemoryStats(domain, stats, ARRAY_SIZE(stats), 0);
+        for (int i = 0; i < n; i++) {
+                uint64_t bytes = stats[i].val > UINT64_MAX / KIB ? UINT64_MAX : stats[i].val * KIB;
+
+                switch (stats[i].tag) {
+                case VIR_DOMAIN_MEMORY_STAT_ACTUAL_BALLOON:
+                        b->actual_bytes = MIN(bytes, platform_balloon_total(s));
+                        s->balloon_bytes = platform_balloon_total(s) - b->actual_bytes;
+                        break;
+                case VIR_DOMAIN_MEMORY_STAT_AVAILABLE: /* what the guest has in all */
+                        b->stats.total_bytes = bytes;
+                        break;
+                case VIR_DOMAIN_MEMORY_STAT_UNUSED:
+                        b->stats.free_bytes = bytes;
+                        break;
+                case VIR_DOMAIN_MEMORY_STAT_USABLE: /* what MemAvailable is */
+                        b->stats.available_bytes = bytes;
+                        break;
+                case VIR_DOMAIN_MEMORY_STAT_LAST_UPDATE:
+                        b->stats.updated_sec = stats[i].val;
+                        break;
+                }
+        }
+        virResetLastError();
+}
+
 static void run_look(struct lv_call *call, virDomainPtr domain)
 {
         struct lv_look *look = &call->look;
@@ -185,6 +221,9 @@ static void run_look(struct lv_call *call, virDomainPtr domain)
                 look->is_active = id != (unsigned)-1;
                 look->domain_id = (int)id;
                 look->account.snapshot.state = look->is_active ? run_state : RUN_ABSENT;
+                if (call->wants_balloon && look->is_active && run_state == RUN_RUNNING &&
+                        look->account.snapshot.balloon.present)
+                        ask_balloon(domain, &look->account);
         }
         free(xml);
 }

@@ -182,6 +182,8 @@ static void look(struct lv_domain *d)
         if (d->look || !d->connection->is_up)
                 return;
         struct lv_call *call = lv_call_new(d->connection, LV_LOOK, d->uuid, on_looked, d);
+        if (call)
+                call->wants_balloon = d->platform;
         if (!call || lv_call_push_look(call) < 0) {
                 look_soon(d->connection);
                 return;

@@ -48,6 +48,7 @@ struct lv_call {
         uint64_t bytes;
         unsigned slots;
         bool live, persistent;
+        bool wants_balloon;  /* LOOK: QEMU's own word of it, and its statistics */
         unsigned generation; /* of the connection; set by push */
         /* out */
         bool is_lost; /* the connection broke: whether it was carried out is not known */
@@ -158,9 +159,10 @@ struct platform_op {
         uint64_t bytes;
         int node;
         bool persistent;
-        bool must_restart; /* the connection broke, or was not there */
-        bool requested;    /* DETACH: libvirt took one */
-        bool deleted;      /* DETACH: the device has left */
+        bool wants_balloon; /* LOOK */
+        bool must_restart;  /* the connection broke, or was not there */
+        bool requested;     /* DETACH: libvirt took one */
+        bool deleted;       /* DETACH: the device has left */
         sd_event_source *reissue, *limit;
 };
 
@@ -173,6 +175,7 @@ struct libvirt_platform {
         int domain_id;
         char channel_alias[PLATFORM_ID_MAX];
         struct platform_snapshot last;
+        uint64_t balloon_wish_bytes;          /* of ours, which it has not reached yet; 0: none */
         char lost[LOST_MAX][PLATFORM_ID_MAX]; /* names that QEMU has and libvirt has not; of this start */
         unsigned n_lost;
 };

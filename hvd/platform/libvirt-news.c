@@ -12,6 +12,7 @@ void lv_platform_down(struct libvirt_platform *p, const struct error *error)
                 return;
         p->is_up = false;
         p->n_lost = 0;
+        p->balloon_wish_bytes = 0;
         while (!LIST_EMPTY(&p->ops)) {
                 LIST_FIRST(&p->ops)->error = *error;
                 lv_op_complete(LIST_FIRST(&p->ops));

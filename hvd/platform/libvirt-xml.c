@@ -9,6 +9,7 @@
 #include "hvd/platform/libvirt-xml.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -239,7 +240,7 @@ static int take_devices(xmlNode *devices, struct platform_snapshot *s, uint64_t 
 {
         struct platform_device *found = calloc(PLATFORM_DEVICES_MAX, sizeof(*found));
         size_t n_found = 0;
-        uint64_t size;
+        uint64_t size, unknown = PLATFORM_ADDRESS_UNKNOWN;
 
         if (!found)
                 return -ENOMEM;
@@ -256,6 +257,10 @@ static int take_devices(xmlNode *devices, struct platform_snapshot *s, uint64_t 
                         *ret_all_bytes += size;
                 if (r == 0)
                         continue;
+                if (found[n_found].address == 0) {
+                        found[n_found].address = unknown;
+                        unknown += found[n_found].region_bytes;
+                }
                 s->plugged_bytes += found[n_found].size_bytes;
                 n_found++;
         }
@@ -264,7 +269,8 @@ static int take_devices(xmlNode *devices, struct platform_snapshot *s, uint64_t 
         return 0;
 }
 
-static void take_balloon(xmlNode *devices, uint64_t current_bytes, struct platform_snapshot *s)
+static void take_balloon(
+        xmlNode *devices, uint64_t current_bytes, struct platform_snapshot *s, uint64_t *ret_stats_sec)
 {
         xmlNode *n = xml_child(devices, "memballoon");
         uint64_t dimms = 0, virtio_mem = 0;
@@ -280,6 +286,7 @@ static void take_balloon(xmlNode *devices, uint64_t current_bytes, struct platfo
         uint64_t without = current_bytes - MIN(virtio_mem, current_bytes);
         s->balloon.actual_bytes = MIN(without, whole);
         s->balloon.stats = (struct platform_balloon_stats) { UINT64_MAX, UINT64_MAX, UINT64_MAX, 0 };
+        xml_attribute_u64(xml_child(n, "stats"), "period", INT_MAX, ret_stats_sec);
         s->balloon_bytes = whole - s->balloon.actual_bytes;
 }
 
@@ -383,7 +390,7 @@ static int take_domain(xmlNode *root, struct domain_account *a)
         s->max_bytes = s->base_bytes;
         if (xml_bytes(max, &s->max_bytes) && xml_attribute_u64(max, "slots", PLATFORM_DEVICES_MAX, &slots))
                 s->slots = (unsigned)slots;
-        take_balloon(devices, current, s);
+        take_balloon(devices, current, s, &a->stats_sec);
         take_cells(root, s);
         a->needs_cell = s->n_nodes == 0 && !platform_arch_is_pseries(s->arch);
         a->has_hotplug = max && !a->needs_cell;

@@ -24,9 +24,10 @@ struct domain_account {
         bool has_channel;
         char channel_path[SOCKET_PATH_MAX + 1]; /* of a running one; another at each start */
         char channel_alias[PLATFORM_ID_MAX];
-        bool channel_open; /* by libvirt's word, the guest has it open */
-        bool has_hotplug;  /* maxMemory, and a NUMA cell where the machine wants one */
-        bool needs_cell;   /* it is that which is missing */
+        bool channel_open;  /* by libvirt's word, the guest has it open */
+        bool has_hotplug;   /* maxMemory, and a NUMA cell where the machine wants one */
+        bool needs_cell;    /* it is that which is missing */
+        uint64_t stats_sec; /* how often the balloon's statistics are renewed; 0: never */
         struct partition_profile profile;
         struct error profile_error; /* the metadata is not usable; the profile is as without it */
         /* All but the state; the plugged memory of virtio-mem by what it has now. A device's memdev is its

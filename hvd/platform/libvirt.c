@@ -252,6 +252,21 @@ struct platform_op *lv_find_detach(struct libvirt_platform *p, const char *id)
 
 /* --- calls --- */
 
+/* Where the balloon was not asked about, the XML may be a second behind: what it has taken stands. */
+static void keep_balloon(struct libvirt_platform *p, struct lv_call *call)
+{
+        struct platform_snapshot *s = &call->look.account.snapshot;
+        uint64_t total = platform_balloon_total(s);
+
+        if (!call->wants_balloon && s->balloon.present && p->last.balloon.present) {
+                s->balloon_bytes = MIN(p->last.balloon_bytes, total);
+                s->balloon.actual_bytes = total - s->balloon_bytes;
+                s->balloon.stats = p->last.balloon.stats;
+        }
+        if (s->balloon.actual_bytes == p->balloon_wish_bytes)
+                p->balloon_wish_bytes = 0;
+}
+
 static void on_query_looked(struct lv_call *call, struct platform_op *op)
 {
         struct libvirt_platform *p = op->platform;
@@ -260,6 +275,7 @@ static void on_query_looked(struct lv_call *call, struct platform_op *op)
         void *userdata = op->userdata;
         struct platform_snapshot s;
 
+        keep_balloon(p, call);
         if (call->error.code || call->look.is_absent || !call->look.is_active ||
                 call->look.domain_id != p->domain_id) {
                 if (!op->error.code)
@@ -322,6 +338,7 @@ static int op_start(struct platform_op *op)
                 return -ENOMEM;
         find_alias(p, op->id, call->alias);
         call->bytes = op->bytes;
+        call->wants_balloon = op->wants_balloon;
         call->persistent = op->persistent && op->kind != LV_DETACH; /* then when it has left */
         if (op->kind == LV_ATTACH && !(call->xml = domain_dimm_xml(call->alias, op->bytes, op->node))) {
                 lv_call_discard(call);
@@ -380,6 +397,7 @@ static int libvirt_query(struct platform *base, bool devices_only, platform_quer
         if (!op)
                 return -ENOMEM;
         op->query_done = done;
+        op->wants_balloon = !devices_only || p->balloon_wish_bytes;
         return op_begin(op, ret);
 }
 
@@ -453,7 +471,7 @@ static int libvirt_set_balloon(struct platform *base, uint64_t actual_bytes, pla
         struct platform_op *op = op_new(p, LV_BALLOON, NULL, done, userdata);
         if (!op)
                 return -ENOMEM;
-        op->bytes = actual_bytes;
+        op->bytes = p->balloon_wish_bytes = actual_bytes;
         return op_begin(op, ret);
 }
 

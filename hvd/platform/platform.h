@@ -8,6 +8,7 @@
 #include <systemd/sd-event.h>
 
 #include "common/error.h"
+#include "proto/message.h"
 
 /* How a guest's hypervisor side is reached, whatever stands behind it: a QEMU of one's own by QMP, or
  * libvirt. Everything is asynchronous. An operation's handle is dead once its callback has begun; freeing it
@@ -17,6 +18,8 @@
 #define PLATFORM_ID_MAX      64U
 #define PLATFORM_SLOTS_MAX   256U /* QEMU's own limits, as is the next */
 #define PLATFORM_NODES_MAX   128U
+/* Above all memory: no block of a guest's is ever in a device that lies there. */
+#define PLATFORM_ADDRESS_UNKNOWN PROTO_ADDRESS_MAX
 /* What we create in QEMU is named so, and what is named so and has no device is ours to delete. */
 #define PLATFORM_BACKEND_PREFIX "opendlpar-mem-"
 #define PLATFORM_DEVICE_PREFIX  "opendlpar-dimm-"
@@ -37,8 +40,11 @@ struct platform_device {
         bool is_dimm;                 /* else virtio-mem */
         bool hotpluggable;
         bool unplug_pending; /* pseries: an unplug of it is under way that only a reset of the guest ends */
-        uint64_t address, size_bytes; /* size: for virtio-mem what is plugged in it */
-        uint64_t region_bytes;        /* address space and maxmem that it takes */
+        /* From PLATFORM_ADDRESS_UNKNOWN on: the hypervisor does not say. Size: for virtio-mem what is plugged
+         * in it. */
+        uint64_t address, size_bytes;
+        bool is_placed;        /* the address is not the hypervisor's word: partition_place_devices() */
+        uint64_t region_bytes; /* address space and maxmem that it takes */
         /* virtio-mem: what it was asked to have plugged, and the unit of that; a DIMM has its size, and 0. */
         uint64_t requested_bytes, unit_bytes;
         unsigned slot, node;
