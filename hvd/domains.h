@@ -21,10 +21,15 @@ struct libvirt_connection *domains_connection(struct domains *d);
 /* Why nothing can be asked of libvirt, or 0. */
 int domains_check(struct domains *d, struct error *ret_error);
 
-/* Has a profile written into the domain's metadata. It is not waited for: what cannot be written is told in
- * the log, and the profile is again what the metadata says. */
+/* Has a profile written into the domain's metadata. When libvirt has answered, and the partition, if there is
+ * one still, has the profile, or has not, done is called; exactly once, unless the handle is freed before,
+ * which leaves the writing to run out. INVALID_ARGUMENT: the profile is none; NOT_RUNNING: it is being
+ * migrated. */
+struct profile_write;
+typedef void (*profile_written_t)(const struct error *error, void *userdata);
 int domains_set_profile(struct domains *d, struct partition *p, const struct partition_profile *profile,
-        struct error *ret_error);
+        profile_written_t done, void *userdata, struct profile_write **ret, struct error *ret_error);
+struct profile_write *profile_write_free(struct profile_write *w);
 
 /* The domains that lack something, to be partitions or to be moved, by name: NULL begins, NULL ends. */
 struct lacking;

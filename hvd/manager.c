@@ -10,6 +10,7 @@
 
 #include "hvd/manager.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,6 +205,7 @@ int manager_set_profile(struct manager *m, struct partition *p, const struct par
 {
         struct partition_definition d = p->definition;
 
+        assert(!d.domain[0]);
         if (p->from_file)
                 return error_set(ret_error, ERROR_INVALID_ARGUMENT,
                         "Partition '%s' is defined by a file in partitions.d; change the profile there and "
@@ -211,9 +213,7 @@ int manager_set_profile(struct manager *m, struct partition *p, const struct par
                         d.name);
         d.profile = *profile;
         int r = partition_definition_check(&d, ret_error);
-        if (r >= 0 && d.domain[0])
-                r = domains_set_profile(m->domains, p, profile, ret_error);
-        else if (r >= 0)
+        if (r >= 0)
                 r = store_partition_put(m->store, &d, ret_error);
         if (r < 0)
                 return r;

@@ -72,7 +72,7 @@ struct job *manager_find_job(struct manager *m, uint32_t id);
 struct job *manager_next_job(struct manager *m, struct job *after);
 
 /* A profile that is kept, in the place of the one that the partition has. INVALID_ARGUMENT, also for a
- * partition of a file. */
+ * partition of a file. Not for a domain's: domains_set_profile(). */
 int manager_set_profile(struct manager *m, struct partition *p, const struct partition_profile *profile,
         struct error *ret_error);
 

@@ -306,7 +306,7 @@ struct bus *bus_free(struct bus *b)
                 return NULL;
         manager_set_observer(b->manager, NULL, NULL);
         bus_surveys_free(b);
-        bus_enrolls_free(b);
+        bus_domain_calls_free(b);
         bus_reserves_free(b);
         while (!TAILQ_EMPTY(&b->dirty))
                 dirty_free(b, TAILQ_FIRST(&b->dirty));
@@ -361,7 +361,7 @@ int bus_new(sd_event *event, const char *where, struct manager *manager, struct 
         b->manager = manager;
         TAILQ_INIT(&b->dirty);
         TAILQ_INIT(&b->surveys);
-        TAILQ_INIT(&b->enrolls);
+        TAILQ_INIT(&b->domain_calls);
         TAILQ_INIT(&b->reserves);
 
         int r = open_bus(where, &b->bus);

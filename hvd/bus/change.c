@@ -174,6 +174,11 @@ int bus_method_set_profile(sd_bus_message *m, void *userdata, sd_bus_error *e)
         if (bus_read_options(m, options, ARRAY_SIZE(options), &error) < 0)
                 return bus_fail(e, &error);
         profile.weight = weight;
+        if (p->definition.domain[0]) {
+                struct bus *b = sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m)));
+
+                return bus_set_domain_profile(b, m, p, &profile, e);
+        }
         if (manager_set_profile(p->manager, p, &profile, &error) < 0)
                 return bus_fail(e, &error);
         return sd_bus_reply_method_return(m, "");

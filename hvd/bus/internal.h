@@ -15,7 +15,7 @@ struct bus {
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
         sd_event_source *flush;
         TAILQ_HEAD(, survey_call) surveys;
-        TAILQ_HEAD(, enroll_call) enrolls;
+        TAILQ_HEAD(, domain_call) domain_calls;
         TAILQ_HEAD(, reserve_call) reserves;
         sd_bus_slot *slots[16];
         size_t n_slots;
@@ -48,6 +48,11 @@ int bus_method_set_profile(sd_bus_message *m, void *userdata, sd_bus_error *e);
 int bus_method_move_memory(sd_bus_message *m, void *userdata, sd_bus_error *e);
 int bus_method_reserve(sd_bus_message *m, void *userdata, sd_bus_error *e);
 int bus_method_release(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_enroll_domain(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_list_lacking_domains(sd_bus_message *m, void *userdata, sd_bus_error *e);
+/* What is left of SetProfile: answered when libvirt has. */
+int bus_set_domain_profile(struct bus *b, sd_bus_message *m, struct partition *p,
+        const struct partition_profile *profile, sd_bus_error *e);
 void bus_reserves_free(struct bus *b);
 
 int bus_manager_register(struct bus *b);
@@ -57,4 +62,4 @@ int bus_add_slot(struct bus *b, sd_bus_slot *slot);
 
 void bus_partition_forget(struct bus *b, struct partition *p);
 void bus_surveys_free(struct bus *b);
-void bus_enrolls_free(struct bus *b);
+void bus_domain_calls_free(struct bus *b);

@@ -7,7 +7,6 @@
 
 #include "common/log.h"
 #include "hvd/bus/internal.h"
-#include "hvd/domains.h"
 #include "hvd/pool.h"
 
 static int method_add_partition(sd_bus_message *m, void *userdata, sd_bus_error *e)
@@ -92,102 +91,6 @@ static int method_get_partition(sd_bus_message *m, void *userdata, sd_bus_error 
         return path ? sd_bus_reply_method_return(m, "o", path) : -ENOMEM;
 }
 
-/* --- EnrollDomain --- */
-
-struct enroll_call {
-        TAILQ_ENTRY(enroll_call) entry;
-        struct bus *bus;
-        sd_bus_message *message;
-        struct libvirt_call *call;
-};
-
-static void enroll_free(struct enroll_call *call)
-{
-        TAILQ_REMOVE(&call->bus->enrolls, call, entry);
-        libvirt_call_free(call->call);
-        sd_bus_message_unref(call->message);
-        free(call);
-}
-
-void bus_enrolls_free(struct bus *b)
-{
-        while (!TAILQ_EMPTY(&b->enrolls))
-                enroll_free(TAILQ_FIRST(&b->enrolls));
-}
-
-static void on_enrolled(const char *text, const struct error *error, void *userdata)
-{
-        struct enroll_call *call = userdata;
-        int r;
-
-        call->call = NULL;
-        if (error)
-                r = sd_bus_reply_method_errorf(
-                        call->message, error_code_dbus_name(error->code), "%s", error->message);
-        else
-                r = sd_bus_reply_method_return(call->message, "s", text);
-        if (r < 0)
-                log_debug("The answer to EnrollDomain could not be sent: %s", strerrordesc_np(-r));
-        enroll_free(call);
-}
-
-static int method_enroll_domain(sd_bus_message *m, void *userdata, sd_bus_error *e)
-{
-        struct bus *b = userdata;
-        struct domains *domains = manager_domains(b->manager);
-        uint64_t max_bytes = 0;
-        uint32_t slots = 0;
-        struct bus_option options[] = {
-                { "max", 't', &max_bytes },
-                { "slots", 'u', &slots },
-        };
-        const char *name;
-        struct error error;
-
-        int r = sd_bus_message_read_basic(m, 's', &name);
-        if (r < 0)
-                return r;
-        if (bus_read_options(m, options, ARRAY_SIZE(options), &error) < 0 ||
-                domains_check(domains, &error) < 0)
-                return bus_fail(e, &error);
-        if (slots > PLATFORM_SLOTS_MAX || max_bytes > PROTO_ADDRESS_MAX) {
-                error_set(&error, ERROR_INVALID_ARGUMENT, "A guest has at most %u slots, and 8 EiB",
-                        PLATFORM_SLOTS_MAX);
-                return bus_fail(e, &error);
-        }
-        struct enroll_call *call = calloc(1, sizeof(*call));
-        if (!call)
-                return -ENOMEM;
-        call->bus = b;
-        call->message = sd_bus_message_ref(m);
-        TAILQ_INSERT_TAIL(&b->enrolls, call, entry);
-        if (libvirt_enroll(domains_connection(domains), name, max_bytes, slots, on_enrolled, call,
-                    &call->call, &error) < 0) {
-                enroll_free(call);
-                return bus_fail(e, &error);
-        }
-        return 1;
-}
-
-static int method_list_lacking_domains(sd_bus_message *m, void *userdata, sd_bus_error *e)
-{
-        struct bus *b = userdata;
-        const struct lacking *l = NULL;
-        sd_bus_message *reply = NULL;
-        int r = sd_bus_message_new_method_return(m, &reply);
-
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "(ss)");
-        while (r >= 0 && (l = domains_next_lacking(manager_domains(b->manager), l)))
-                r = sd_bus_message_append(reply, "(ss)", lacking_name(l), lacking_what(l));
-        if (r >= 0)
-                r = sd_bus_message_close_container(reply);
-        if (r >= 0)
-                r = sd_bus_send(NULL, reply, NULL);
-        sd_bus_message_unref(reply);
-        return r;
-}
-
 static int get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
@@ -240,9 +143,9 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("GetPartition", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", partition),
                 method_get_partition, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("EnrollDomain", SD_BUS_ARGS("s", domain, "a{sv}", options),
-                SD_BUS_RESULT("s", text), method_enroll_domain, 0),
+                SD_BUS_RESULT("s", text), bus_method_enroll_domain, 0),
         SD_BUS_METHOD_WITH_ARGS("ListLackingDomains", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(ss)", domains),
-                method_list_lacking_domains, SD_BUS_VTABLE_UNPRIVILEGED),
+                bus_method_list_lacking_domains, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("MoveMemory", SD_BUS_ARGS("s", from, "s", to, "t", bytes, "a{sv}", options),
                 SD_BUS_RESULT("o", job), bus_method_move_memory, 0),
         SD_BUS_METHOD_WITH_ARGS("Reserve", SD_BUS_ARGS("s", owner, "t", bytes, "a{sv}", options),

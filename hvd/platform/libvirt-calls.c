@@ -59,8 +59,11 @@ static void give_handle(struct libvirt_connection *c, virConnectPtr handle)
         virConnectPtr before = c->handle;
         c->handle = handle;
         pthread_mutex_unlock(&c->lock);
-        if (before)
+        if (before) {
+                if (!handle) /* what there is registered is of the one before */
+                        lv_events_deregister(before, c);
                 virConnectClose(before);
+        }
 }
 
 static void fail(struct lv_call *call, virConnectPtr handle)
@@ -111,8 +114,10 @@ static void run_open(struct lv_call *call)
         const char *why = virGetLastErrorMessage();
         error_set(&call->error, ERROR_HYPERVISOR_ABSENT, "libvirt is out of reach: %.300s",
                 why ?: "no reason was given");
-        if (handle)
+        if (handle) {
+                lv_events_deregister(handle, c);
                 virConnectClose(handle);
+        }
 }
 
 /* --- a domain --- */
@@ -237,16 +242,19 @@ static unsigned change_flags(const struct lv_call *call)
 /* libvirt would wait for the migration's end, and all other calls with it. */
 static bool may_change(struct lv_call *call, virDomainPtr domain)
 {
-        int operation = call->live ? find_job(domain) : VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
+        /* A domain that does not run has no job, and libvirtd logs it as an error to be asked for one. */
+        bool is_running = call->kind == LV_PROFILE ? virDomainIsActive(domain) == 1 : call->live;
+        int operation = is_running ? find_job(domain) : VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
 
         if (operation == VIR_DOMAIN_JOB_OPERATION_UNKNOWN || operation == VIR_DOMAIN_JOB_OPERATION_BACKUP)
                 return true;
         error_set(&call->error, ERROR_NOT_RUNNING,
-                "The guest is being %s, and its memory cannot change now; ask again when that has ended",
+                "The guest is being %s, and its %s cannot change now; ask again when that has ended",
                 operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT ||
                                 operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN
                         ? "migrated"
-                        : "saved");
+                        : "saved",
+                call->kind == LV_PROFILE ? "profile" : "memory");
         return false;
 }
 

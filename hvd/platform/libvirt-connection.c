@@ -347,16 +347,21 @@ struct libvirt_call *libvirt_call_free(struct libvirt_call *call)
         return NULL;
 }
 
+static void answer(struct libvirt_call *call, const char *text, const struct error *error)
+{
+        libvirt_text_t done = call->done;
+        void *userdata = call->userdata;
+
+        libvirt_call_free(call);
+        done(error ? NULL : text, error, userdata);
+}
+
 static void on_text(struct lv_call *call, void *userdata)
 {
         struct libvirt_call *mine = userdata;
-        libvirt_text_t done = mine->done;
-        void *done_userdata = mine->userdata;
 
         mine->call = NULL;
-        libvirt_call_free(mine);
-        done(call->error.code ? NULL : (call->text ?: ""), call->error.code ? &call->error : NULL,
-                done_userdata);
+        answer(mine, call->text ?: "", call->error.code ? &call->error : NULL);
 }
 
 static int start_call(struct libvirt_connection *c, struct lv_call *call, libvirt_text_t done, void *userdata,
@@ -402,9 +407,9 @@ int libvirt_set_profile(struct libvirt_connection *c, const char *uuid,
 {
         struct lv_call *call = lv_call_new(c, LV_PROFILE, uuid, on_text, NULL);
 
-        if (call) {
-                call->xml = domain_profile_xml(profile);
-                call->live = false;
+        if (call && !(call->xml = domain_profile_xml(profile))) {
+                lv_call_discard(call);
+                call = NULL;
         }
         return start_call(c, call, done, userdata, ret, ret_error);
 }
@@ -413,11 +418,16 @@ int libvirt_set_profile(struct libvirt_connection *c, const char *uuid,
 
 struct libvirt_connection *libvirt_connection_free(struct libvirt_connection *c)
 {
+        struct error error;
+
         if (!c)
                 return NULL;
+        c->is_up = false;
         lv_call_orphan(c->opening);
+        error_set(&error, ERROR_HYPERVISOR_ABSENT,
+                "hvd has let go of this libvirt before it answered; whether that was done is not known");
         while (!TAILQ_EMPTY(&c->calls))
-                libvirt_call_free(TAILQ_FIRST(&c->calls));
+                answer(TAILQ_FIRST(&c->calls), NULL, &error);
         while (!TAILQ_EMPTY(&c->domains))
                 domain_free(TAILQ_FIRST(&c->domains));
         sd_event_source_disable_unref(c->retry);
@@ -429,8 +439,10 @@ struct libvirt_connection *libvirt_connection_free(struct libvirt_connection *c)
         sd_event_unref(c->event);
         if (!has_ended) /* the worker is in a call, and has it in hand */
                 return NULL;
-        if (c->handle)
+        if (c->handle) {
+                lv_events_deregister(c->handle, c);
                 virConnectClose(c->handle);
+        }
         pthread_mutex_destroy(&c->lock);
         free(c->uri);
         free(c);
@@ -455,6 +467,8 @@ int libvirt_connection_new(sd_event *event, const char *uri, const struct libvir
         c->observer = *observer;
         c->userdata = userdata;
         c->pause_usec = PAUSE_MIN_USEC;
+        memset(c->event_ids, -1, sizeof(c->event_ids));
+        c->monitor_event_id = -1;
         TAILQ_INIT(&c->domains);
         TAILQ_INIT(&c->calls);
         pthread_mutex_init(&c->lock, NULL);

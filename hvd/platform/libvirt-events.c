@@ -205,6 +205,21 @@ static struct link *link_new(struct libvirt_connection *c, unsigned generation)
         return link;
 }
 
+void lv_events_deregister(virConnectPtr handle, struct libvirt_connection *c)
+{
+        for (size_t i = 0; i < LV_EVENTS_MAX; i++) {
+                if (c->event_ids[i] >= 0)
+                        virConnectDomainEventDeregisterAny(handle, c->event_ids[i]);
+                c->event_ids[i] = -1;
+        }
+        if (c->monitor_event_id >= 0)
+                virConnectDomainQemuMonitorEventDeregister(handle, c->monitor_event_id);
+        c->monitor_event_id = -1;
+        if (c->hears_close)
+                virConnectUnregisterCloseCallback(handle, on_closed);
+        c->hears_close = false;
+}
+
 int lv_events_register(virConnectPtr handle, struct libvirt_connection *c, unsigned generation)
 {
         static const struct {
@@ -221,6 +236,7 @@ int lv_events_register(virConnectPtr handle, struct libvirt_connection *c, unsig
                 { VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, VIR_DOMAIN_EVENT_CALLBACK(on_metadata) },
                 { VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE, VIR_DOMAIN_EVENT_CALLBACK(on_device_size) },
         };
+        _Static_assert(ARRAY_SIZE(events) <= LV_EVENTS_MAX, "there is no room for their numbers");
         const char *type = virConnectGetType(handle);
         struct link *link = NULL;
 
@@ -228,21 +244,26 @@ int lv_events_register(virConnectPtr handle, struct libvirt_connection *c, unsig
          * forgets what it was given. */
         if (type && strcasecmp(type, "test") != 0)
                 link = link_new(c, generation);
-        if (link && virConnectRegisterCloseCallback(handle, on_closed, link, free) < 0)
+        c->hears_close = link && virConnectRegisterCloseCallback(handle, on_closed, link, free) >= 0;
+        if (!c->hears_close)
                 free(link);
         for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
                 link = link_new(c, generation);
-                if (!link || virConnectDomainEventRegisterAny(
-                                     handle, NULL, events[i].id, events[i].callback, link, free) < 0) {
+                c->event_ids[i] = link ? virConnectDomainEventRegisterAny(
+                                                 handle, NULL, events[i].id, events[i].callback, link, free)
+                                       : -1;
+                if (c->event_ids[i] < 0) {
                         free(link);
                         return -1;
                 }
         }
         /* Not there with drivers other than QEMU's, and then nothing depends on it. */
         link = link_new(c, generation);
-        if (link && virConnectDomainQemuMonitorEventRegister(handle, NULL, "^(VSERPORT_CHANGE|MIGRATION)$",
-                            on_monitor_event, link, free,
-                            VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX) < 0)
+        if (link)
+                c->monitor_event_id = virConnectDomainQemuMonitorEventRegister(handle, NULL,
+                        "^(VSERPORT_CHANGE|MIGRATION)$", on_monitor_event, link, free,
+                        VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX);
+        if (c->monitor_event_id < 0)
                 free(link);
         return 0;
 }

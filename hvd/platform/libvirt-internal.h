@@ -74,6 +74,8 @@ void lv_call_orphan(struct lv_call *call);
 /* libvirt-calls.c: the worker's part. */
 void lv_call_run(struct worker_task *t);
 
+#define LV_EVENTS_MAX 16U
+
 struct lv_domain {
         TAILQ_ENTRY(lv_domain) entry;
         struct libvirt_connection *connection;
@@ -104,6 +106,9 @@ struct libvirt_connection {
 
         pthread_mutex_t lock; /* of the handle, which the workers use */
         virConnectPtr handle;
+        /* Who hears the handle's events: the worker's, and in the end the loop's. -1: not registered. */
+        int event_ids[LV_EVENTS_MAX], monitor_event_id;
+        bool hears_close;
 };
 
 struct lv_domain *lv_domain_find(struct libvirt_connection *c, const char *uuid);
@@ -119,8 +124,12 @@ void lv_connection_lost(struct libvirt_connection *c);
 struct lv_events;
 int lv_events_new(struct lv_events **ret);
 struct lv_events *lv_events_free(struct lv_events *e);
-/* On the worker, once for each connection: -1 with libvirt's error set. */
+/* On the worker, once for each connection: -1 with libvirt's error set; then, too,
+ * what was registered is to be deregistered. */
 int lv_events_register(virConnectPtr handle, struct libvirt_connection *c, unsigned generation);
+/* Before the connection is closed, which its callbacks would keep open: none is called after this, but for
+ * one that is running in libvirt's loop. */
+void lv_events_deregister(virConnectPtr handle, struct libvirt_connection *c);
 
 enum lv_news_kind {
         LV_NEWS_CLOSED,

@@ -37,7 +37,8 @@ struct libvirt_observer {
  * in a process, as libvirt has one event loop. */
 int libvirt_connection_new(sd_event *event, const char *uri, const struct libvirt_observer *observer,
         void *userdata, struct libvirt_connection **ret);
-/* Its platforms must have gone before. */
+/* Its platforms must have gone before. What was asked of it and is not answered yet fails first
+ * (HYPERVISOR_ABSENT). */
 struct libvirt_connection *libvirt_connection_free(struct libvirt_connection *c);
 
 /* A domain's platform. It is up while the domain runs. */
