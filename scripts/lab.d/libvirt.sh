@@ -43,45 +43,46 @@ remember_owner = 0
 TEXT
 }
 
+# libvirt_daemon_start NAME SOCKET COMMAND...: one of the two daemons, until it listens.
+libvirt_daemon_start() {
+    local dir=$lab_dir/libvirt name=$1 socket=$lab_dir/libvirt/run/$2 tries
+    shift 2
+
+    rm -f -- "$socket"
+    spawn "$dir/$name.pid" "$dir/$name.log" "$@"
+    for tries in {1..500}; do
+        [[ ! -S $socket ]] || return 0
+        ((tries < 50)) || pid_is_ours "$spawned_pid" || break
+        sleep 0.02
+    done
+    tail -n 20 "$dir/$name.log" >&2
+    die "$name did not start"
+}
+
 libvirt_logd_start() {
-    local dir=$lab_dir/libvirt tries
+    local dir=$lab_dir/libvirt
 
     ! pid_of "$dir/virtlogd.pid" >/dev/null || return 0
     libvirt_folders
     mkdir -p /run/libvirt /var/log/libvirt /var/cache/libvirt
     # shellcheck disable=SC2016  # it is for the inner shell
-    spawn "$dir/virtlogd.pid" "$dir/virtlogd.log" unshare --mount --propagation private bash -c '
+    libvirt_daemon_start virtlogd virtlogd-sock unshare --mount --propagation private bash -c '
         dir=$1
         mount --bind "$dir/etc" /etc/libvirt && mount --bind "$dir/lib" /var/lib/libvirt &&
             mount --bind "$dir/run" /run/libvirt && mount --bind "$dir/log" /var/log/libvirt &&
             mount --bind "$dir/cache" /var/cache/libvirt || exit
         exec virtlogd -t 0 -p "$dir/run/virtlogd.pid"' unshare "$dir"
-    for tries in {1..250}; do
-        [[ ! -S $dir/run/virtlogd-sock ]] || return 0
-        ((tries < 25)) || pid_is_ours "$spawned_pid" || break
-        sleep 0.02
-    done
-    tail -n 20 "$dir/virtlogd.log" >&2
-    die "virtlogd did not start"
 }
 
 # Under the lock.
 libvirt_start() {
-    local dir=$lab_dir/libvirt tries
+    local dir=$lab_dir/libvirt
 
     ! pid_of "$dir/libvirtd.pid" >/dev/null || return 0
     ((EUID == 0)) || die "--platform libvirt: only root can give libvirt folders of the lab's own"
     libvirt_logd_start
-    rm -f -- "$dir/run/libvirt-sock"
     libvirt_enter
-    spawn "$dir/libvirtd.pid" "$dir/libvirtd.log" "${libvirt_inside[@]}" libvirtd -p "$dir/run/libvirtd.pid"
-    for tries in {1..500}; do
-        [[ ! -S $dir/run/libvirt-sock ]] || return 0
-        ((tries < 50)) || pid_is_ours "$spawned_pid" || break
-        sleep 0.02
-    done
-    tail -n 20 "$dir/libvirtd.log" >&2
-    die "libvirtd did not start"
+    libvirt_daemon_start libvirtd libvirt-sock "${libvirt_inside[@]}" libvirtd -p "$dir/run/libvirtd.pid"
 }
 
 # Words to begin a command with that shall see libvirt's folders as libvirt does. Sets libvirt_inside.
