@@ -14,6 +14,10 @@
 #define HVD_PARTITION_INTERFACE HVD_NAME ".Partition"
 #define HVD_JOB_INTERFACE       HVD_NAME ".Job"
 
+/* For what libvirt answers in the end: it waits for a domain that somebody else has in hand for 30 s (9.0),
+ * and hvd's calls to it wait for one another. */
+#define HVD_LIBVIRT_TIMEOUT_USEC (90 * USEC_PER_SEC)
+
 static inline void bus_message_unrefp(sd_bus_message **m)
 {
         sd_bus_message_unref(*m);
