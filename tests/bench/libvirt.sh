@@ -164,8 +164,13 @@ bench_run() {
     cat >"$work_dir/dimm.xml" <<'XML'
 <memory model='dimm'><target><size unit='GiB'>2</size><node>0</node></target></memory>
 XML
+    watcher_tool=$build_dir/tests/lab/tools/lab-await-online
+    if [[ ! -x $watcher_tool ]]; then
+        watcher_tool=$work_dir/lab-await-online
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$watcher_tool" "$repo_root/tests/lab/tools/lab-await-online.c"
+    fi
     say "$bench: booting a domain"
-    lab guest "$guest" --platform libvirt --memory 1G --max-memory 16G
+    lab guest "$guest" --platform libvirt --memory 1G --max-memory 16G --program "$watcher_tool"
     block_bytes=$((16#$(guest "$guest" 'cat /sys/devices/system/memory/block_size_bytes')))
     for direction in add remove; do
         row "$bench" "$direction 2 GiB" "$row_virsh" floor
