@@ -150,6 +150,18 @@ check_domain v1 0
 check_domain v2 0
 check_untainted v2
 
+step "a PPC64 domain"
+boot p1 --platform libvirt --arch ppc64le --memory 1G --max-memory 8G
+assert_equal "its architecture, its platform" "ppc64 libvirt" "$(show p1 | jq -r '"\(.architecture) \(.platform)"')"
+expect 0 cli add-memory p1 512M
+note "$out"
+base_blocks=4 check_domain p1 $((512 * MiB))
+assert_equal "LMBs by hvd" "$(printf '0x%x\n' $((0x80000004)) $((0x80000005)))" "$(hvd_drcs p1)"
+expect 0 cli remove-memory p1 512M
+base_blocks=4 check_domain p1 0
+check_untainted p1
+lab stop p1
+
 step "what virsh attaches and detaches is seen"
 cat >"$work_dir/dimm.xml" <<'XML'
 <memory model='dimm'><target><size unit='MiB'>512</size><node>0</node></target><alias name='ua-theirs'/></memory>
