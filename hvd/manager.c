@@ -39,6 +39,8 @@ struct manager {
         struct pool *pool;
         struct notify *notify;
         struct domains *domains;
+        manager_sampled_t sampled;
+        void *sampled_userdata;
 };
 
 #define NOTIFY(m, what, ...)                                                                                 \
@@ -546,6 +548,19 @@ void manager_set_observer(struct manager *m, const struct manager_observer *obse
 {
         m->observer = observer;
         m->observer_userdata = userdata;
+}
+
+void manager_set_sampled(struct manager *m, manager_sampled_t sampled, void *userdata)
+{
+        m->sampled = sampled;
+        m->sampled_userdata = userdata;
+}
+
+void manager_partition_sampled(struct manager *m, struct partition *p, enum sample_cause cause)
+{
+        manager_partition_changed(m, p);
+        if (m->sampled)
+                m->sampled(p, cause, m->sampled_userdata);
 }
 
 void manager_set_notify(struct manager *m, struct notify *notify)

@@ -76,6 +76,11 @@ struct job *manager_next_job(struct manager *m, struct job *after);
 int manager_set_profile(struct manager *m, struct partition *p, const struct partition_profile *profile,
         struct error *ret_error);
 
+/* Who wants the partitions' samples, at most one, NULL: nobody. It is told of each when it was taken, from
+ * the event loop; what to ask for is said by partition_set_sampling(). */
+typedef void (*manager_sampled_t)(struct partition *p, enum sample_cause cause, void *userdata);
+void manager_set_sampled(struct manager *m, manager_sampled_t sampled, void *userdata);
+
 struct pool;
 struct pool *manager_get_pool(struct manager *m);
 
@@ -84,6 +89,7 @@ void manager_pool_changed(struct manager *m);
 /* Its QEMU has been asked for the first time since it came up. */
 void manager_partition_up(struct manager *m, struct partition *p);
 void manager_partition_changed(struct manager *m, struct partition *p);
+void manager_partition_sampled(struct manager *m, struct partition *p, enum sample_cause cause);
 void manager_job_changed(struct manager *m, struct job *j);
 void manager_job_ended(struct manager *m, struct job *j);
 void manager_partition_ready(struct manager *m, struct partition *p);
