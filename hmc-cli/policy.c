@@ -14,8 +14,8 @@
 #include "hmc-cli/bus.h"
 #include "hmc-cli/output.h"
 
-int policy_parse_mode(const char *what, const char *value, bool of_partition, const char **ret,
-        struct error *ret_error)
+int policy_parse_mode(
+        const char *what, const char *value, bool of_partition, const char **ret, struct error *ret_error)
 {
         static const char *const modes[] = { "off", "observe", "auto", "host" };
 
@@ -25,7 +25,8 @@ int policy_parse_mode(const char *what, const char *value, bool of_partition, co
                         return 0;
                 }
         return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s '%.40s' is not known; there are %s", what,
-                value, of_partition ? "off, observe, auto and host (as the host's)" : "off, observe and auto");
+                value,
+                of_partition ? "off, observe, auto and host (as the host's)" : "off, observe and auto");
 }
 
 int policy_set_mode(

@@ -8,10 +8,11 @@
 #include "common/json.h"
 #include "hmc-cli/cli.h"
 
-/* off, observe or auto, or for a partition host; `what` names it in the sentence ("--policy"). *ret is static.
+/* off, observe or auto, or for a partition host; `what` names it in the sentence ("--policy"). *ret is
+ * static.
  */
-int policy_parse_mode(const char *what, const char *value, bool of_partition, const char **ret,
-        struct error *ret_error);
+int policy_parse_mode(
+        const char *what, const char *value, bool of_partition, const char **ret, struct error *ret_error);
 /* Sets PolicyMode of the manager's or a partition's object. 0 or -errno with *e. */
 int policy_set_mode(
         const struct cli *cli, const char *path, const char *interface, const char *mode, sd_bus_error *e);

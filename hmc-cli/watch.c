@@ -81,7 +81,8 @@ static int draw_table(FILE *f, struct json_object *partitions)
         };
         _cleanup_(output_cells_done) struct output_cells cells = {};
 
-        json_object_object_foreach(partitions, path, p) {
+        json_object_object_foreach(partitions, path, p)
+        {
                 (void)path;
                 output_cell(&cells, "%s", field_string(p, "name"));
                 output_cell(&cells, "%s", field_string(p, "policy_mode"));
@@ -215,8 +216,8 @@ static int on_decided(sd_bus_message *m, void *userdata, sd_bus_error *ret_error
         const char *partition, *mode, *action, *cause, *bound, *text;
         uint64_t current, target;
 
-        if (sd_bus_message_read(m, "sssttsss", &partition, &mode, &action, &current, &target, &cause, &bound,
-                    &text) < 0)
+        if (sd_bus_message_read(
+                    m, "sssttsss", &partition, &mode, &action, &current, &target, &cause, &bound, &text) < 0)
                 return 0;
         _cleanup_json_ struct json_object *o = json_object_new_object();
         if (json_add_string(o, "partition", partition) < 0 || json_add_string(o, "mode", mode) < 0 ||
@@ -288,8 +289,7 @@ static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret
 
         if (sd_bus_message_read(m, "sss", &name, &before, &after) < 0 || !*before)
                 return 0;
-        return sd_event_exit(
-                w->event, bus_fail_unreachable(w->cli, *after ? "it was replaced" : "it ended"));
+        return sd_event_exit(w->event, bus_fail_unreachable(w->cli, *after ? "it was replaced" : "it ended"));
 }
 
 /* --- begin and end --- */
@@ -313,8 +313,8 @@ static int add_matches(struct watch *w)
         if (r >= 0)
                 r = add_match(w, "org.freedesktop.DBus.Properties", "PropertiesChanged", on_changed);
         if (r >= 0)
-                r = add_match(w, "org.freedesktop.DBus.ObjectManager", "InterfacesRemoved",
-                        on_objects_removed);
+                r = add_match(
+                        w, "org.freedesktop.DBus.ObjectManager", "InterfacesRemoved", on_objects_removed);
         if (r >= 0)
                 r = sd_bus_add_match_async(w->cli->bus, &w->slots[w->n_slots++],
                         "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
