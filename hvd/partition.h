@@ -17,7 +17,8 @@
 struct manager;
 struct job;
 
-/* One guest and what is known of it. The fields are for reading; partition.c writes them. */
+/* One guest and what is known of it. The fields are for reading; partition.c and partition-refresh.c write
+ * them. */
 struct partition {
         struct manager *manager;
         TAILQ_ENTRY(partition) entry;
@@ -91,8 +92,12 @@ int partition_check_usable(const struct partition *p, struct error *ret_error);
 int partition_plan_snapshot(const struct partition *p, char *const *excluded, struct plan_snapshot *ret,
         struct plan_device **ret_devices);
 
-/* What a job learned by the way. */
-void partition_take_memory(struct partition *p, const struct guest_memory *memory);
+/* For partition.c and partition-refresh.c: what the balloon leaves is what is said; how much it has taken of
+ * base and DIMMs follows. */
+void partition_take_balloon(struct partition *p, uint64_t actual_bytes);
+/* Likewise: notes the time if the partition has more than current_bytes, which it had before. Statistics from
+ * before tell nothing of what the guest has now. */
+void partition_note_growth(struct partition *p, uint64_t current_bytes);
 /* Asks both ends again after a change, coalesced, and tells the manager; with `restore` the manager is then
  * asked to bring plugged blocks that are offline online again. */
 void partition_settle(struct partition *p, bool restore);

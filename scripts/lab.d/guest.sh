@@ -271,18 +271,17 @@ guest_await() {
     [[ $timeout =~ ^[0-9]{1,5}$ ]] || die_usage "LAB_BOOT_TIMEOUT: a number of seconds, not '$timeout'"
     end=$((SECONDS + timeout))
 
-    if $guest_define && $guest_guestd; then
-        until guest_is_ready; do
-            pid_is_ours "$guest_pid" || { say "QEMU has ended" && return 1; }
-            ((SECONDS < end)) || { say "guestd did not report within $timeout s" && return 1; }
-            sleep 0.05
-        done
-    else
-        "$tools_dir/lab-exec" "$lab_dir/$guest_name/lab.sock" "$lab_dir/$guest_name/exec.lock" "$timeout" true || {
-            say "the guest does not answer"
-            return 1
-        }
-    fi
+    # This sleeps until the guest is up; hmc-cli is asked again and again, which costs a booting guest its processor.
+    "$tools_dir/lab-exec" "$lab_dir/$guest_name/lab.sock" "$lab_dir/$guest_name/exec.lock" "$timeout" true || {
+        pid_is_ours "$guest_pid" || { say "QEMU has ended" && return 1; }
+        say "the guest does not answer"
+        return 1
+    }
+    ! $guest_define || ! $guest_guestd || until guest_is_ready; do
+        pid_is_ours "$guest_pid" || { say "QEMU has ended" && return 1; }
+        ((SECONDS < end)) || { say "guestd did not report within $timeout s" && return 1; }
+        sleep 0.05
+    done
 }
 
 # The exit trap of `lab guest`: leaves nothing of a guest that did not come up.

@@ -146,12 +146,10 @@ TEXT
 
 # What is in a guest of this host's architecture.
 image_add_own() {
-    local root=$1 applet program
+    local root=$1 program
 
     cp /bin/busybox "$root/bin/busybox"
-    for applet in $(/bin/busybox --list); do
-        [[ $applet == busybox ]] || echo "$root/bin/$applet"
-    done | xargs -n 1 ln -s busybox
+    /bin/busybox --install -s "$root/bin"
     cp "$tools_dir/lab-agent" "$root/bin/lab-agent"
     for program in guestd/guestd hooks/opendlpar-hooks; do
         ! [[ -x $build_dir/$program ]] || image_add_program "$root" "$build_dir/$program"

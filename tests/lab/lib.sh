@@ -189,7 +189,7 @@ await() {
     shift 2
     until "$@"; do
         ((SECONDS < end)) || fail "waited in vain for: $what"
-        sleep 0.1
+        sleep 0.2
     done
 }
 

@@ -105,7 +105,7 @@ as_before() {
     now=$(usable g1)
     ((now - before <= 8192 && before - now <= 8192)) && [[ $(show g1 .current_bytes) == $((5 * GiB)) ]]
 }
-await "$(patience 20)" "the same usable memory" as_before
+await "$(patience 10)" "the same usable memory" as_before
 note "after $((SECONDS - began)) s"
 check_show g1
 check_at_rest g1

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What follows from what a partition's two ends last said: sums, and the planner's view. Nothing is asked. */
+
+#include "hvd/partition.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+uint64_t partition_current_bytes(const struct partition *p)
+{
+        const struct platform_snapshot *s = &p->snapshot;
+
+        return s->base_bytes + s->plugged_bytes - MIN(s->balloon_bytes, s->base_bytes + s->plugged_bytes);
+}
+
+void partition_note_growth(struct partition *p, uint64_t current_bytes)
+{
+        if (partition_current_bytes(p) > current_bytes)
+                p->grown_sec = time(NULL);
+}
+
+void partition_take_balloon(struct partition *p, uint64_t actual_bytes)
+{
+        uint64_t total = platform_balloon_total(&p->snapshot);
+
+        p->snapshot.balloon.actual_bytes = actual_bytes;
+        p->snapshot.balloon_bytes = actual_bytes < total ? total - actual_bytes : 0;
+}
+
+uint64_t partition_dimm_bytes(const struct partition *p)
+{
+        uint64_t bytes = 0;
+
+        for (size_t i = 0; i < p->snapshot.n_devices; i++)
+                if (p->snapshot.devices[i].is_dimm)
+                        bytes += p->snapshot.devices[i].size_bytes;
+        return bytes;
+}
+
+uint64_t partition_max_bytes(const struct partition *p)
+{
+        uint64_t profile = p->definition.profile.max_bytes, qemu = 0;
+
+        if (p->has_snapshot)
+                qemu = MAX(p->snapshot.max_bytes, p->snapshot.base_bytes);
+        return profile && (!qemu || profile < qemu) ? profile : qemu;
+}
+
+uint64_t partition_block_bytes(const struct partition *p)
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        return hello ? hello->block_bytes : 0;
+}
+
+bool partition_guest_can(const struct partition *p, const char *capability)
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        for (char **c = hello ? hello->capabilities : NULL; c && *c; c++)
+                if (strcmp(*c, capability) == 0)
+                        return true;
+        return false;
+}
+
+bool partition_is_pseries(const struct partition *p)
+{
+        return p->has_snapshot && platform_arch_is_pseries(p->snapshot.arch);
+}
+
+int partition_check_usable(const struct partition *p, struct error *ret_error)
+{
+        if (!p->platform_up)
+                return error_set(ret_error, p->platform_error.code ?: ERROR_HYPERVISOR_ABSENT, "%s",
+                        p->platform_error.message);
+        if (p->has_snapshot && p->snapshot.state != RUN_RUNNING)
+                return error_set(ret_error, ERROR_NOT_RUNNING,
+                        "Partition '%s' is %s; its memory can change only while it runs", p->definition.name,
+                        run_state_to_string(p->snapshot.state));
+        if (agent_state(p->agent) != AGENT_READY) {
+                struct error error;
+                agent_explain(p->agent, &error);
+                return error_set(
+                        ret_error, error.code, "Partition '%s': %.450s", p->definition.name, error.message);
+        }
+        return 0;
+}
+
+const char *partition_device_at(const struct partition *p, uint64_t address)
+{
+        for (size_t i = 0; i < p->snapshot.n_devices; i++) {
+                const struct platform_device *d = &p->snapshot.devices[i];
+                if (address >= d->address && address - d->address < d->region_bytes)
+                        return d->id;
+        }
+        return "";
+}
+
+/* The first run that does not end before the address: take_blocks() saw to their order. A guest may list a
+ * quarter of a million, and there may be hundreds of devices. */
+static size_t first_block_behind(const struct partition *p, uint64_t address)
+{
+        size_t low = 0, high = p->n_blocks;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                if (p->blocks[middle].start + p->blocks[middle].length <= address)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+/* Adds up what the guest's blocks within a device are. */
+static void sum_blocks(const struct partition *p, struct plan_device *d)
+{
+        uint64_t device_end = d->address + d->size_bytes;
+
+        for (size_t i = first_block_behind(p, d->address); i < p->n_blocks; i++) {
+                const struct block_range *b = &p->blocks[i];
+                if (b->start >= device_end)
+                        break;
+                uint64_t start = MAX(b->start, d->address), end = MIN(b->start + b->length, device_end);
+
+                if (start >= end)
+                        continue;
+                if (b->state == BLOCK_OFFLINE)
+                        d->offline_bytes += end - start;
+                else if (b->zone == ZONE_MOVABLE)
+                        d->movable_bytes += end - start;
+                else if (b->zone == ZONE_NONE)
+                        d->stuck_bytes += end - start;
+                else
+                        d->kernel_bytes += end - start;
+        }
+}
+
+static bool is_excluded(const char *id, char *const *excluded)
+{
+        for (; excluded && *excluded; excluded++)
+                if (strcmp(*excluded, id) == 0)
+                        return true;
+        return false;
+}
+
+int partition_plan_snapshot(const struct partition *p, char *const *excluded, struct plan_snapshot *ret,
+        struct plan_device **ret_devices)
+{
+        const struct platform_snapshot *s = &p->snapshot;
+        struct plan_device *devices = calloc(s->n_devices + 1, sizeof(*devices));
+        if (!devices)
+                return -ENOMEM;
+
+        for (size_t i = 0; i < s->n_devices; i++) {
+                struct plan_device *d = &devices[i];
+                const struct platform_device *from = &s->devices[i];
+
+                snprintf(d->id, sizeof(d->id), "%s", from->id);
+                d->address = from->address;
+                d->size_bytes = from->region_bytes;
+                d->slot = from->slot;
+                d->node = from->node;
+                d->is_dimm = from->is_dimm;
+                d->unplug_pending = from->unplug_pending;
+                d->removable = from->is_dimm && from->hotpluggable && !from->unplug_pending &&
+                               !is_excluded(from->id, excluded);
+                sum_blocks(p, d);
+        }
+        /* QEMU's pseries takes whole LMBs only, however small the guest's blocks may be. */
+        uint64_t granule = partition_block_bytes(p);
+        if (granule > 0 && partition_is_pseries(p))
+                granule = MAX(granule, PLAN_LMB_BYTES);
+        *ret = (struct plan_snapshot) {
+                .granule_bytes = granule,
+                .is_pseries = partition_is_pseries(p),
+                .base_bytes = s->base_bytes,
+                .max_bytes = s->max_bytes,
+                .slots = s->slots,
+                .kernel_bytes = p->memory.kernel_bytes,
+                .movable_bytes = p->memory.movable_bytes,
+                .n_nodes = s->n_nodes,
+                .node_base_bytes = s->node_base_bytes,
+                .devices = devices,
+                .n_devices = s->n_devices,
+        };
+        *ret_devices = devices;
+        return 0;
+}
