@@ -31,7 +31,7 @@ trace() {
 
 # Processes of the hook that hangs.
 sleepers() {
-    guest h1 'for p in /proc/[0-9]*; do [ "$(tr "\0" " " <$p/cmdline 2>/dev/null)" != "sleep 4321 " ] || echo ${p#/proc/}; done'
+    guest h1 'exec 2>/dev/null; for p in /proc/[0-9]*; do [ "$(tr "\0" " " <$p/cmdline)" != "sleep 4321 " ] || echo ${p#/proc/}; done'
 }
 
 has_reason() { # CODE REGEX, in $out
@@ -134,9 +134,11 @@ step "one that hangs: killed by its limit, with its children; guestd answers mea
 no_hooks
 hook 50-hang 755 'trap "" TERM; sleep 4321 & sleep 4321'
 start_job remove-memory h1 512M
-sleep 1
+two_sleep() {
+    (($(sleepers | wc -l) == 2))
+}
+await 8 "two processes that hang" two_sleep
 expect 0 cli memory-map h1
-assert_equal "processes that hang" 2 "$(sleepers | wc -l)"
 assert_match "the job meanwhile" 'SURVEYING' "$(job "$job_id" .state)"
 await 20 "the job's end" job_ended "$job_id"
 out=$(job "$job_id")
@@ -145,7 +147,7 @@ assert_equal "what is left of it" "" "$(sleepers)"
 
 step "one that hangs is cancelled within 2 s, and ends by the job's limit"
 start_job remove-memory h1 512M
-sleep 1
+await 8 "two processes that hang" two_sleep
 begin=$(date +%s%N)
 expect 0 cli cancel "$job_id"
 await 5 "the job's end" job_ended "$job_id"

@@ -269,6 +269,14 @@ void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *gu
         assert_int_equal(fx->n_added, 0);
 }
 
+void start_with_samples(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(fx, "", qemu_orders, guest_orders, HELLO_OF_SAMPLES);
+        start_manager(fx);
+        run_until_known(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
 void start_fakes_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
 {
         start_fakes_with(fx, "", qemu_orders, guest_orders,

@@ -50,6 +50,9 @@ void start_with_survey(struct fixture *fx, const char *qemu_orders, const char *
 void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 /* The same as start(), of a guest that takes several devices offline at one request. */
 void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+/* The same as start(), of a guest that sends samples. */
+void start_with_samples(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+#define HELLO_OF_SAMPLES "hello {'capabilities':['samples']}\nexpect welcome\n"
 /* The same as start(), of a guest that has hooks; and its part before the manager. */
 void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 void start_fakes_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
