@@ -24,6 +24,7 @@
 #define GRANULE_BYTES     (128 * MIB)
 /* Nobody's balloon statistics are newer. */
 #define STATS_FRESH_SEC 1U
+#define CHEAP_PART      4U
 #define PSI_MIN_USEC    USEC_PER_SEC
 
 /* --- guests --- */
@@ -97,6 +98,16 @@ static void cross_check(const struct partition *p, struct policy_sample *sample,
         sample->available_bytes = MAX(sample->available_bytes, available);
 }
 
+/* A block of which little has to be moved is as cheap as one that is free: the sums say nothing of how what
+ * is used lies, and a device with one page in use would else never leave. */
+static void round_removable(const struct policy_partition *view, struct policy_sample *sample)
+{
+        uint64_t over = sample->removable_bytes % view->granule_bytes;
+
+        if (over >= view->granule_bytes - view->granule_bytes / CHEAP_PART)
+                sample->removable_bytes += view->granule_bytes - over;
+}
+
 /* Since when it is as it is. A change that no job of this hvd made (a balloon that follows, an eject) is seen
  * when it has been; what was sampled before does not count. */
 static void follow(struct partition *p, uint64_t now)
@@ -146,6 +157,7 @@ static void describe(
         };
         snprintf(ret->name, sizeof(ret->name), "%s", p->definition.name);
         cross_check(p, &ret->sample, now);
+        round_removable(ret, &ret->sample);
         if (now < s->unfit_until_usec) {
                 ret->sample.has_removable = true;
                 ret->sample.removable_bytes = 0;

@@ -32,8 +32,10 @@ static bool is_news(const struct policy_round *round, size_t i)
         /* That a change is under way was told when it began. */
         if (round->partitions[i].mode == POLICY_MODE_OFF || d->bound == POLICY_RULE_BUSY)
                 return false;
+        /* After each change the last sample is of before, for a moment. */
         if (d->action == POLICY_KEEP)
-                return !same && (s->told_usec == 0 || s->told.action != POLICY_KEEP ||
+                return !same && (s->told_usec == 0 ||
+                                        (s->told.action != POLICY_KEEP && d->bound != POLICY_RULE_STALE) ||
                                         round->input.now_usec - s->told_usec >= KEEP_USEC);
         if (round->partitions[i].mode == POLICY_MODE_AUTO)
                 return !same || d->target_bytes != s->told.target_bytes || s->job != 0;
