@@ -5,6 +5,8 @@
 #include "common/json.h"
 #include "hvd/policy-internal.h"
 #include "hvd/policy/json.h"
+#include "hvd/recording.h"
+#include "hvd/sim/trace.h"
 #include "jobs-fixture.h"
 
 /* The policy over a partition between a scripted QEMU and a scripted guest: what is asked of the guest, what
@@ -188,7 +190,8 @@ static void test_auto(void **state)
 {
         struct fixture *fx = *state;
 
-        start_with_samples(fx, "on object-add reply\non device_add error GenericError no such memory\non object-del reply\n",
+        start_with_samples(fx,
+                "on object-add reply\non device_add error GenericError no such memory\non object-del reply\n",
                 TOLD "on prepare reply\non get-state reply {" MEMORY("1G", "0", "800M") "}\n");
         struct policy_runner *r = begin(fx);
         set_mode(r, POLICY_MODE_AUTO);
@@ -210,6 +213,8 @@ static void test_auto(void **state)
         assert_int_equal(seen.n_grow, 1);
         assert_non_null(strstr(seen.outcome, "no such memory"));
 
+        /* It was asked for a sample when the job ended. */
+        RUN_UNTIL(fx, !fx->p->samples.call && partition_sample(fx->p)->available_bytes == 800 * MIB);
         script(fx->guest, SAYS("pressure", "16M"));
         RUN_UNTIL(fx, r->round.partitions[0].sample.available_bytes == 16 * MIB);
         assert_int_equal(fx->n_added, 1);
@@ -443,6 +448,51 @@ static void test_replay(void **state)
         finish(fx);
 }
 
+/* What is recorded is a trace that the simulator reads. */
+static void test_recording(void **state)
+{
+        struct store_sample sample = { .current_bytes = 2 * GIB,
+                .min_bytes = GIB,
+                .max_bytes = 4 * GIB,
+                .weight = 7,
+                .pool_bytes = 3 * GIB };
+        struct fixture *fx = *state;
+        struct error error = { 0 };
+        struct trace t;
+        uint64_t now = 5000 * USEC_PER_SEC;
+
+        start_with_samples(fx, "", "");
+        struct store *store = manager_store(fx->manager);
+        FILE *f = tmpfile();
+        assert_non_null(f);
+        assert_int_equal(recording_write(store, now, 100 * USEC_PER_SEC, f, &error), -EINVAL);
+        assert_non_null(strstr(error.message, "no samples"));
+        for (unsigned i = 0; i <= 20; i++) {
+                sample.partition = i % 2 ? "web1" : "web2";
+                sample.time_usec = now + (i - 20) * USEC_PER_SEC;
+                sample.used_bytes = i * 64 * MIB + 5;
+                assert_int_equal(store_sample_put(store, &sample, &error), 0);
+        }
+        if (recording_write(store, now, 10 * USEC_PER_SEC, f, &error) < 0)
+                fail_msg("%s", error.message);
+        rewind(f);
+        if (trace_read(f, "recorded", &t, &error) < 0)
+                fail_msg("%s", error.message);
+        fclose(f);
+        assert_int_equal(t.n_partitions, 2);
+        assert_int_equal(t.length_usec, 10 * USEC_PER_SEC);
+        /* Both had 2 GiB at the beginning, whatever the pool is said to have. */
+        assert_int_equal(t.pool_bytes, 4 * GIB);
+        assert_string_equal(t.partitions[0].name, "web2");
+        assert_int_equal(t.partitions[0].n_points, 6);
+        assert_int_equal(t.partitions[0].points[0].bytes, 640 * MIB + KIB);
+        assert_int_equal(t.partitions[1].min_bytes, GIB);
+        assert_int_equal(t.partitions[1].max_bytes, 4 * GIB);
+        assert_int_equal(t.partitions[1].weight, 7);
+        trace_done(&t);
+        finish(fx);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -455,6 +505,7 @@ int main(void)
                 TEST(test_host),
                 TEST(test_results),
                 TEST(test_replay),
+                TEST(test_recording),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
