@@ -17,6 +17,7 @@
 #include "hvd/domains.h"
 #include "hvd/manager.h"
 #include "hvd/notify.h"
+#include "hvd/policy-runner.h"
 #include "hvd/store/store.h"
 
 static const char *arg_bus = "system";
@@ -31,6 +32,7 @@ struct hvd {
         struct notify *notify;
         struct manager *manager;
         struct domains *domains;
+        struct policy_runner *policy;
         struct bus *bus;
 };
 
@@ -164,6 +166,7 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
 static void hvd_done(struct hvd *h)
 {
         bus_free(h->bus);
+        policy_runner_free(h->policy);
         manager_free(h->manager);
         domains_free(h->domains);
         notify_free(h->notify);
@@ -218,6 +221,9 @@ static int set_up(struct hvd *h, struct error *ret_error)
         r = domains_new(h->event, h->manager, &h->domains);
         if (r < 0)
                 return error_set_errno(ret_error, ERROR_INTERNAL, r, "libvirt's domains cannot be served");
+        r = policy_runner_new(h->manager, "/proc", &h->policy, ret_error);
+        if (r < 0)
+                return r;
         return bus_new(h->event, arg_bus, h->manager, &h->bus, ret_error);
 }
 

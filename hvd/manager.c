@@ -39,6 +39,7 @@ struct manager {
         struct pool *pool;
         struct notify *notify;
         struct domains *domains;
+        struct policy_runner *policy;
         manager_sampled_t sampled;
         void *sampled_userdata;
 };
@@ -114,6 +115,7 @@ static int add_partition(struct manager *m, const struct partition_definition *d
         else
                 TAILQ_INSERT_TAIL(&m->partitions, p, entry);
         m->n_partitions++;
+        policy_runner_partition_added(m->policy, p);
         NOTIFY(m, partition_added, p);
         if (ret)
                 *ret = p;
@@ -129,6 +131,7 @@ static void drop_partition(struct manager *m, struct partition *p)
         TAILQ_REMOVE(&m->partitions, p, entry);
         m->n_partitions--;
         partition_free(p);
+        policy_runner_partition_removed(m->policy);
         manager_pool_changed(m);
 }
 
@@ -184,6 +187,7 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
 void manager_partition_changed(struct manager *m, struct partition *p)
 {
         NOTIFY(m, partition_changed, p);
+        policy_runner_partition_changed(m->policy, p);
         manager_pool_changed(m);
 }
 
@@ -365,6 +369,7 @@ void manager_job_ended(struct manager *m, struct job *j)
         start_next_job(m, p);
         start_next_job(m, peer);
         pool_job_ended(m, j);
+        policy_runner_job_ended(m->policy, j, p, peer);
         NOTIFY(m, pool_changed);
         trim_jobs(m);
 }
@@ -519,6 +524,7 @@ void manager_reconfigure(struct manager *m, struct config *config)
         take_partitions(m);
         if (m->domains)
                 domains_configure(m->domains);
+        policy_runner_reconfigured(m->policy);
         manager_pool_changed(m);
 }
 
@@ -530,6 +536,26 @@ void manager_set_domains(struct manager *m, struct domains *domains)
 struct domains *manager_domains(struct manager *m)
 {
         return m->domains;
+}
+
+void manager_set_policy(struct manager *m, struct policy_runner *policy)
+{
+        m->policy = policy;
+}
+
+struct policy_runner *manager_policy(struct manager *m)
+{
+        return m->policy;
+}
+
+void manager_policy_decided(struct manager *m, const struct policy_news *news)
+{
+        NOTIFY(m, policy_decided, news);
+}
+
+struct store *manager_store(struct manager *m)
+{
+        return m->store;
 }
 
 sd_event *manager_event(struct manager *m)

@@ -23,6 +23,7 @@ struct manager_observer {
         void (*job_ended)(struct job *j, void *userdata);
         void (*job_forgotten)(struct job *j, void *userdata); /* about to be freed */
         void (*pool_changed)(void *userdata);
+        void (*policy_decided)(const struct policy_news *news, void *userdata); /* borrowed for the call */
 };
 
 #define MANAGER_PARTITIONS_MAX  1024U
@@ -46,6 +47,9 @@ void manager_set_notify(struct manager *m, struct notify *notify);
 struct domains;
 void manager_set_domains(struct manager *m, struct domains *domains);
 struct domains *manager_domains(struct manager *m);
+/* Who runs the policy; borrowed, NULL: nobody. */
+void manager_set_policy(struct manager *m, struct policy_runner *policy);
+struct policy_runner *manager_policy(struct manager *m);
 /* A partition for a domain (definition.domain): it is not kept in the store, and goes by manager_release()
  * alone. The errors are those of manager_define(). */
 int manager_adopt(struct manager *m, const struct partition_definition *d, struct partition **ret,
@@ -54,6 +58,7 @@ void manager_release(struct manager *m, struct partition *p);
 
 sd_event *manager_event(struct manager *m);
 const struct config *manager_config(struct manager *m);
+struct store *manager_store(struct manager *m);
 
 /* Defines and keeps a partition. PARTITION_EXISTS, INVALID_ARGUMENT, LIMIT. */
 int manager_define(struct manager *m, const struct partition_definition *d, struct partition **ret,
@@ -90,6 +95,7 @@ void manager_pool_changed(struct manager *m);
 void manager_partition_up(struct manager *m, struct partition *p);
 void manager_partition_changed(struct manager *m, struct partition *p);
 void manager_partition_sampled(struct manager *m, struct partition *p, enum sample_cause cause);
+void manager_policy_decided(struct manager *m, const struct policy_news *news);
 void manager_job_changed(struct manager *m, struct job *j);
 void manager_job_ended(struct manager *m, struct job *j);
 void manager_partition_ready(struct manager *m, struct partition *p);

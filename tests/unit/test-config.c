@@ -181,7 +181,7 @@ static void test_mistakes(void **state)
         } rows[] = {
                 { "hvd.conf", "[hvd]\ncolour = red\n", "hvd.conf:2: ", "known are log_level, job_wait" },
                 { "hvd.conf", "\n[hdv]\n",
-                        "hvd.conf:2: ", "Unknown section 'hdv'; the only ones here are [hvd] and [libvirt]" },
+                        "hvd.conf:2: ", "Unknown section 'hdv'; the only ones here are [hvd], [libvirt] and [policy]" },
                 { "hvd.conf", "[partition]\nqmp=/q\n", "hvd.conf:1: ", "Unknown section" },
                 { "hvd.conf", "[hvd\n", "hvd.conf:1: ", "write [hvd]" },
                 { "hvd.conf", "[hvd] jobs_kept = 1\n", "hvd.conf:1: ", "Text behind [hvd]" },
