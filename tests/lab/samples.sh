@@ -11,6 +11,7 @@ set -euo pipefail
 host_begin() {
     local hello
 
+    pending=''
     coproc host { exec socat - "UNIX-CONNECT:$LAB_DIR/s1/guestd.sock"; }
     receive_type hello 20
     hello=$message
@@ -32,8 +33,13 @@ receive_type() {
     local end=$((SECONDS + $2)) line
 
     while ((SECONDS < end)); do
-        IFS= read -r -t 1 line <&"${host[0]}" || continue
+        # What a time limit cuts off is the beginning of the next line.
+        if ! IFS= read -r -t 1 line <&"${host[0]}"; then
+            pending+=$line
+            continue
+        fi
         received_usec=${EPOCHREALTIME//[.,]/}
+        line=$pending$line pending=
         message=${line#$'\xff'}
         [[ $message != *"\"type\":\"$1\""* ]] || return 0
     done
