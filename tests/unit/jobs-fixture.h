@@ -32,6 +32,7 @@ struct fixture {
         char traces[TRACES_MAX][256]; /* by job id, modulo TRACES_MAX: "QUEUED SURVEYING ..." */
         double progress;              /* of the last change of a job that was not over yet */
         unsigned n_added, n_ended, n_forgotten, n_pool_changes;
+        unsigned n_decided_grow; /* told of, of the policy's decisions */
 };
 
 int fixture_setup(void **state);

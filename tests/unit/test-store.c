@@ -304,7 +304,9 @@ static void test_older(void **state)
 
         put_job(s, "done", 1, "[]");
         store_free(s);
-        run_sql("DROP TABLE kept; PRAGMA user_version = 1");
+        run_sql("DROP TABLE kept; DROP TABLE modes; DROP TABLE rounds; DROP TABLE decisions; DROP TABLE "
+                "samples;"
+                " PRAGMA user_version = 1");
         s = open_store();
         assert_int_equal(kept(s, "web1"), 0);
         assert_int_equal(put_job(s, "done", 1, "[]"), 2);
@@ -332,7 +334,7 @@ static void test_refused(void **state)
         check_refused(-EPROTONOSUPPORT, "newer hvd (schema 999");
         run_sql("PRAGMA user_version = -1");
         check_refused(-EPROTONOSUPPORT, "newer hvd");
-        run_sql("PRAGMA user_version = 2; DROP TABLE jobs");
+        run_sql("PRAGMA user_version = 3; DROP TABLE jobs");
         check_refused(-EIO, "no such table");
         assert_int_equal(unlink(path), 0);
 
