@@ -7,7 +7,8 @@
 # bare    QMP alone, with hvd and guestd standing still, in a guest whose kernel brings blocks online by itself: the wish,
 #         and a look every 5 ms (the balloon: 20 ms) until the guest has followed, as QEMU tells of the end up to a
 #         second late. For a DIMM device_add to ACPI_DEVICE_OST, device_del to DEVICE_DELETED, one DIMM of the full size
-# auto    the method that hvd chooses, in the guest that has them all; its bar is twice the best of the others, bare
+# auto    the method that hvd chooses, in the guest that has them all; its bar is twice the best of those that could do it,
+#         bare: memory can leave only by what it came by, so that its removal is held against the mechanisms that have it
 #
 # Two guests, as the balloon takes of base memory and DIMMs alone: g1 has 2 GiB, of which 4 GiB may be Movable, and
 # virtio-mem; g2 has 6 GiB and a balloon. "Touched": all of the 4 GiB was written to before and is free again.
@@ -77,6 +78,8 @@ our_plug() { # METHOD STATE [ROW]
     command_of_ours add "$1"
     note "$1" grow "$2" "$row" "$usec"
     expect_state "$size"
+    [[ $1 != auto ]] || auto_has=$(cli -o json show g1 |
+        jq -r '[.devices[] | select(.size_bytes > 0) | .kind] | unique | join(" ")')
     [[ $2 == free ]] || touch_memory g1
     command_of_ours remove "$1"
     note "$1" shrink "$2" "$row" "$usec"
@@ -155,13 +158,15 @@ declare_rows() {
 
 # auto is held against the best of the others: their samples stand in its groups as well.
 add_floors_of_auto() {
-    local state direction best
+    local state direction best could
 
     for state in "${states[@]}"; do
         for direction in grow shrink; do
             grep -q "^$bench	auto, $direction, $state," "$samples" || continue
-            best=$(awk -F '\t' -v end=", $direction, $state, for one GiB" -v row="$row_bare" '
-                $3 == row && index($2, end) && $2 !~ /^auto/ { sum[$2] += $4; n[$2]++ }
+            could="virtio-mem dimm balloon"
+            [[ $direction == grow ]] || could=$auto_has
+            best=$(awk -F '\t' -v end=", $direction, $state, for one GiB" -v row="$row_bare" -v could=" $could " '
+                $3 == row && index($2, end) && index(could, " " substr($2, 1, index($2, ",") - 1) " ") { sum[$2] += $4; n[$2]++ }
                 END { for (g in sum) if (!best || sum[g] / n[g] < best) { best = sum[g] / n[g]; name = g } print name }' "$samples")
             row "$bench" "auto, $direction, $state, for one GiB" "bare QMP, ${best%%,*}" floor
             awk -F '\t' -v OFS='\t' -v group="$best" -v row="$row_bare" -v to="auto, $direction, $state, for one GiB" \
