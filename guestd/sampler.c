@@ -3,10 +3,10 @@
 /* Owns what the host asked for, the kernel's trigger and one timer.
  *
  * Each time the timer fires meminfo's first lines are looked at, and a sample is sent if that, or the
- * trigger, or the time since the last one gives a cause to. The looks are as far apart as samples: from
- * interval_msec on, doubling while nothing changes. Only a guest that has less than twice the headroom is
- * looked at each interval_msec, and one whose memory dwindles so often that half of the headroom is not
- * missed by much. What happens faster than that is the trigger's to tell of.
+ * trigger, or the time since the last one gives a cause to. A guest that has been idle for long is the one
+ * whose burst comes by surprise: so where there is a headroom to be told of only samples back off, and
+ * meminfo is looked at each interval_msec, and more often while memory dwindles, so that half of the headroom
+ * is not missed by much. What happens faster than that is the trigger's to tell of.
  *
  * Invariants: without an interval there is neither a trigger nor an armed timer; between two samples pass
  * push_usec at least, and what falls due in them is sent behind them. */
@@ -119,10 +119,11 @@ static enum sample_cause find_cause(const struct sampler *s, const struct memory
 static uint64_t next_look(
         const struct sampler *s, const struct memory_now *before, uint64_t usec, const struct memory_now *now)
 {
-        uint64_t interval = s->sampling.interval_msec * USEC_PER_MSEC, low = s->sampling.headroom_bytes / 2;
-        uint64_t look = now->available_bytes / 2 < s->sampling.headroom_bytes ? interval : s->pause_usec;
+        uint64_t look = s->sampling.interval_msec * USEC_PER_MSEC, low = s->sampling.headroom_bytes / 2;
 
-        if (low == 0 || now->available_bytes >= before->available_bytes || usec == 0)
+        if (low == 0)
+                return s->pause_usec;
+        if (now->available_bytes >= before->available_bytes || usec == 0)
                 return look;
         uint64_t fallen = before->available_bytes - now->available_bytes;
         uint64_t left = now->available_bytes > low ? now->available_bytes - low : 0;

@@ -313,8 +313,8 @@ static void test_headroom(void **state)
         struct env *e = *state;
         uint64_t since = now_monotonic_usec();
 
-        /* Below twice the headroom it looks as often as it may speak, whatever the back-off came to. */
-        set_available(e, HEADROOM + HEADROOM / 4);
+        /* It looks as often as it might speak, whatever the back-off came to. */
+        set_available(e, 8 * HEADROOM);
         begin(e, &(struct sampling) { 30, 60000, 0, 1000, HEADROOM });
         RUN_UNTIL(e, e->n == 2);
         set_available(e, HEADROOM / 2 - MIB);
