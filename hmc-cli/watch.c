@@ -292,6 +292,13 @@ static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret
         return sd_event_exit(w->event, bus_fail_unreachable(w->cli, *after ? "it was replaced" : "it ended"));
 }
 
+static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
+{
+        struct watch *w = userdata;
+
+        return sd_event_exit(w->event, bus_fail_unreachable(w->cli, "the connection to the bus was closed"));
+}
+
 /* --- begin and end --- */
 
 static int add_match(
@@ -320,6 +327,10 @@ static int add_matches(struct watch *w)
                         "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
                         "member='NameOwnerChanged',arg0='" HVD_NAME "'",
                         on_owner_changed, NULL, w);
+        if (r >= 0)
+                r = sd_bus_match_signal(w->cli->bus, &w->slots[w->n_slots++], "org.freedesktop.DBus.Local",
+                        "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local", "Disconnected",
+                        on_disconnected, w);
         return r;
 }
 

@@ -34,6 +34,20 @@ enum policy_mode policy_runner_partition_mode(const struct policy_runner *r, con
         return host != POLICY_MODE_OFF && p->policy.has_mode ? p->policy.mode : host;
 }
 
+uint64_t policy_runner_wanted_bytes(const struct policy_runner *r, const struct partition *p)
+{
+        const struct policy_round *round = r ? &r->round : NULL;
+        uint64_t now = now_monotonic_usec();
+
+        if (policy_runner_partition_mode(r, p) == POLICY_MODE_OFF || p->policy.history.used_usec == 0 ||
+                now - p->policy.history.used_usec > round->input.config.fresh_usec)
+                return 0;
+        for (size_t i = 0; i < round->input.n_partitions; i++)
+                if (strcmp(round->partitions[i].name, p->definition.name) == 0)
+                        return round->decisions[i].want_bytes;
+        return 0;
+}
+
 /* --- rounds --- */
 
 static void schedule(struct policy_runner *r, uint64_t usec)

@@ -63,6 +63,9 @@ enum policy_mode policy_runner_partition_mode(const struct policy_runner *r, con
 /* Its own mode, kept; POLICY_MODE_INVALID: none, so that the host's applies. */
 int policy_runner_set_partition_mode(
         struct policy_runner *r, struct partition *p, enum policy_mode mode, struct error *ret_error);
+/* What the partition wanted when it was last decided of it; 0: that is not known, or not known any more. r
+ * may be NULL. */
+uint64_t policy_runner_wanted_bytes(const struct policy_runner *r, const struct partition *p);
 /* The last decision as JSON: {"partition", "mode", "time_usec" (CLOCK_REALTIME), "text", "outcome",
  * "decision", "input"}, the input's partitions being only this one; without the last two and with a text that
  * says why if there is none. The caller frees *ret. -ENOMEM. */

@@ -225,7 +225,7 @@ assert_equal "what is explained" "web1 off null" "$(jq -r '"\(.partition) \(.mod
 expect 1 cli -o json explain nobody
 assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
 expect 2 cli explain
-cli -o json watch >"$work/watched" &
+"$build/hmc-cli/hmc-cli" --bus "unix:path=$work/bus" -o json watch >"$work/watched" &
 watcher=$!
 watched() { # JQ-FILTER: of some line
     jq -es "any(.[]; $1)" "$work/watched" >/dev/null
@@ -236,7 +236,7 @@ expect 0 cli policy observe
 await "its new mode" watched '.event == "partition" and .name == "web1" and .policy_mode == "observe"'
 kill -TERM "$watcher"
 wait "$watcher" || fail "watch ended with $?"
-cli watch >"$work/watched" &
+"$build/hmc-cli/hmc-cli" --bus "unix:path=$work/bus" watch >"$work/watched" &
 watcher=$!
 await "a line" grep -q 'web1: absent, policy observe' "$work/watched"
 hvd_stop

@@ -164,6 +164,9 @@ static void test_observe(void **state)
         script(fx->guest, SAYS("pressure", "32M"));
         RUN_UNTIL(fx, r->round.decisions[0].action == POLICY_GROW);
         assert_int_equal(r->round.decisions[0].cause, POLICY_RULE_PRESSURE);
+        assert_int_equal(policy_runner_wanted_bytes(r, fx->p), r->round.decisions[0].want_bytes);
+        assert_true(policy_runner_wanted_bytes(r, fx->p) > GIB);
+        assert_int_equal(policy_runner_wanted_bytes(NULL, fx->p), 0);
         assert_int_equal(fx->n_added, 0);
         assert_int_equal(fx->n_decided_grow, 1);
         assert_string_equal(fx->p->policy.outcome, "only observed");
@@ -469,7 +472,7 @@ static void test_recording(void **state)
         assert_non_null(strstr(error.message, "no samples"));
         for (unsigned i = 0; i <= 20; i++) {
                 sample.partition = i % 2 ? "web1" : "web2";
-                sample.time_usec = now + (i - 20) * USEC_PER_SEC;
+                sample.time_usec = now - (20 - i) * USEC_PER_SEC;
                 sample.used_bytes = i * 64 * MIB + 5;
                 assert_int_equal(store_sample_put(store, &sample, &error), 0);
         }
