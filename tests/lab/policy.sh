@@ -38,19 +38,18 @@ TEXT
         setsid sh /run/watch.sh </dev/null >/dev/null 2>&1 &'
 }
 
-# burst NAME MIB: so many MiB more are taken, and stay until burst_end. In leaps of 256 MiB, as fast as the guest can: each
-# goes far beyond half of the headroom, and the next one begins when there is room for it.
+# burst NAME MIB: so many MiB more are taken, as fast as the guest can, and stay until burst_end. What is left when 80 MiB are
+# available is left for 15 s: there must be more by then.
 burst() {
     guest "$1" "mkdir -p /run/burst && mount -t tmpfs -o size=8G none /run/burst
         i=0
         while [ \$i -lt $(($2 / 16)) ]; do
             tries=0
-            while [ \$((i % 16)) = 0 ] && [ \$tries -lt 150 ] &&
-                [ \$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) -lt 307200 ]; do
-                sleep 0.1
+            while [ \$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) -lt 81920 ]; do
                 tries=\$((tries + 1))
+                [ \$tries -le 300 ] || exit 2
+                sleep 0.05
             done
-            [ \$tries -lt 150 ] || exit 2
             dd if=/dev/zero of=/run/burst/\$i bs=1M count=16 2>/dev/null || exit 1
             i=\$((i + 1))
         done"
