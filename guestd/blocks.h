@@ -84,6 +84,11 @@ int block_number_from_name(const char *name, uint32_t *ret_number);
 /* Reads a small sysfs file below dir_fd: NUL-terminated, without the trailing newline. Its length or -errno.
  */
 int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size);
+/* Tells of each line of a file of any length in turn, but of none beyond SYSFS_LINE_MAX bytes. 0 or -errno.
+ */
+#define SYSFS_LINE_MAX 512U
+int sysfs_read_lines(
+        int dir_fd, const char *path, void (*on_line)(const char *line, void *userdata), void *userdata);
 /* Writes a value in one write(). 0 or -errno, the kernel's answer to it. */
 int sysfs_write(int dir_fd, const char *path, const char *value);
 /* What the kernel calls a zone: "Normal", "Movable" ... */

@@ -178,12 +178,22 @@ int channel_send(struct channel *c, struct message *m, bool droppable)
 
 void channel_send_event(struct channel *c, enum event_type event)
 {
-        struct message m = { .type = MESSAGE_EVENT, .event = { event, true, c->hello.hello.hooks } };
+        struct message m = { .type = MESSAGE_EVENT,
+                .event = { .type = event, .has_hooks = true, .hooks = c->hello.hello.hooks } };
 
         c->event = event;
         c->event_waits = c->state == CHANNEL_SESSION && queue_waits(c);
         if (!c->event_waits)
                 (void)channel_send(c, &m, true);
+}
+
+bool channel_send_sample(struct channel *c, const struct guest_sample *s)
+{
+        struct message m = { .type = MESSAGE_EVENT, .event = { .type = EVENT_SAMPLE, .sample = *s } };
+
+        if (c->state != CHANNEL_SESSION || queue_waits(c))
+                return false;
+        return channel_send(c, &m, true) >= 0;
 }
 
 static void make_nonce(char nonce[static PROTO_TOKEN_LENGTH + 1])

@@ -52,6 +52,9 @@ int channel_send(struct channel *c, struct message *m, bool droppable);
 /* Sends the event, or once when the queue has drained. */
 void channel_send_event(struct channel *c, enum event_type event);
 
+/* Sends a sample. False: nothing was sent, as there is no session or something else waits to be written. */
+bool channel_send_sample(struct channel *c, const struct guest_sample *s);
+
 /* Whether there are hooks, as each hello and each event says; a change is told at once. */
 void channel_set_hooks(struct channel *c, bool hooks);
 

@@ -27,6 +27,7 @@
 #include "guestd/memory.h"
 #include "guestd/monitor.h"
 #include "guestd/ops.h"
+#include "guestd/sampler.h"
 
 /* On the way out: for putting back what an operation had taken offline, and, after the grace in which the
  * host may still remove it, what was reported offline. Below the unit's TimeoutStopSec=. */
@@ -53,6 +54,7 @@ struct guestd {
         struct monitor *monitor;
         struct channel *channel;
         struct hooks *hooks;
+        struct sampler *sampler;
         struct ops *ops;
         int sys_fd, proc_fd;
 };
@@ -270,6 +272,13 @@ static void link_event(enum event_type event, void *userdata)
         channel_send_event(g->channel, event);
 }
 
+static bool send_sample(const struct guest_sample *s, void *userdata)
+{
+        struct guestd *g = userdata;
+
+        return channel_send_sample(g->channel, s);
+}
+
 static void on_session(bool up, void *userdata)
 {
         struct guestd *g = userdata;
@@ -347,8 +356,8 @@ static int make_hello(struct guestd *g, struct message_hello *ret)
 {
         static char survey[] = PROTO_CAPABILITY_SURVEY, assist[] = PROTO_CAPABILITY_ASSIST,
                     gentle[] = PROTO_CAPABILITY_GENTLE, sets[] = PROTO_CAPABILITY_SETS,
-                    hooks[] = PROTO_CAPABILITY_HOOKS;
-        static char *capabilities[] = { survey, assist, gentle, sets, hooks, NULL };
+                    hooks[] = PROTO_CAPABILITY_HOOKS, samples[] = PROTO_CAPABILITY_SAMPLES;
+        static char *capabilities[] = { survey, assist, gentle, sets, hooks, samples, NULL };
         struct utsname u;
 
         *ret = (struct message_hello) {
@@ -430,7 +439,11 @@ static int set_up(struct guestd *g)
                 failed(blocks_open(&g->blocks, g->sys_fd), "The kernel shows no memory blocks") < 0 ||
                 failed(make_hooks(g), "hooks") < 0 || failed(make_hello(g, &hello), "boot_id") < 0)
                 return -1;
+        struct sampler_config samples = { .proc_fd = g->proc_fd, .margin_bytes = arg_margin_bytes };
+        if (failed(sampler_new(&g->loop, &samples, send_sample, g, &g->sampler), "samples") < 0)
+                return -1;
         config.hooks = g->hooks;
+        config.sampler = g->sampler;
         if (failed(ops_new(&g->loop, &g->blocks, g->monitor, &config, &link, g, &g->ops), "ops") < 0 ||
                 failed(channel_new(&g->loop, g->sys_fd, arg_port, &hello, NULL, &channel_handlers, g,
                                &g->channel),
@@ -458,6 +471,7 @@ static void tear_down(struct guestd *g)
 {
         channel_free(g->channel);
         ops_free(g->ops);
+        sampler_free(g->sampler);
         hooks_free(g->hooks);
         monitor_free(g->monitor);
         blocks_close(&g->blocks);

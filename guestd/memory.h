@@ -9,6 +9,10 @@
  * are 0) and pressure/memory (which may be missing or off). 0 or -errno. */
 int memory_read(int proc_fd, struct guest_memory *ret);
 
+/* Fills everything but the cause, the margin and is_watched: meminfo, and what there is of zoneinfo, vmstat
+ * and pressure/memory. Within the protocol's limits, whatever they say. 0 or -errno. */
+int memory_read_sample(int proc_fd, struct guest_sample *ret);
+
 /* Only kernel_bytes and movable_bytes. 0 or -errno. */
 int memory_read_zones(int proc_fd, struct guest_memory *ret);
 

@@ -60,6 +60,21 @@ static void reply_done(struct ops *ops, const struct message *m)
         (void)ops->link.reply(m->id, &reply, ops->userdata);
 }
 
+static void sample(struct ops *ops, const struct message *m)
+{
+        struct message_reply reply = { .op = OP_SAMPLE };
+        struct error error;
+
+        int r = ops->config.sampler ? sampler_begin(ops->config.sampler, &m->request.sampling, &reply.sample)
+                                    : -EOPNOTSUPP;
+        if (r >= 0)
+                r = ops->link.reply(m->id, &reply, ops->userdata);
+        if (r < 0) {
+                error_set_errno(&error, ERROR_INTERNAL, r, "The guest's memory accounts cannot be read");
+                fail(ops, m, &error);
+        }
+}
+
 static void get_blocks(struct ops *ops, const struct message *m)
 {
         struct message_reply reply = { .op = OP_GET_BLOCKS };
@@ -274,6 +289,10 @@ void ops_request(struct ops *ops, const struct message *m)
 {
         struct error error;
 
+        if (m->request.op == OP_SAMPLE) { /* whatever is under way, it is not about blocks */
+                sample(ops, m);
+                return;
+        }
         /* Who waits for blocks listens when it knows which. */
         if (m->request.op != OP_PREPARE && m->request.op != OP_ONLINE && m->request.op != OP_AWAIT_REMOVED &&
                 m->request.op != OP_CANCEL)
@@ -332,6 +351,8 @@ void ops_set_session(struct ops *ops, bool up)
         }
 
         loop_timer_disarm(ops->loop, &ops->event_timer);
+        if (ops->config.sampler)
+                sampler_end(ops->config.sampler);
         survey_reset(ops);
         ops_listen(ops);
         release_later(ops);

@@ -9,6 +9,7 @@
 #include "guestd/hooks.h"
 #include "guestd/loop.h"
 #include "guestd/monitor.h"
+#include "guestd/sampler.h"
 #include "guestd/worker.h"
 #include "proto/message.h"
 
@@ -36,7 +37,8 @@ struct ops_config {
         setting_write_t write_setting;
         /* See settings_init(). */
         const char *state_path;
-        struct hooks *hooks; /* borrowed, and outlives the ops; NULL: none */
+        struct hooks *hooks;     /* borrowed, and outlives the ops; NULL: none */
+        struct sampler *sampler; /* likewise */
 };
 
 #define OPS_GRACE_USEC                                                                                       \

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/lines.h"
 
 int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size)
 {
@@ -26,6 +27,31 @@ int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size)
         while (n > 0 && (buffer[n - 1] == '\n' || buffer[n - 1] == ' '))
                 n--;
         buffer[n] = '\0';
+        return (int)n;
+}
+
+static void line_reader_donep(struct line_reader *r)
+{
+        line_reader_done(r);
+}
+
+int sysfs_read_lines(
+        int dir_fd, const char *path, void (*on_line)(const char *line, void *userdata), void *userdata)
+{
+        _cleanup_(line_reader_donep) struct line_reader reader;
+        _cleanup_close_ int fd = -1;
+        size_t length;
+        char *line;
+        ssize_t n;
+
+        line_reader_init(&reader, SYSFS_LINE_MAX, false);
+        fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+        if (fd < 0)
+                return -errno;
+        while ((n = line_reader_read(&reader, fd, 4096)) > 0)
+                for (int k; (k = line_reader_next(&reader, &line, &length)) != 0;)
+                        if (k > 0)
+                                on_line(line, userdata);
         return (int)n;
 }
 

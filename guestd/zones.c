@@ -11,9 +11,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
-#include "common/lines.h"
 
-#define LINE_MAX_BYTES 512U
 /* Fewer blocks are looked at one by one: reading zoneinfo costs an emulated guest as much as six of them. */
 #define LEARN_BLOCKS_MIN 8U
 #define SPANS_MAX        64U
@@ -25,11 +23,6 @@ struct reading {
         uint64_t page_bytes, spanned_bytes;
         struct zone_info zone;
 };
-
-static void line_reader_donep(struct line_reader *r)
-{
-        line_reader_done(r);
-}
 
 static void zone_ends(struct reading *r)
 {
@@ -48,9 +41,10 @@ static bool take_pages(const struct reading *r, const char *line, const char *na
 }
 
 /* Most lines are none of ours, and sscanf() is slow in an emulated guest: a glance decides. */
-static void take_line(struct reading *r, const char *line)
+static void take_line(const char *line, void *userdata)
 {
         static const char node[] = "Node ";
+        struct reading *r = userdata;
         char name[16];
 
         if (strncmp(line, node, sizeof(node) - 1) == 0) {
@@ -61,7 +55,9 @@ static void take_line(struct reading *r, const char *line)
         }
         line += strspn(line, " ");
         if (take_pages(r, line, "spanned ", &r->spanned_bytes) ||
-                take_pages(r, line, "present ", &r->zone.present_bytes))
+                take_pages(r, line, "present ", &r->zone.present_bytes) ||
+                take_pages(r, line, "pages free ", &r->zone.free_bytes) ||
+                take_pages(r, line, "nr_zone_inactive_file ", &r->zone.cache_bytes))
                 return;
         if (take_pages(r, line, "start_pfn:", &r->zone.start))
                 r->zone.end = r->zone.start + r->spanned_bytes;
@@ -69,25 +65,14 @@ static void take_line(struct reading *r, const char *line)
 
 int zones_read(int proc_fd, void (*on_zone)(const struct zone_info *z, void *userdata), void *userdata)
 {
-        _cleanup_(line_reader_donep) struct line_reader reader;
         struct reading r = {
                 .on_zone = on_zone, .userdata = userdata, .page_bytes = (uint64_t)sysconf(_SC_PAGESIZE)
         };
-        _cleanup_close_ int fd = -1;
-        size_t length;
-        char *line;
-        ssize_t n;
+        int k = sysfs_read_lines(proc_fd, "zoneinfo", take_line, &r);
 
-        line_reader_init(&reader, LINE_MAX_BYTES, false);
-        fd = openat(proc_fd, "zoneinfo", O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        while ((n = line_reader_read(&reader, fd, 4096)) > 0)
-                for (int k; (k = line_reader_next(&reader, &line, &length)) != 0;)
-                        if (k > 0)
-                                take_line(&r, line);
-        zone_ends(&r);
-        return (int)n;
+        if (k >= 0)
+                zone_ends(&r);
+        return k;
 }
 
 struct spans {

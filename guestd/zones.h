@@ -7,7 +7,9 @@
 struct zone_info {
         enum zone zone;         /* UNKNOWN: of devices */
         uint64_t present_bytes; /* what is online in it */
-        uint64_t start, end;    /* what it spans: addresses, holes included; both 0 if empty */
+        uint64_t free_bytes;
+        uint64_t cache_bytes; /* page cache that was not used lately; 0 before Linux 4.8 */
+        uint64_t start, end;  /* what it spans: addresses, holes included; both 0 if empty */
 };
 
 /* Tells of each zone in turn. 0 or -errno. */

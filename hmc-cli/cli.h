@@ -57,3 +57,4 @@ extern const struct cli_verb verb_profile;
 extern const struct cli_verb verb_memory_map;
 extern const struct cli_verb verb_pool;
 extern const struct cli_verb verb_enroll;
+extern const struct cli_verb verb_policy, verb_explain, verb_watch;

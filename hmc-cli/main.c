@@ -25,6 +25,9 @@ static const struct cli_verb *const verbs[] = {
         &verb_jobs,
         &verb_cancel,
         &verb_pool,
+        &verb_policy,
+        &verb_explain,
+        &verb_watch,
 };
 
 static const struct cli_verb *find_verb(const char *name)

@@ -11,12 +11,14 @@
 #include "hmc-cli/args.h"
 #include "hmc-cli/bus.h"
 #include "hmc-cli/output.h"
+#include "hmc-cli/policy.h"
 
 enum {
         OPTION_MIN = 0x200,
         OPTION_DESIRED,
         OPTION_MAX,
         OPTION_WEIGHT,
+        OPTION_POLICY,
 };
 
 static const struct cli_option profile_options[] = {
@@ -24,6 +26,7 @@ static const struct cli_option profile_options[] = {
         { "desired", OPTION_DESIRED, "SIZE", "What it should have when there is enough for all; or none" },
         { "max", OPTION_MAX, "SIZE", "Never more than this; none: what QEMU was started with" },
         { "weight", OPTION_WEIGHT, "N", "Its share when there is not enough for all: 1 to 255" },
+        { "policy", OPTION_POLICY, "MODE", "off, observe, auto, or host: as the host's" },
         {},
 };
 
@@ -48,6 +51,8 @@ static int profile_option(void *request, int id, const char *value, struct error
         case OPTION_WEIGHT:
                 q->has_weight = true;
                 return args_parse_u32("--weight", value, &q->weight, ret_error);
+        case OPTION_POLICY:
+                return policy_parse_mode("--policy", value, true, &q->policy, ret_error);
         default:
                 return -EINVAL;
         }
@@ -114,6 +119,7 @@ static int print_profile(const struct cli *cli, struct json_object *p)
                 put_limit("desired", field_u64(p, keys[1]), "none");
                 put_limit("max", field_u64(p, keys[2]), "not known until its QEMU runs");
                 printf("%-9s %" PRIu64 "\n", "weight", field_u64(p, keys[3]));
+                printf("%-9s %s\n", "policy", field_string(p, "policy_mode"));
                 return CLI_DONE;
         }
         _cleanup_json_ struct json_object *o = json_object_new_object();
@@ -122,6 +128,8 @@ static int print_profile(const struct cli *cli, struct json_object *p)
         for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
                 if (json_add(o, keys[i], json_object_new_uint64(field_u64(p, keys[i]))) < 0)
                         return output_fail_errno(cli, -ENOMEM);
+        if (json_add_string(o, "policy_mode", field_string(p, "policy_mode")) < 0)
+                return output_fail_errno(cli, -ENOMEM);
         output_json(o);
         return CLI_DONE;
 }
@@ -145,6 +153,11 @@ static int run_profile(struct cli *cli, const struct cli_verb *verb, int argc, c
                 r = change(cli, path, &q);
         if (r != 0)
                 return r;
+        if (q.policy) {
+                r = policy_set_mode(cli, path, HVD_PARTITION_INTERFACE, q.policy, &bus_error);
+                if (r < 0)
+                        return bus_fail_partition(cli, q.partition, &bus_error, r);
+        }
         r = bus_get_all(cli, path, HVD_PARTITION_INTERFACE, &partition, &bus_error);
         return r < 0 ? bus_fail_partition(cli, q.partition, &bus_error, r) : print_profile(cli, partition);
 }

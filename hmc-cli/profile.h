@@ -16,6 +16,7 @@ struct profile_request {
         struct profile_size min, desired, max;
         bool has_weight;
         uint32_t weight;
+        const char *policy; /* NULL: not given */
 };
 
 /* An args_result, or -errno with *ret_error set. */

@@ -27,15 +27,15 @@
 #include "common/text.h"
 #include "hooks/hooks.h"
 
-#define KEYS_MAX     16
-#define SECTIONS_MAX 2
+#define KEYS_MAX     20
+#define SECTIONS_MAX 3
 
 struct key {
         const char *name;
         int (*parse)(const struct key *key, const char *value, void *field, struct error *ret_error);
         size_t offset; /* of the field in the section's struct */
         bool required;
-        unsigned min, max; /* parse_count() */
+        unsigned min, max; /* parse_count(), parse_span_within() */
 };
 
 struct section {
@@ -60,81 +60,6 @@ struct parser {
         error_set(&(p)->error, ERROR_CONFIG, "%s:%u: " format, (p)->path,                                    \
                 (p)->line __VA_OPT__(, ) __VA_ARGS__)
 
-bool partition_name_valid(const char *name)
-{
-        static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-
-        if (!name || name[0] == '\0' || name[0] == '.' || name[0] == '-')
-                return false;
-        size_t length = strspn(name, allowed);
-        return name[length] == '\0' && length <= PARTITION_NAME_MAX;
-}
-
-int partition_socket_parse(const char *value, char ret[static SOCKET_PATH_MAX + 1], struct error *ret_error)
-{
-        size_t length = strlen(value);
-
-        if (value[0] != '/')
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Socket path '%.120s' is not absolute; write it from the root, as in "
-                        "/run/vm/web1.qmp",
-                        value);
-        if (length > SOCKET_PATH_MAX)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Socket path '%.40s...' has %zu bytes; a UNIX socket's has at most %u", value, length,
-                        SOCKET_PATH_MAX);
-        for (const char *p = value; *p; p++)
-                if ((unsigned char)*p < 0x20 || *p == 0x7f)
-                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                                "Socket path holds a control character; write a plain path");
-        memcpy(ret, value, length + 1);
-        return 0;
-}
-
-int partition_profile_check(const struct partition_profile *p, struct error *ret_error)
-{
-        if (p->weight < 1 || p->weight > PARTITION_WEIGHT_MAX)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Weight %u is out of range; write 1 to %u", p->weight, PARTITION_WEIGHT_MAX);
-
-        const struct {
-                const char *low_name, *high_name;
-                uint64_t low, high;
-        } pairs[] = {
-                { "min", "desired", p->min_bytes, p->desired_bytes },
-                { "desired", "max", p->desired_bytes, p->max_bytes },
-                { "min", "max", p->min_bytes, p->max_bytes },
-        };
-        for (size_t i = 0; i < ARRAY_SIZE(pairs); i++)
-                if (pairs[i].low > 0 && pairs[i].high > 0 && pairs[i].low > pairs[i].high)
-                        return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                                "%s (%s) is above %s (%s); make %s at most %s", pairs[i].low_name,
-                                SIZE_EXACT(pairs[i].low), pairs[i].high_name, SIZE_EXACT(pairs[i].high),
-                                pairs[i].low_name, SIZE_EXACT(pairs[i].high));
-        return 0;
-}
-
-int partition_definition_check(const struct partition_definition *d, struct error *ret_error)
-{
-        if (!partition_name_valid(d->name))
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Partition name '%.64s' is not valid; use 1 to %u of A-Z a-z 0-9 . _ - and begin "
-                        "with "
-                        "neither . nor -",
-                        d->name, PARTITION_NAME_MAX);
-        if (d->domain[0]) /* libvirt knows the sockets */
-                return partition_profile_check(&d->profile, ret_error);
-        if (d->qmp_path[0] != '/' || d->channel_path[0] != '/')
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "Partition %s has no %s socket; give its absolute path", d->name,
-                        d->qmp_path[0] != '/' ? "QMP" : "channel");
-        if (strcmp(d->qmp_path, d->channel_path) == 0)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                        "QMP and channel of %s are the same socket, %s; they are two chardevs of QEMU",
-                        d->name, d->qmp_path);
-        return partition_profile_check(&d->profile, ret_error);
-}
-
 static int parse_level(const struct key *key, const char *value, void *field, struct error *ret_error)
 {
         int level = log_level_from_string(value);
@@ -149,6 +74,21 @@ static int parse_level(const struct key *key, const char *value, void *field, st
 static int parse_span(const struct key *key, const char *value, void *field, struct error *ret_error)
 {
         return timespan_parse(value, field, ret_error);
+}
+
+/* The key's limits are milliseconds. */
+static int parse_span_within(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        uint64_t usec;
+        int r = timespan_parse(value, &usec, ret_error);
+
+        if (r < 0)
+                return r;
+        if (usec < key->min * USEC_PER_MSEC || usec > key->max * USEC_PER_MSEC)
+                return error_set(ret_error, ERROR_CONFIG, "'%.40s' is out of range; write %ums to %us", value,
+                        key->min, key->max / 1000);
+        *(uint64_t *)field = usec;
+        return 0;
 }
 
 static int parse_size(const struct key *key, const char *value, void *field, struct error *ret_error)
@@ -225,6 +165,22 @@ static int parse_folder(const struct key *key, const char *value, void *field, s
         return 0;
 }
 
+static int parse_policy_mode(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        enum policy_mode mode = policy_mode_from_string(value);
+
+        if (mode < 0)
+                return error_set(ret_error, ERROR_CONFIG,
+                        "'%.40s' is no mode of the policy; write off, observe or auto", value);
+        *(enum policy_mode *)field = mode;
+        return 0;
+}
+
+static int parse_policy(const struct key *key, const char *value, void *field, struct error *ret_error)
+{
+        return policy_setting_parse(key->name, value, field, ret_error);
+}
+
 #define HVD_FIELD(f)       .offset = offsetof(struct config, f)
 #define PARTITION_FIELD(f) .offset = offsetof(struct partition_definition, f)
 
@@ -255,6 +211,31 @@ static const struct section hvd_sections[] = {
                                 { 0 },
                         },
         },
+        {
+                .name = "policy",
+                .keys =
+                        (const struct key[]) {
+                                { "mode", parse_policy_mode, HVD_FIELD(policy_mode) },
+                                { "period", parse_span_within, HVD_FIELD(policy_period_usec), .min = 100,
+                                        .max = 60000 },
+                                { "sample", parse_span_within, HVD_FIELD(policy_sample_usec), .min = 100,
+                                        .max = 60000 },
+                                { "headroom", parse_policy, HVD_FIELD(policy) },
+                                { "headroom_min", parse_policy, HVD_FIELD(policy) },
+                                { "horizon", parse_policy, HVD_FIELD(policy) },
+                                { "pressure", parse_policy, HVD_FIELD(policy) },
+                                { "idle_tax", parse_policy, HVD_FIELD(policy) },
+                                { "quiet", parse_policy, HVD_FIELD(policy) },
+                                { "step", parse_policy, HVD_FIELD(policy) },
+                                { "fresh", parse_policy, HVD_FIELD(policy) },
+                                { "refusal", parse_policy, HVD_FIELD(policy) },
+                                { "refusal_max", parse_policy, HVD_FIELD(policy) },
+                                { "cushion", parse_policy, HVD_FIELD(policy) },
+                                { "host_pressure", parse_policy, HVD_FIELD(policy) },
+                                { "host_relief", parse_policy, HVD_FIELD(policy) },
+                                { 0 },
+                        },
+        },
         { 0 }
 };
 
@@ -276,14 +257,17 @@ static const struct section partition_sections[] = {
         { 0 }
 };
 
-/* "[hvd]", or "[hvd] and [libvirt]". */
+/* "[partition]", or "[hvd], [libvirt] and [policy]". */
 static void describe_sections(const struct parser *p, size_t size, char *ret)
 {
         size_t used = 0;
 
         for (const struct section *s = p->sections; s->name && used < size; s++)
-                used += (size_t)snprintf(
-                        ret + used, size - used, "%s[%s]", s == p->sections ? "" : " and ", s->name);
+                used += (size_t)snprintf(ret + used, size - used, "%s[%s]",
+                        s == p->sections ? ""
+                        : s[1].name      ? ", "
+                                         : " and ",
+                        s->name);
 }
 
 static const struct section *find_section(const struct parser *p, const char *name, size_t length)
@@ -375,7 +359,7 @@ static int on_key(void *userdata, const char *section, const char *name, const c
         while (key->name && strcmp(key->name, name) != 0)
                 key++;
         if (!key->name) {
-                char known[160];
+                char known[320];
                 describe_keys(s, sizeof(known), known);
                 parser_fail(p, "Unknown key '%.50s' in [%s]; known are %s", name, s->name, known);
                 return 0;
@@ -602,7 +586,11 @@ int config_load(const char *path, bool must_exist, struct config **ret, struct e
                 .hooks_folder = HOOKS_HOST_FOLDER,
                 .hook_limit_usec = HOOKS_LIMIT_USEC,
                 .libvirt_uri = "qemu:///system",
+                .policy_mode = POLICY_MODE_OBSERVE,
+                .policy_period_usec = 2 * USEC_PER_SEC,
+                .policy_sample_usec = 1 * USEC_PER_SEC,
         };
+        policy_config_init(&c->policy);
 
         struct error error;
         int e = parse_file(&p, path, hvd_sections, c, &error);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "hvd/policy/policy.h"
 
 /* What the administrator wrote down: hvd.conf, hvd.conf.d/NAME.conf beside it (in name order, later wins) and
  * partitions.d/NAME.conf beside it, one file a partition. Reads files and blocks for as long as that takes.
@@ -53,6 +54,10 @@ struct config {
         uint64_t hook_limit_usec;                /* for one of them */
         enum libvirt_use libvirt;
         char libvirt_uri[LIBVIRT_URI_MAX + 1];
+        enum policy_mode policy_mode; /* the host's, where none was set over the bus */
+        uint64_t policy_period_usec;  /* between two rounds of the policy while nothing urges */
+        uint64_t policy_sample_usec;  /* between two samples of a guest at the quickest */
+        struct policy_config policy;
         struct partition_definition *partitions; /* owned; by name */
         size_t n_partitions;
 };

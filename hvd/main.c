@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
@@ -17,6 +18,8 @@
 #include "hvd/domains.h"
 #include "hvd/manager.h"
 #include "hvd/notify.h"
+#include "hvd/policy-runner.h"
+#include "hvd/recording.h"
 #include "hvd/store/store.h"
 
 static const char *arg_bus = "system";
@@ -25,12 +28,14 @@ static const char *arg_state_dir;
 static int arg_log_level = -1;
 static const char *arg_hooks_fifo;
 static const char *arg_hooks_program;
+static uint64_t arg_record_usec; /* 0: serve */
 
 struct hvd {
         sd_event *event;
         struct notify *notify;
         struct manager *manager;
         struct domains *domains;
+        struct policy_runner *policy;
         struct bus *bus;
 };
 
@@ -46,6 +51,8 @@ static void help(void)
                "starts "
                "one)\n"
                "  --hooks-program PATH           what hvd starts for that\n"
+               "  --record TIME                  write a trace of what guests used in the last TIME, and "
+               "leave\n"
                "  --log-level LEVEL              error, warning, notice, info or debug\n"
                "  --version, --help\n\n"
                "See hvd(8).\n");
@@ -60,6 +67,7 @@ static int parse_argv(int argc, char **argv)
                 ARG_STATE_DIR,
                 ARG_FIFO,
                 ARG_PROGRAM,
+                ARG_RECORD,
                 ARG_LOG_LEVEL,
                 ARG_VERSION
         };
@@ -69,11 +77,13 @@ static int parse_argv(int argc, char **argv)
                 { "state-dir", required_argument, NULL, ARG_STATE_DIR },
                 { "hooks-fifo", required_argument, NULL, ARG_FIFO },
                 { "hooks-program", required_argument, NULL, ARG_PROGRAM },
+                { "record", required_argument, NULL, ARG_RECORD },
                 { "log-level", required_argument, NULL, ARG_LOG_LEVEL },
                 { "version", no_argument, NULL, ARG_VERSION },
                 { "help", no_argument, NULL, 'h' },
                 {},
         };
+        struct error error;
         int c;
 
         while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
@@ -92,6 +102,12 @@ static int parse_argv(int argc, char **argv)
                         break;
                 case ARG_PROGRAM:
                         arg_hooks_program = optarg;
+                        break;
+                case ARG_RECORD:
+                        if (timespan_parse(optarg, &arg_record_usec, &error) < 0) {
+                                fprintf(stderr, "hvd: --record: %s\n", error.message);
+                                return -EINVAL;
+                        }
                         break;
                 case ARG_LOG_LEVEL:
                         arg_log_level = log_level_from_string(optarg);
@@ -164,6 +180,7 @@ static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void
 static void hvd_done(struct hvd *h)
 {
         bus_free(h->bus);
+        policy_runner_free(h->policy);
         manager_free(h->manager);
         domains_free(h->domains);
         notify_free(h->notify);
@@ -218,7 +235,26 @@ static int set_up(struct hvd *h, struct error *ret_error)
         r = domains_new(h->event, h->manager, &h->domains);
         if (r < 0)
                 return error_set_errno(ret_error, ERROR_INTERNAL, r, "libvirt's domains cannot be served");
+        r = policy_runner_new(h->manager, "/proc", &h->policy, ret_error);
+        if (r < 0)
+                return r;
         return bus_new(h->event, arg_bus, h->manager, &h->bus, ret_error);
+}
+
+/* Of a store that an hvd may be at work on, which is no matter to either. */
+static int record(struct error *ret_error)
+{
+        struct store *store;
+        struct timespec now;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        int r = open_store(&store, ret_error);
+        if (r < 0)
+                return r;
+        r = recording_write(store, (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000,
+                arg_record_usec, stdout, ret_error);
+        store_free(store);
+        return r;
 }
 
 int main(int argc, char **argv)
@@ -229,6 +265,12 @@ int main(int argc, char **argv)
         int r = parse_argv(argc, argv);
         if (r <= 0)
                 return r < 0 ? 2 : EXIT_SUCCESS;
+        if (arg_record_usec > 0) {
+                if (record(&error) >= 0)
+                        return EXIT_SUCCESS;
+                fprintf(stderr, "hvd: %s\n", error.message);
+                return EXIT_FAILURE;
+        }
         if (set_up(&h, &error) < 0) {
                 log_error("%s", error.message);
                 return EXIT_FAILURE;

@@ -40,6 +40,9 @@ struct manager {
         struct pool *pool;
         struct notify *notify;
         struct domains *domains;
+        struct policy_runner *policy;
+        manager_sampled_t sampled;
+        void *sampled_userdata;
 };
 
 #define NOTIFY(m, what, ...)                                                                                 \
@@ -113,6 +116,7 @@ static int add_partition(struct manager *m, const struct partition_definition *d
         else
                 TAILQ_INSERT_TAIL(&m->partitions, p, entry);
         m->n_partitions++;
+        policy_runner_partition_added(m->policy, p);
         NOTIFY(m, partition_added, p);
         if (ret)
                 *ret = p;
@@ -128,6 +132,7 @@ static void drop_partition(struct manager *m, struct partition *p)
         TAILQ_REMOVE(&m->partitions, p, entry);
         m->n_partitions--;
         partition_free(p);
+        policy_runner_partition_removed(m->policy);
         manager_pool_changed(m);
 }
 
@@ -183,6 +188,7 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
 void manager_partition_changed(struct manager *m, struct partition *p)
 {
         NOTIFY(m, partition_changed, p);
+        policy_runner_partition_changed(m->policy, p);
         manager_pool_changed(m);
 }
 
@@ -363,6 +369,7 @@ void manager_job_ended(struct manager *m, struct job *j)
         start_next_job(m, p);
         start_next_job(m, peer);
         pool_job_ended(m, j);
+        policy_runner_job_ended(m->policy, j, p, peer);
         NOTIFY(m, pool_changed);
         trim_jobs(m);
 }
@@ -517,6 +524,7 @@ void manager_reconfigure(struct manager *m, struct config *config)
         take_partitions(m);
         if (m->domains)
                 domains_configure(m->domains);
+        policy_runner_reconfigured(m->policy);
         manager_pool_changed(m);
 }
 
@@ -528,6 +536,26 @@ void manager_set_domains(struct manager *m, struct domains *domains)
 struct domains *manager_domains(struct manager *m)
 {
         return m->domains;
+}
+
+void manager_set_policy(struct manager *m, struct policy_runner *policy)
+{
+        m->policy = policy;
+}
+
+struct policy_runner *manager_policy(struct manager *m)
+{
+        return m->policy;
+}
+
+void manager_policy_decided(struct manager *m, const struct policy_news *news)
+{
+        NOTIFY(m, policy_decided, news);
+}
+
+struct store *manager_store(struct manager *m)
+{
+        return m->store;
 }
 
 sd_event *manager_event(struct manager *m)
@@ -546,6 +574,19 @@ void manager_set_observer(struct manager *m, const struct manager_observer *obse
 {
         m->observer = observer;
         m->observer_userdata = userdata;
+}
+
+void manager_set_sampled(struct manager *m, manager_sampled_t sampled, void *userdata)
+{
+        m->sampled = sampled;
+        m->sampled_userdata = userdata;
+}
+
+void manager_partition_sampled(struct manager *m, struct partition *p, enum sample_cause cause)
+{
+        manager_partition_changed(m, p);
+        if (m->sampled)
+                m->sampled(p, cause, m->sampled_userdata);
 }
 
 void manager_set_notify(struct manager *m, struct notify *notify)

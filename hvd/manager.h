@@ -23,6 +23,7 @@ struct manager_observer {
         void (*job_ended)(struct job *j, void *userdata);
         void (*job_forgotten)(struct job *j, void *userdata); /* about to be freed */
         void (*pool_changed)(void *userdata);
+        void (*policy_decided)(const struct policy_news *news, void *userdata); /* borrowed for the call */
 };
 
 #define MANAGER_PARTITIONS_MAX  1024U
@@ -46,6 +47,9 @@ void manager_set_notify(struct manager *m, struct notify *notify);
 struct domains;
 void manager_set_domains(struct manager *m, struct domains *domains);
 struct domains *manager_domains(struct manager *m);
+/* Who runs the policy; borrowed, NULL: nobody. */
+void manager_set_policy(struct manager *m, struct policy_runner *policy);
+struct policy_runner *manager_policy(struct manager *m);
 /* A partition for a domain (definition.domain): it is not kept in the store, and goes by manager_release()
  * alone. The errors are those of manager_define(). */
 int manager_adopt(struct manager *m, const struct partition_definition *d, struct partition **ret,
@@ -54,6 +58,7 @@ void manager_release(struct manager *m, struct partition *p);
 
 sd_event *manager_event(struct manager *m);
 const struct config *manager_config(struct manager *m);
+struct store *manager_store(struct manager *m);
 
 /* Defines and keeps a partition. PARTITION_EXISTS, INVALID_ARGUMENT, LIMIT. */
 int manager_define(struct manager *m, const struct partition_definition *d, struct partition **ret,
@@ -76,6 +81,11 @@ struct job *manager_next_job(struct manager *m, struct job *after);
 int manager_set_profile(struct manager *m, struct partition *p, const struct partition_profile *profile,
         struct error *ret_error);
 
+/* Who wants the partitions' samples, at most one, NULL: nobody. It is told of each when it was taken, from
+ * the event loop; what to ask for is said by partition_set_sampling(). */
+typedef void (*manager_sampled_t)(struct partition *p, enum sample_cause cause, void *userdata);
+void manager_set_sampled(struct manager *m, manager_sampled_t sampled, void *userdata);
+
 struct pool;
 struct pool *manager_get_pool(struct manager *m);
 
@@ -84,6 +94,8 @@ void manager_pool_changed(struct manager *m);
 /* Its QEMU has been asked for the first time since it came up. */
 void manager_partition_up(struct manager *m, struct partition *p);
 void manager_partition_changed(struct manager *m, struct partition *p);
+void manager_partition_sampled(struct manager *m, struct partition *p, enum sample_cause cause);
+void manager_policy_decided(struct manager *m, const struct policy_news *news);
 void manager_job_changed(struct manager *m, struct job *j);
 void manager_job_ended(struct manager *m, struct job *j);
 void manager_partition_ready(struct manager *m, struct partition *p);

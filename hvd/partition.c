@@ -240,6 +240,7 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
         if (state != AGENT_READY) {
                 log_info("Partition '%s': agent %s", p->definition.name, agent_state_to_string(state));
                 forget_guest(p);
+                sampling_on_session(p);
                 manager_partition_changed(p->manager, p);
                 return;
         }
@@ -254,11 +255,17 @@ static void on_agent_state(struct agent *a, enum agent_state state, void *userda
                 w->on_ready(w);
         hooks_on_session(p);
         partition_settle(p, true);
+        sampling_on_session(p);
 }
 
 static void on_agent_event(struct agent *a, enum event_type event, void *userdata)
 {
         partition_settle_soon(userdata, false);
+}
+
+static void on_agent_sample(struct agent *a, const struct guest_sample *sample, void *userdata)
+{
+        sampling_take(userdata, sample);
 }
 
 /* --- life --- */
@@ -302,6 +309,7 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
         static const struct agent_handlers agent_handlers = {
                 .on_state = on_agent_state,
                 .on_event = on_agent_event,
+                .on_sample = on_agent_sample,
         };
         struct partition *p = calloc(1, sizeof(*p));
         if (!p)

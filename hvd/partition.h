@@ -11,6 +11,8 @@
 #include "hvd/config.h"
 #include "hvd/plan.h"
 #include "hvd/platform/platform.h"
+#include "hvd/policy-runner.h"
+#include "hvd/sampling.h"
 #include "proto/message.h"
 
 struct manager;
@@ -36,6 +38,8 @@ struct partition {
         struct block_range *blocks;
         size_t n_blocks;
         bool has_blocks;
+        struct partition_samples samples;
+        struct partition_policy policy;
 
         struct job *active;     /* NULL: idle */
         bool is_leaving;        /* it is being undefined: nothing begins any more */

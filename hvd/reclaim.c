@@ -12,6 +12,7 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 #include "hvd/memory/auto.h"
+#include "hvd/policy-runner.h"
 #include "hvd/pool.h"
 
 struct donor {
@@ -35,7 +36,11 @@ static uint64_t excess_of(const struct partition *p)
 {
         const struct partition_profile *profile = &p->definition.profile;
         uint64_t floor = MAX(profile->desired_bytes, profile->min_bytes),
-                 current = partition_current_bytes(p);
+                 current = partition_current_bytes(p),
+                 wanted = policy_runner_wanted_bytes(manager_policy(p->manager), p);
+
+        /* What it uses above that it would not give, or would ask back for. */
+        floor = MAX(floor, wanted);
 
         if (profile->desired_bytes == 0 || p->active || partition_check_usable(p, NULL) < 0)
                 return 0;

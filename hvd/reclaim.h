@@ -9,10 +9,11 @@ struct job;
 struct reservation;
 
 /* Takes memory back for a reservation that the pool is short of: from partitions that have more than their
- * profile desires, in proportion to what each has above it, in rounds, until enough is free (pool_changed()
- * notices), nobody has more to give, or the time is up. Then the reservation is given up, with the figures;
- * what has left stays in the pool. A partition that does not give what it was asked for is not asked again,
- * and one that has no desired memory set, or a job under way, is not asked at all. */
+ * profile desires, and than the policy holds them to want where it runs, in proportion to what each has above
+ * it, in rounds, until enough is free (pool_changed() notices), nobody has more to give, or the time is up.
+ * Then the reservation is given up, with the figures; what has left stays in the pool. A partition that does
+ * not give what it was asked for is not asked again, and one that has no desired memory set, or a job under
+ * way, is not asked at all. */
 struct reclaim;
 
 /* POOL_EXHAUSTED, with the figures, if all of them together have not enough to give. */

@@ -21,6 +21,8 @@ enum {
         REPLY_ASSISTANCE = 1 << 11,
         REQUEST_HOOK = 1 << 12,
         REPLY_HOOKS = 1 << 13,
+        REQUEST_SAMPLING = 1 << 14,
+        REPLY_SAMPLE = 1 << 15,
 };
 unsigned op_shape(enum op op);
 
@@ -38,6 +40,11 @@ extern const size_t n_memory_fields;
 extern const struct u64_field assistance_fields[];
 extern const size_t n_assistance_fields;
 
+extern const struct u64_field sample_fields[];
+extern const size_t n_sample_fields;
+extern const struct u64_field stall_fields[]; /* of its pressure */
+extern const size_t n_stall_fields;
+
 const char *message_type_to_string(enum message_type t);
 enum message_type message_type_from_string(const char *s);
 bool message_type_has_session(enum message_type t);
@@ -51,3 +58,8 @@ enum error_code guest_error_code(enum error_code code, enum error_code fallback)
 /* Checks every value against PROTOCOL.md: 0, or -EPROTO with *ret_error set. Encoder and decoder both end
  * here, so that neither can know a limit that the other does not. */
 int message_check(const struct message *m, struct error *ret_error);
+/* The parts of it that others of its files have. */
+int check_fields(const struct u64_field *fields, size_t n_fields, unsigned shape, const void *base,
+        struct error *ret_error);
+int check_sampling(const struct sampling *s, struct error *ret_error);
+int check_sample(const struct guest_sample *s, struct error *ret_error);

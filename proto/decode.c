@@ -295,6 +295,39 @@ static int get_memory(struct json_object *o, struct message_reply *p, struct err
         return get_unsigned(pressure, "full_avg10_centi", &p->memory.full_avg10_centi, ret_error);
 }
 
+static int get_sample_pressure(struct json_object *sample, struct guest_sample *s, struct error *ret_error)
+{
+        struct json_object *o;
+        int r = json_get_object(sample, "pressure", &o);
+
+        if (r == -ENOENT)
+                return 0;
+        if (r < 0)
+                return bad_key(r, "pressure", ret_error);
+        s->has_pressure = true;
+        if ((r = json_get_bool(o, "watched", &s->is_watched)) < 0)
+                return bad_key(r, "watched", ret_error);
+        if ((r = get_unsigned(o, "some_avg10_centi", &s->some_avg10_centi, ret_error)) < 0 ||
+                (r = get_unsigned(o, "full_avg10_centi", &s->full_avg10_centi, ret_error)) < 0)
+                return r;
+        return get_fields(o, stall_fields, n_stall_fields, 0, s, ret_error);
+}
+
+static int get_sample(struct json_object *o, struct guest_sample *s, struct error *ret_error)
+{
+        struct json_object *sample;
+        const char *cause;
+        int r = json_get_object(o, "sample", &sample);
+
+        if (r < 0)
+                return bad_key(r, "sample", ret_error);
+        if ((r = get_string(sample, "cause", &cause, ret_error)) < 0 ||
+                (r = get_fields(sample, sample_fields, n_sample_fields, 0, s, ret_error)) < 0)
+                return r;
+        s->cause = sample_cause_from_string(cause);
+        return get_sample_pressure(sample, s, ret_error);
+}
+
 static int get_ranges(struct json_object *o, struct message_reply *p, struct error *ret_error)
 {
         bool required = op_shape(p->op) & REPLY_RANGES;
@@ -456,6 +489,8 @@ static int decode_reply(struct json_object *o, struct message *m, struct error *
                 return r;
         if ((op_shape(p->op) & REPLY_COMPLETE) && (r = json_get_bool(o, "complete", &p->complete)) < 0)
                 return bad_key(r, "complete", ret_error);
+        if ((op_shape(p->op) & REPLY_SAMPLE) && (r = get_sample(o, &p->sample, ret_error)) < 0)
+                return r;
 
         r = json_get_u64(o, "next", PROTO_ADDRESS_MAX, &p->next);
         if (r < 0 && r != -ENOENT)
@@ -488,6 +523,8 @@ static int decode_event(struct json_object *o, struct message *m, struct error *
         if (r < 0)
                 return r;
         m->event.type = event_type_from_string(s);
+        if (m->event.type == EVENT_SAMPLE && (r = get_sample(o, &m->event.sample, ret_error)) < 0)
+                return r;
         return get_optional_bool(o, "hooks", &m->event.has_hooks, &m->event.hooks, ret_error);
 }
 

@@ -163,6 +163,35 @@ static int add_memory(struct json_object *o, const struct guest_memory *memory)
         return json_add(o, "memory", steal_pointer(v));
 }
 
+static int add_sample_pressure(struct json_object *sample, const struct guest_sample *s)
+{
+        _cleanup_json_ struct json_object *o = json_object_new_object();
+        int r;
+
+        if (!o)
+                return -ENOMEM;
+        if ((r = json_add_u64(o, "some_avg10_centi", s->some_avg10_centi)) < 0 ||
+                (r = json_add_u64(o, "full_avg10_centi", s->full_avg10_centi)) < 0 ||
+                (r = add_fields(o, stall_fields, n_stall_fields, 0, s)) < 0 ||
+                (r = json_add_bool(o, "watched", s->is_watched)) < 0)
+                return r;
+        return json_add(sample, "pressure", steal_pointer(o));
+}
+
+static int add_sample(struct json_object *o, const struct guest_sample *s)
+{
+        _cleanup_json_ struct json_object *sample = json_object_new_object();
+        int r;
+
+        if (!sample)
+                return -ENOMEM;
+        if ((r = json_add_string(sample, "cause", sample_cause_to_string(s->cause))) < 0 ||
+                (r = add_fields(sample, sample_fields, n_sample_fields, 0, s)) < 0 ||
+                (s->has_pressure && (r = add_sample_pressure(sample, s)) < 0))
+                return r;
+        return json_add(o, "sample", steal_pointer(sample));
+}
+
 static int add_ranges(struct json_object *o, const struct block_range *ranges, size_t n_ranges)
 {
         _cleanup_json_ struct json_object *array = NULL;
@@ -295,6 +324,8 @@ static int encode_reply(struct json_object *o, const struct message *m)
                 return r;
         if (p->n_hooks > 0 && (r = add_hooks(o, p)) < 0)
                 return r;
+        if ((shape & REPLY_SAMPLE) && (r = add_sample(o, &p->sample)) < 0)
+                return r;
         return p->has_next ? json_add_u64(o, "next", p->next) : 0;
 }
 
@@ -313,6 +344,8 @@ static int encode_progress(struct json_object *o, const struct message *m)
 static int encode_event(struct json_object *o, const struct message *m)
 {
         int r = json_add_string(o, "event", event_type_to_string(m->event.type));
+        if (r >= 0 && m->event.type == EVENT_SAMPLE)
+                r = add_sample(o, &m->event.sample);
         return r < 0 || !m->event.has_hooks ? r : json_add_bool(o, "hooks", m->event.hooks);
 }
 

@@ -12,7 +12,6 @@
 #include "common/text.h"
 #include "proto/codec.h"
 
-#define RATIO_PERCENT 301U
 #define VERSION_LIMIT 65535U
 
 static const char *const zone_names[ZONE_MAX] = {
@@ -65,6 +64,7 @@ static const char *const hook_outcome_names[HOOK_OUTCOME_MAX] = {
 
 static const char *const event_names[EVENT_TYPE_MAX] = {
         [EVENT_BLOCKS_CHANGED] = "blocks-changed",
+        [EVENT_SAMPLE] = "sample",
 };
 
 static const char *const op_names[OP_MAX] = {
@@ -79,6 +79,7 @@ static const char *const op_names[OP_MAX] = {
         [OP_SURVEY] = "survey",
         [OP_RECLAIM] = "reclaim",
         [OP_HOOK] = "hook",
+        [OP_SAMPLE] = "sample",
 };
 
 static const char *const type_names[MESSAGE_TYPE_MAX] = {
@@ -104,6 +105,7 @@ static const unsigned op_shapes[OP_MAX] = {
         [OP_SURVEY] = REQUEST_TARGETS | REQUEST_DEADLINE | REPLY_SURVEYS,
         [OP_RECLAIM] = REQUEST_BYTES | REQUEST_DEADLINE | REPLY_ASSISTANCE,
         [OP_HOOK] = REQUEST_BYTES | REQUEST_DEADLINE | REQUEST_HOOK | REPLY_COMPLETE | REPLY_HOOKS,
+        [OP_SAMPLE] = REQUEST_SAMPLING | REPLY_SAMPLE,
 };
 
 #define FIELD(member, low, high, f) #member, offsetof(struct message_request, member), low, high, f
@@ -119,6 +121,15 @@ const struct u64_field request_fields[] = {
                 REQUEST_HOOK
         { FIELD(job, PROTO_ID_MAX) },
         { FIELD(done_bytes, PROTO_ADDRESS_MAX - 1) },
+#undef FIELD
+#define FIELD(member, low, high)                                                                             \
+#member, offsetof(struct message_request, sampling) + offsetof(struct sampling, member), low, high,  \
+                REQUEST_SAMPLING
+        { FIELD(interval_msec, 0, PROTO_INTERVAL_MAX_MSEC) },
+        { FIELD(interval_max_msec, 0, PROTO_INTERVAL_MAX_MSEC) },
+        { FIELD(stall_msec, 0, PROTO_WINDOW_MAX_MSEC) },
+        { FIELD(window_msec, PROTO_WINDOW_MIN_MSEC, PROTO_WINDOW_MAX_MSEC) },
+        { FIELD(headroom_bytes, 0, PROTO_ADDRESS_MAX - 1) },
 };
 #undef FIELD
 const size_t n_request_fields = ARRAY_SIZE(request_fields);
@@ -279,7 +290,7 @@ static int check_text(const char *key, const char *s, size_t size, struct error 
         return 0;
 }
 
-static int check_fields(const struct u64_field *fields, size_t n_fields, unsigned shape, const void *base,
+int check_fields(const struct u64_field *fields, size_t n_fields, unsigned shape, const void *base,
         struct error *ret_error)
 {
         for (size_t i = 0; i < n_fields; i++) {
@@ -361,6 +372,8 @@ static int check_request(const struct message_request *q, struct error *ret_erro
         int r = check_fields(request_fields, n_request_fields, shape, q, ret_error);
         if (r >= 0 && (shape & REQUEST_HOOK))
                 r = check_hook(&q->hook, ret_error);
+        if (r >= 0 && (shape & REQUEST_SAMPLING))
+                r = check_sampling(&q->sampling, ret_error);
         if (r < 0 || !(shape & REQUEST_TARGETS))
                 return r;
 
@@ -498,6 +511,10 @@ static int check_reply(const struct message_reply *p, struct error *ret_error)
                 return r;
         if (p->assistance && (r = check_assistance(p->assistance, ret_error)) < 0)
                 return r;
+        if ((shape & REPLY_SAMPLE) && (r = check_sample(&p->sample, ret_error)) < 0)
+                return r;
+        if ((shape & REPLY_SAMPLE) && (p->n_ranges > 0 || p->n_failures > 0))
+                return BAD(ret_error, "'ranges' or 'failures' stands beside 'sample'");
         if (shape & REPLY_SURVEYS)
                 r = check_surveys(p, &end, ret_error);
         else
@@ -562,29 +579,8 @@ int message_check(const struct message *m, struct error *ret_error)
         case MESSAGE_EVENT:
                 if (!event_type_to_string(m->event.type))
                         return BAD(ret_error, "'event' is unknown");
-                return 0;
+                return m->event.type == EVENT_SAMPLE ? check_sample(&m->event.sample, ret_error) : 0;
         default:
                 return BAD(ret_error, "'type' is unknown");
         }
-}
-
-uint64_t zone_ratio_budget(uint64_t kernel_bytes, uint64_t movable_bytes)
-{
-        uint64_t limit;
-
-        /* floor(kernel * 301 / 100), in parts so that only a limit beyond UINT64_MAX saturates. */
-        if (__builtin_mul_overflow(kernel_bytes / 100, (uint64_t)RATIO_PERCENT, &limit) ||
-                __builtin_add_overflow(limit, kernel_bytes % 100 * RATIO_PERCENT / 100, &limit))
-                limit = UINT64_MAX;
-        return limit > movable_bytes ? limit - movable_bytes : 0;
-}
-
-uint64_t margin_of(uint64_t total_bytes)
-{
-        return MAX(MARGIN_BYTES, total_bytes / 100 * MARGIN_PERCENT);
-}
-
-bool zone_ratio_allows(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t add_bytes)
-{
-        return add_bytes <= zone_ratio_budget(kernel_bytes, movable_bytes);
 }

@@ -47,6 +47,16 @@
 #define PROTO_CAPABILITY_SETS "sets"
 /* Likewise HOOK. */
 #define PROTO_CAPABILITY_HOOKS "hooks"
+/* And SAMPLE, after which it sends samples unasked. */
+#define PROTO_CAPABILITY_SAMPLES "samples"
+
+/* The limits of what SAMPLE asks for. */
+#define PROTO_INTERVAL_MIN_MSEC 100U
+#define PROTO_INTERVAL_MAX_MSEC 3600000U
+#define PROTO_WINDOW_MIN_MSEC   500U /* the kernel's own limits */
+#define PROTO_WINDOW_MAX_MSEC   10000U
+/* Counters of a sample are below, and go on from 0. */
+#define PROTO_COUNTER_END (1ULL << 53)
 
 enum zone {
         ZONE_UNKNOWN, /* offline, or the kernel did not say */
@@ -169,6 +179,42 @@ struct guest_memory {
         uint64_t margin_bytes; /* what is to stay available whatever leaves; 0: the guest does not say */
 };
 
+/* Why a sample was sent. */
+enum sample_cause {
+        SAMPLE_ASKED,    /* in the reply to SAMPLE */
+        SAMPLE_PERIODIC, /* nothing new */
+        SAMPLE_CHANGE,   /* what is used or free is no longer what the last one said */
+        SAMPLE_HEADROOM, /* less than half of the headroom that the host told is available */
+        SAMPLE_PRESSURE, /* tasks stalled for as long as the host asked to be told of */
+        SAMPLE_CAUSE_MAX,
+        SAMPLE_CAUSE_INVALID = -1,
+};
+
+/* The guest's memory in short, and what happened to it since it booted. */
+struct guest_sample {
+        enum sample_cause cause;
+        uint64_t total_bytes, available_bytes, free_bytes; /* MemTotal, MemAvailable, MemFree */
+        /* Of zone Movable: what is present, free, and page cache that was not used lately. */
+        uint64_t movable_bytes, movable_free_bytes, movable_cache_bytes;
+        uint64_t margin_bytes; /* what is to stay available whatever leaves */
+        /* Counters; what came back soon after it was reclaimed, page cache and else, and what was swapped. */
+        uint64_t refault_file_bytes, refault_anon_bytes;
+        uint64_t swap_in_bytes, swap_out_bytes;
+        bool has_pressure; /* the kernel has PSI */
+        bool is_watched;   /* and will wake the agent when tasks stall */
+        unsigned some_avg10_centi, full_avg10_centi;
+        uint64_t some_total_usec, full_total_usec; /* counters */
+};
+
+/* When samples are to be sent. */
+struct sampling {
+        uint64_t interval_msec;     /* between two at the quickest; 0: none are sent unasked */
+        uint64_t interval_max_msec; /* and at the slowest, while nothing changes */
+        uint64_t stall_msec; /* at once when tasks stall for so long within a window; 0: not for that */
+        uint64_t window_msec;
+        uint64_t headroom_bytes; /* and when less than half of this is available; 0: not for that */
+};
+
 enum message_type {
         MESSAGE_HELLO,    /* guest: first words of a session */
         MESSAGE_WELCOME,  /* host: the session begins */
@@ -195,12 +241,14 @@ enum op {
         OP_RECLAIM, /* bytes, deadline: make so much room by inactive page cache; only with the capability
                        "assist" -> assistance */
         OP_HOOK,    /* bytes, deadline, hook: runs the guest's hooks; only with the capability -> complete */
+        OP_SAMPLE,  /* sampling: when to send samples from now on; only with the capability -> sample */
         OP_MAX,
         OP_INVALID = -1,
 };
 
 enum event_type {
         EVENT_BLOCKS_CHANGED, /* blocks came, went or changed state with no request under way */
+        EVENT_SAMPLE,         /* the guest's memory in short, as SAMPLE asked for */
         EVENT_TYPE_MAX,
         EVENT_TYPE_INVALID = -1,
 };
@@ -230,15 +278,16 @@ struct message_request {
         enum op op;
         struct mem_range *targets; /* owned */
         size_t n_targets;
-        enum zone zone;         /* KERNEL or MOVABLE, where the op has one */
-        uint64_t bytes;         /* PREPARE */
-        uint64_t from;          /* GET_BLOCKS: first address wanted */
-        uint64_t deadline_msec; /* from the moment of receipt; 0 where the op has none */
-        uint64_t attempt_msec;  /* OFFLINE: limit for one block's attempt */
-        bool gentle;            /* OFFLINE: there is time; only with the capability */
-        bool each;              /* OFFLINE: each target is a set of its own; likewise */
-        uint64_t target_id;     /* CANCEL */
-        struct hook_call hook;  /* HOOK */
+        enum zone zone;           /* KERNEL or MOVABLE, where the op has one */
+        uint64_t bytes;           /* PREPARE */
+        uint64_t from;            /* GET_BLOCKS: first address wanted */
+        uint64_t deadline_msec;   /* from the moment of receipt; 0 where the op has none */
+        uint64_t attempt_msec;    /* OFFLINE: limit for one block's attempt */
+        bool gentle;              /* OFFLINE: there is time; only with the capability */
+        bool each;                /* OFFLINE: each target is a set of its own; likewise */
+        uint64_t target_id;       /* CANCEL */
+        struct hook_call hook;    /* HOOK */
+        struct sampling sampling; /* SAMPLE */
 };
 
 /* A pool of huge pages, and how many it has lost, and got back since. */
@@ -272,6 +321,7 @@ struct message_reply {
         size_t n_surveys;
         struct hook_result *hooks; /* owned; HOOK: those that refused, failed or were not run */
         size_t n_hooks;
+        struct guest_sample sample; /* SAMPLE */
         bool has_next;
         uint64_t next; /* there are more: GET_BLOCKS, or SURVEY of the targets' rest, from this address */
 };
@@ -282,7 +332,8 @@ struct message_progress {
 
 struct message_event {
         enum event_type type;
-        bool has_hooks, hooks; /* as in the hello, now */
+        bool has_hooks, hooks;      /* as in the hello, now */
+        struct guest_sample sample; /* SAMPLE */
 };
 
 struct message {
@@ -330,6 +381,8 @@ const char *hook_operation_to_string(enum hook_operation o);
 enum hook_operation hook_operation_from_string(const char *s);
 const char *hook_outcome_to_string(enum hook_outcome o);
 enum hook_outcome hook_outcome_from_string(const char *s);
+const char *sample_cause_to_string(enum sample_cause c);
+enum sample_cause sample_cause_from_string(const char *s);
 const char *op_to_string(enum op op);
 enum op op_from_string(const char *s);
 

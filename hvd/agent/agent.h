@@ -24,6 +24,13 @@ struct agent_call;
              * for AGENT_SHUN_USEC */
 #define AGENT_SHUN_USEC (10 * 1000000ULL)
 #define AGENT_QUEUE_MAX (1024U * 1024U) /* bytes waiting to be written */
+/* Samples that come unasked: so many at once, and one more with each of these times; the rest is dropped, and
+ * unread as far as it looks like one. */
+#define AGENT_SAMPLES_MAX 8U
+#define AGENT_SAMPLE_USEC (250 * 1000ULL)
+/* Who has more than so many dropped within a second is shunned: more than a host that was stopped finds in
+ * the channel's buffers. */
+#define AGENT_SAMPLES_FLOOD 4096U
 
 enum agent_state {
         AGENT_ABSENT,      /* no connection to the channel's socket */
@@ -43,6 +50,8 @@ struct agent_handlers {
          * _MISBEHAVED. */
         void (*on_state)(struct agent *a, enum agent_state state, void *userdata);
         void (*on_event)(struct agent *a, enum event_type event, void *userdata);
+        /* A sample that came unasked; borrowed. EVENT_SAMPLE is told here alone. */
+        void (*on_sample)(struct agent *a, const struct guest_sample *sample, void *userdata);
 };
 
 /* reply is set when error is NULL; borrowed. A FAILURE from the guest arrives as error. AGENT_SILENT: no
@@ -78,6 +87,6 @@ int agent_call(struct agent *a, const struct message_request *request, uint64_t 
 struct agent_call *agent_call_free(struct agent_call *call);
 
 struct agent_counters {
-        uint64_t n_hellos, n_garbage, n_oversized, n_stale, n_late_replies;
+        uint64_t n_hellos, n_garbage, n_oversized, n_stale, n_late_replies, n_samples_dropped;
 };
 struct agent_counters agent_counters(struct agent *a);

@@ -47,6 +47,9 @@ struct agent {
         unsigned n_bad_lines;              /* of this connection */
         uint64_t hello_times[HELLOS_MAX];  /* a ring */
         unsigned next_hello_time;
+        uint64_t samples_usec; /* when as many samples as ever may come at once again */
+        uint64_t flood_usec;   /* since when n_flood were dropped */
+        unsigned n_flood;
         unsigned in_callback;
         struct agent_counters counters;
 };

@@ -296,11 +296,77 @@ static void handle_answer(struct agent *a, const struct message *m)
         }
 }
 
+/* Samples that come unasked */
+
+static bool sample_is_excessive(const struct agent *a, uint64_t now)
+{
+        return a->samples_usec > now && a->samples_usec - now > (AGENT_SAMPLES_MAX - 1) * AGENT_SAMPLE_USEC;
+}
+
+static void drop_sample(struct agent *a, uint64_t now)
+{
+        a->counters.n_samples_dropped++;
+        if (now - a->flood_usec >= USEC_PER_SEC) {
+                a->flood_usec = now;
+                a->n_flood = 0;
+        }
+        if (++a->n_flood > AGENT_SAMPLES_FLOOD) {
+                a->n_flood = 0;
+                agent_misbehaved(a, "it sends samples without end");
+        }
+}
+
+/* A look at the raw line: in strict JSON these bytes are a key and its value, as quotes in a string have
+ * their backslash. Who writes it otherwise has it read and dropped behind that. */
+static bool drop_unread(struct agent *a, const char *line, size_t length)
+{
+        static const char mark[] = "\"event\":\"sample\"";
+
+        if (a->samples_usec == 0 || !memmem(line, length, mark, sizeof(mark) - 1))
+                return false;
+        uint64_t now = now_monotonic_usec();
+        if (!sample_is_excessive(a, now))
+                return false;
+        drop_sample(a, now);
+        return true;
+}
+
+static void handle_sample(struct agent *a, const struct guest_sample *sample)
+{
+        uint64_t now = now_monotonic_usec();
+
+        if (sample_is_excessive(a, now)) {
+                drop_sample(a, now);
+                return;
+        }
+        a->samples_usec = MAX(a->samples_usec, now) + AGENT_SAMPLE_USEC;
+        if (a->handlers.on_sample) {
+                a->in_callback++;
+                a->handlers.on_sample(a, sample, a->userdata);
+                a->in_callback--;
+        }
+}
+
+static void handle_event(struct agent *a, const struct message_event *event)
+{
+        if (event->has_hooks)
+                a->hello.hello.hooks = event->hooks;
+        if (event->type == EVENT_SAMPLE)
+                handle_sample(a, &event->sample);
+        else if (a->handlers.on_event) {
+                a->in_callback++;
+                a->handlers.on_event(a, event->type, a->userdata);
+                a->in_callback--;
+        }
+}
+
 void agent_handle_line(struct agent *a, const char *line, size_t length)
 {
         _cleanup_(message_done) struct message m = { 0 };
         struct error error;
 
+        if (drop_unread(a, line, length))
+                return;
         if (message_decode(line, length, &m, &error) < 0) {
                 agent_garbage(a, error.message);
                 return;
@@ -324,11 +390,6 @@ void agent_handle_line(struct agent *a, const char *line, size_t length)
         }
         if (m.type != MESSAGE_EVENT)
                 handle_answer(a, &m);
-        else if (a->handlers.on_event) {
-                if (m.event.has_hooks)
-                        a->hello.hello.hooks = m.event.hooks;
-                a->in_callback++;
-                a->handlers.on_event(a, m.event.type, a->userdata);
-                a->in_callback--;
-        }
+        else
+                handle_event(a, &m.event);
 }

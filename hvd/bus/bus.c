@@ -264,6 +264,7 @@ static const struct manager_observer observer = {
         .job_ended = on_job_ended,
         .job_forgotten = on_job_forgotten,
         .pool_changed = on_pool_changed,
+        .policy_decided = bus_policy_decided,
 };
 
 /* --- life --- */

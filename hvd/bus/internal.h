@@ -55,6 +55,18 @@ int bus_set_domain_profile(struct bus *b, sd_bus_message *m, struct partition *p
         const struct partition_profile *profile, sd_bus_error *e);
 void bus_reserves_free(struct bus *b);
 
+/* policy.c */
+int bus_get_policy_mode(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e);
+int bus_set_policy_mode(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *value, void *userdata, sd_bus_error *e);
+int bus_get_partition_policy_mode(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e);
+int bus_set_partition_policy_mode(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *value, void *userdata, sd_bus_error *e);
+int bus_method_explain(sd_bus_message *m, void *userdata, sd_bus_error *e);
+void bus_policy_decided(const struct policy_news *news, void *userdata);
+
 int bus_manager_register(struct bus *b);
 int bus_partition_register(struct bus *b);
 int bus_job_register(struct bus *b);

@@ -94,7 +94,7 @@ static int method_get_partition(sd_bus_message *m, void *userdata, sd_bus_error 
 static int get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
 {
-        return sd_bus_message_append(reply, "s", strcmp(property, "Version") == 0 ? PROJECT_VERSION : "off");
+        return sd_bus_message_append(reply, "s", PROJECT_VERSION);
 }
 
 static int get_pool(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -153,7 +153,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS(
                 "ReleaseReservation", SD_BUS_ARGS("u", id), SD_BUS_NO_RESULT, bus_method_release, 0),
         SD_BUS_PROPERTY("Version", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-        SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_WRITABLE_PROPERTY("PolicyMode", "s", bus_get_policy_mode, bus_set_policy_mode, 0, CHANGES),
         SD_BUS_PROPERTY("PoolTotal", "t", get_pool, 0, CHANGES),
         SD_BUS_PROPERTY("PoolReserved", "t", get_pool, 0, CHANGES),
         SD_BUS_PROPERTY("PoolCurrent", "t", get_pool, 0, CHANGES),
@@ -161,6 +161,10 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("PoolReservations", "t", get_pool, 0, CHANGES),
         SD_BUS_PROPERTY("PoolFree", "t", get_pool, 0, CHANGES),
         SD_BUS_PROPERTY("Reservations", "a(ustb)", get_reservations, 0, CHANGES),
+        SD_BUS_SIGNAL_WITH_ARGS("PolicyDecided",
+                SD_BUS_ARGS("s", partition, "s", mode, "s", action, "t", current_bytes, "t", target_bytes,
+                        "s", cause, "s", bound, "s", text),
+                0),
         SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("u", id, "o", job), 0),
         SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("u", id, "o", job, "s", result), 0),
         SD_BUS_VTABLE_END,

@@ -240,8 +240,6 @@ static int get_string(sd_bus *bus, const char *path, const char *interface, cons
                 value = run_state_to_string(p->has_snapshot ? p->snapshot.state : RUN_ABSENT);
         else if (strcmp(property, "AgentState") == 0)
                 value = agent_state_to_string(agent_state(p->agent));
-        else if (strcmp(property, "PolicyMode") == 0)
-                value = "off";
         return sd_bus_message_append(reply, "s", value);
 }
 
@@ -394,6 +392,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("MemoryMap", SD_BUS_ARGS("t", bytes),
                 SD_BUS_RESULT("t", block_bytes, "t", page_bytes, "s", note, "a(ttssusussttttttttt)", blocks),
                 method_survey, 0),
+        SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", explanation),
+                bus_method_explain, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_string, 0, CONST),
         SD_BUS_PROPERTY("Uuid", "s", get_string, 0, CHANGES),
         SD_BUS_PROPERTY("Architecture", "s", get_string, 0, CHANGES),
@@ -419,7 +419,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("Devices", "a" DEVICE_TYPE, get_devices, 0, CHANGES),
         SD_BUS_PROPERTY("Balloon", "a" BALLOON_TYPE, get_balloon, 0, CHANGES),
         SD_BUS_PROPERTY("Nodes", "a(utt)", get_nodes, 0, CHANGES),
-        SD_BUS_PROPERTY("PolicyMode", "s", get_string, 0, CONST),
+        SD_BUS_WRITABLE_PROPERTY(
+                "PolicyMode", "s", bus_get_partition_policy_mode, bus_set_partition_policy_mode, 0, CHANGES),
         SD_BUS_VTABLE_END,
 };
 

@@ -11,6 +11,9 @@
 #include "common/size.h"
 #include "hvd/policy/internal.h"
 
+/* What a guest uses is known to the page, and read more easily without that. */
+#define ROUGHLY(bytes) SIZE((bytes) < 16 * MIB ? (bytes) : (bytes) / MIB * MIB)
+
 static const char *cause_text(enum policy_rule rule)
 {
         switch (rule) {
@@ -109,14 +112,14 @@ char *policy_explain(const struct policy_input *in, size_t index, const struct p
         write_change(f, p, d);
         if (bound_text(d->bound))
                 fprintf(f, "%s. ", bound_text(d->bound));
-        fprintf(f, "It uses %s", SIZE(d->used_bytes));
+        fprintf(f, "It uses %s", ROUGHLY(d->used_bytes));
         if (d->pressed_bytes > 0)
-                fprintf(f, ", is held to want %s more soon", SIZE(d->pressed_bytes));
-        fprintf(f, ", and shall have %s beside that: it wants %s", SIZE(d->headroom_bytes),
-                SIZE(d->want_bytes));
+                fprintf(f, ", is held to want %s more soon", ROUGHLY(d->pressed_bytes));
+        fprintf(f, ", and shall have %s beside that: it wants %s", ROUGHLY(d->headroom_bytes),
+                ROUGHLY(d->want_bytes));
         if (d->share_bytes < d->want_bytes)
-                fprintf(f, ", of which its share is %s", SIZE(d->share_bytes));
-        fprintf(f, "; its weight's part of the pool is %s. ", SIZE(d->weight_bytes));
+                fprintf(f, ", of which its share is %s", ROUGHLY(d->share_bytes));
+        fprintf(f, "; its weight's part of the pool is %s. ", ROUGHLY(d->weight_bytes));
         if (p->sample.taken_usec > 0 && p->sample.taken_usec <= in->now_usec)
                 fprintf(f, "Its sample was %" PRIu64 " ms old.",
                         (in->now_usec - p->sample.taken_usec) / USEC_PER_MSEC);

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/error.h"
+
 /* Where memory is needed: samples, profiles, the pool and what went before in, one decision for each
  * partition out, with the figures it rests on and the rule that bound it. Pure: no file descriptors, no
  * clock, no state but what the caller hands in and takes out, whole numbers only, so that the same input
@@ -45,6 +47,10 @@ struct policy_config_key {
 /* Ends with a NULL name. */
 const struct policy_config_key *policy_config_keys(void);
 void policy_config_init(struct policy_config *ret); /* the usual values */
+/* Takes a value as it is written in hvd.conf (permille: a whole number of thousandths; 0 has no unit) into
+ * the key's field. INVALID_ARGUMENT: no such key, or what would be right. */
+int policy_setting_parse(
+        const char *name, const char *value, struct policy_config *ret, struct error *ret_error);
 /* NULL, or the key whose value is out of its range. */
 const struct policy_config_key *policy_config_check(const struct policy_config *c);
 

@@ -57,28 +57,6 @@ static int parse_policy(const char *name)
         return -EINVAL;
 }
 
-static int parse_unit(enum policy_unit unit, const char *value, uint64_t *ret, struct error *ret_error)
-{
-        char *end;
-
-        if (strcmp(value, "0") == 0) {
-                *ret = 0;
-                return 0;
-        }
-        switch (unit) {
-        case POLICY_UNIT_BYTES:
-                return size_parse(value, ret, ret_error);
-        case POLICY_UNIT_USEC:
-                return timespan_parse(value, ret, ret_error);
-        default:
-                *ret = strtoull(value, &end, 10);
-                return *end == '\0' && value[0] >= '0' && value[0] <= '9'
-                               ? 0
-                               : error_set(ret_error, ERROR_INVALID_ARGUMENT,
-                                         "'%.40s' is no number of thousandths", value);
-        }
-}
-
 static int parse_setting(char *setting)
 {
         char *value = strchr(setting, '=');
@@ -89,21 +67,9 @@ static int parse_setting(char *setting)
                 return -EINVAL;
         }
         *value++ = '\0';
-        for (const struct policy_config_key *key = policy_config_keys(); key->name; key++) {
-                uint64_t *field = (uint64_t *)((char *)&arg_config + key->offset);
-
-                if (strcmp(key->name, setting) != 0)
-                        continue;
-                if (parse_unit(key->unit, value, field, &error) < 0) {
-                        fprintf(stderr, "hvd-sim: %s: %s\n", setting, error.message);
-                        return -EINVAL;
-                }
-                if (policy_config_check(&arg_config) == NULL)
-                        return 0;
-                fprintf(stderr, "hvd-sim: %s=%s is out of its range; see hvd.conf(5)\n", setting, value);
-                return -EINVAL;
-        }
-        fprintf(stderr, "hvd-sim: there is no key '%s'; see hvd.conf(5)\n", setting);
+        if (policy_setting_parse(setting, value, &arg_config, &error) >= 0)
+                return 0;
+        fprintf(stderr, "hvd-sim: %s: %s\n", setting, error.message);
         return -EINVAL;
 }
 

@@ -7,14 +7,11 @@
  * that says so; application_id tells our files from other databases; no statement is left stepping between
  * calls. A job is over iff ended_usec is not 0: the store knows no names of states. */
 
-#include "hvd/store/store.h"
+#include "hvd/store/internal.h"
 
 #include <assert.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "common/cleanup.h"
 
 #define APPLICATION_ID 0x4f444c50 /* "ODLP" */
 #define BUSY_MSEC      250 /* an operator's sqlite3 may hold the file; the event loop waits this long */
@@ -51,21 +48,33 @@ static const char *const migrations[] = {
         "INSERT INTO counters VALUES ('job', 0);",
 
         "CREATE TABLE kept (partition TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) %1$s;",
-};
 
-enum statement {
-        PARTITION_PUT,
-        PARTITION_DELETE,
-        PARTITION_LIST,
-        KEPT_PUT,
-        KEPT_DELETE,
-        KEPT_GET,
-        JOB_NEXT_ID,
-        JOB_PUT,
-        JOB_LIST,
-        JOBS_INTERRUPT,
-        JOBS_TRIM,
-        STATEMENT_MAX,
+        "CREATE TABLE modes (name TEXT NOT NULL PRIMARY KEY, mode TEXT NOT NULL) %1$s;"
+        "CREATE TABLE rounds ("
+        " id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+        " time_usec INTEGER NOT NULL,"
+        " bytes INTEGER NOT NULL,"
+        " input TEXT NOT NULL) %1$s;"
+        "CREATE TABLE decisions ("
+        " id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+        " round INTEGER NOT NULL,"
+        " partition TEXT NOT NULL,"
+        " decision TEXT NOT NULL,"
+        " text TEXT NOT NULL,"
+        " outcome TEXT NOT NULL) %1$s;"
+        "CREATE INDEX decisions_of ON decisions (partition, id);"
+        "CREATE TABLE samples ("
+        " id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+        " time_usec INTEGER NOT NULL,"
+        " partition TEXT NOT NULL,"
+        " current_bytes INTEGER NOT NULL,"
+        " used_bytes INTEGER NOT NULL,"
+        " some_permille INTEGER NOT NULL,"
+        " min_bytes INTEGER NOT NULL,"
+        " desired_bytes INTEGER NOT NULL,"
+        " max_bytes INTEGER NOT NULL,"
+        " weight INTEGER NOT NULL,"
+        " pool_bytes INTEGER NOT NULL) %1$s;",
 };
 
 static const char *const statements[STATEMENT_MAX] = {
@@ -93,14 +102,32 @@ static const char *const statements[STATEMENT_MAX] = {
                            " WHERE ended_usec = 0",
         [JOBS_TRIM] = "DELETE FROM jobs WHERE ended_usec != 0 AND id NOT IN"
                       " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY id DESC LIMIT ?1)",
+        [MODE_PUT] = "INSERT OR REPLACE INTO modes (name, mode) VALUES (?1, ?2)",
+        [MODE_DELETE] = "DELETE FROM modes WHERE name = ?1",
+        [MODE_GET] = "SELECT mode FROM modes WHERE name = ?1",
+        [ROUND_PUT] = "INSERT INTO rounds (time_usec, bytes, input) VALUES (?1, ?2, ?3)",
+        [ROUND_GET] = "SELECT input FROM rounds WHERE id = ?1",
+        [DECISION_PUT] = "INSERT INTO decisions (round, partition, decision, text, outcome)"
+                         " VALUES (?1, ?2, ?3, ?4, ?5)",
+        [DECISION_END] = "UPDATE decisions SET outcome = ?2 WHERE id = ?1",
+        [DECISION_LIST] = "SELECT d.id, d.round, r.time_usec, d.partition, d.decision, d.text, d.outcome"
+                          " FROM decisions d JOIN rounds r ON r.id = d.round"
+                          " WHERE ?1 = '' OR d.partition = ?1 ORDER BY d.id DESC LIMIT ?2",
+        [ROUNDS_TRIM] = "DELETE FROM rounds WHERE id <= max(ifnull((SELECT max(id) FROM rounds), 0) - ?1,"
+                        " ifnull((SELECT max(id) FROM (SELECT id, sum(bytes) OVER (ORDER BY id DESC) AS sum"
+                        " FROM rounds) WHERE sum > ?2), 0))",
+        [DECISIONS_TRIM] = "DELETE FROM decisions WHERE id <= (SELECT max(id) FROM decisions) - ?1"
+                           " OR round < ifnull((SELECT min(id) FROM rounds), 0)",
+        [SAMPLE_PUT] = "INSERT INTO samples (time_usec, partition, current_bytes, used_bytes, some_permille,"
+                       " min_bytes, desired_bytes, max_bytes, weight, pool_bytes)"
+                       " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        [SAMPLE_LIST] = "SELECT time_usec, partition, current_bytes, used_bytes, some_permille, min_bytes,"
+                        " desired_bytes, max_bytes, weight, pool_bytes FROM samples"
+                        " WHERE time_usec >= ?1 AND time_usec <= ?2 ORDER BY time_usec, id",
+        [SAMPLES_TRIM] = "DELETE FROM samples WHERE id <= (SELECT max(id) FROM samples) - ?1",
 };
 
-struct store {
-        sqlite3 *db;
-        sqlite3_stmt *statements[STATEMENT_MAX];
-};
-
-static int store_error(struct store *s, int code, const char *doing, struct error *ret_error)
+int store_error(struct store *s, int code, const char *doing, struct error *ret_error)
 {
         const char *why = s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(code);
 
@@ -127,39 +154,7 @@ static int store_error(struct store *s, int code, const char *doing, struct erro
         }
 }
 
-/* A statement in use: reset when it leaves its scope, whichever way. */
-static void resetp(sqlite3_stmt **st)
-{
-        sqlite3_reset(*st);
-        sqlite3_clear_bindings(*st);
-}
-#define _cleanup_reset_ _cleanup_(resetp)
-
-/* SQLite's integers are signed: what lies above is USEC_INFINITY, and comes back as such. */
-static void bind_u64(sqlite3_stmt *st, int column, uint64_t v)
-{
-        sqlite3_bind_int64(st, column, v > INT64_MAX ? INT64_MAX : (sqlite3_int64)v);
-}
-
-static uint64_t column_u64(sqlite3_stmt *st, int column)
-{
-        sqlite3_int64 v = sqlite3_column_int64(st, column);
-
-        return v == INT64_MAX ? UINT64_MAX : v < 0 ? 0 : (uint64_t)v;
-}
-
-static void bind_text(sqlite3_stmt *st, int column, const char *v)
-{
-        sqlite3_bind_text(st, column, v, -1, SQLITE_STATIC);
-}
-
-static const char *column_text(sqlite3_stmt *st, int column)
-{
-        return (const char *)sqlite3_column_text(st, column) ?: "";
-}
-
-/* Steps a statement that returns no rows. */
-static int finish(struct store *s, sqlite3_stmt *st, const char *doing, struct error *ret_error)
+int store_finish(struct store *s, sqlite3_stmt *st, const char *doing, struct error *ret_error)
 {
         int code = sqlite3_step(st);
 
@@ -326,7 +321,7 @@ int store_partition_put(struct store *s, const struct partition_definition *d, s
         bind_u64(st, 5, d->profile.desired_bytes);
         bind_u64(st, 6, d->profile.max_bytes);
         bind_u64(st, 7, d->profile.weight);
-        return finish(s, st, "keep a partition", ret_error);
+        return store_finish(s, st, "keep a partition", ret_error);
 }
 
 int store_partition_delete(struct store *s, const char *name, struct error *ret_error)
@@ -334,10 +329,12 @@ int store_partition_delete(struct store *s, const char *name, struct error *ret_
         _cleanup_reset_ sqlite3_stmt *st = s->statements[PARTITION_DELETE];
 
         int e = store_kept_put(s, name, 0, ret_error);
+        if (e >= 0)
+                e = store_mode_put(s, name, NULL, ret_error);
         if (e < 0)
                 return e;
         bind_text(st, 1, name);
-        e = finish(s, st, "forget a partition", ret_error);
+        e = store_finish(s, st, "forget a partition", ret_error);
         return e < 0 ? e : sqlite3_changes(s->db) > 0;
 }
 
@@ -348,7 +345,7 @@ int store_kept_put(struct store *s, const char *partition, uint64_t bytes, struc
         bind_text(st, 1, partition);
         if (bytes)
                 bind_u64(st, 2, bytes);
-        return finish(s, st, "keep what a partition has", ret_error);
+        return store_finish(s, st, "keep what a partition has", ret_error);
 }
 
 int store_kept_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error)
@@ -441,7 +438,7 @@ int store_job_put(struct store *s, const struct store_job *j, struct error *ret_
         bind_u64(st, 8, j->ended_usec);
         bind_u64(st, 9, j->deadline_usec);
         bind_text(st, 10, j->reasons ?: "[]");
-        return finish(s, st, "keep a job", ret_error);
+        return store_finish(s, st, "keep a job", ret_error);
 }
 
 int store_job_foreach(
@@ -479,7 +476,7 @@ int store_jobs_interrupt(
 
         bind_text(st, 1, state);
         bind_u64(st, 2, MAX(now_usec, UINT64_C(1)));
-        int e = finish(s, st, "end interrupted jobs", ret_error);
+        int e = store_finish(s, st, "end interrupted jobs", ret_error);
         if (e < 0)
                 return e;
         if (ret_n)
@@ -492,5 +489,5 @@ int store_jobs_trim(struct store *s, unsigned keep, struct error *ret_error)
         _cleanup_reset_ sqlite3_stmt *st = s->statements[JOBS_TRIM];
 
         bind_u64(st, 1, keep);
-        return finish(s, st, "forget old jobs", ret_error);
+        return store_finish(s, st, "forget old jobs", ret_error);
 }

@@ -60,3 +60,60 @@ int store_jobs_interrupt(
         struct store *s, const char *state, uint64_t now_usec, unsigned *ret_n, struct error *ret_error);
 /* Forgets all but the newest `keep` of the jobs that are over. */
 int store_jobs_trim(struct store *s, unsigned keep, struct error *ret_error);
+
+/* The policy's modes that were set over the bus: a partition's, or with the name "" the host's. NULL forgets
+ * it; *ret is empty where none was set. Deleting a partition forgets its mode. */
+#define STORE_MODE_MAX 16U
+int store_mode_put(struct store *s, const char *name, const char *mode, struct error *ret_error);
+int store_mode_get(
+        struct store *s, const char *name, char ret[static STORE_MODE_MAX], struct error *ret_error);
+
+/* What the policy decided, and on what. A round is the whole input of a call of policy_decide(), as JSON; a
+ * decision is one of its results. store_policy_trim() keeps the newest so many of each, and of rounds no more
+ * than so many bytes; a decision goes with its round. */
+#define STORE_ROUNDS_MAX    1000U
+#define STORE_ROUNDS_BYTES  (UINT64_C(32) << 20)
+#define STORE_DECISIONS_MAX 20000U
+#define STORE_SAMPLES_MAX   100000U /* about 12 MiB */
+
+struct store_decision {
+        uint64_t id, round;
+        uint64_t time_usec; /* CLOCK_REALTIME */
+        const char *partition, *decision, *text;
+        const char *outcome; /* empty: nothing is known of one */
+};
+
+struct store_sample {
+        uint64_t time_usec; /* CLOCK_REALTIME */
+        const char *partition;
+        uint64_t current_bytes, used_bytes, some_permille;
+        uint64_t min_bytes, desired_bytes, max_bytes, weight; /* the profile, when it was taken */
+        uint64_t pool_bytes;                                  /* likewise the pool's total */
+};
+
+/* Many writes at once, as one transaction. Each begin is followed by one commit, whatever happens between. */
+int store_begin(struct store *s, struct error *ret_error);
+int store_commit(struct store *s, struct error *ret_error);
+
+int store_round_put(
+        struct store *s, uint64_t time_usec, const char *input, uint64_t *ret_id, struct error *ret_error);
+/* The caller frees *ret. -ENOENT: there is none, or no longer. */
+int store_round_get(struct store *s, uint64_t id, char **ret, struct error *ret_error);
+/* d->id and time_usec do not count. */
+int store_decision_put(
+        struct store *s, const struct store_decision *d, uint64_t *ret_id, struct error *ret_error);
+/* What came of it. */
+int store_decision_end(struct store *s, uint64_t id, const char *outcome, struct error *ret_error);
+/* Of a partition, or with "" of all: the newest max, newest first; as store_partition_foreach(). Strings are
+ * borrowed for the call. */
+typedef int (*store_decision_t)(const struct store_decision *d, void *userdata);
+int store_decision_foreach(struct store *s, const char *partition, unsigned max, store_decision_t callback,
+        void *userdata, struct error *ret_error);
+
+int store_sample_put(struct store *s, const struct store_sample *sample, struct error *ret_error);
+/* Those of a time, oldest first; likewise. */
+typedef int (*store_sample_t)(const struct store_sample *sample, void *userdata);
+int store_sample_foreach(struct store *s, uint64_t from_usec, uint64_t to_usec, store_sample_t callback,
+        void *userdata, struct error *ret_error);
+
+int store_policy_trim(struct store *s, struct error *ret_error);

@@ -28,6 +28,15 @@ static const char memory[] =
         "\"swap_free_bytes\":0,\"kernel_bytes\":1073741824,\"movable_bytes\":0,\"online_blocks\":8,"
         "\"offline_blocks\":0}";
 
+/* The same in short. */
+static const char sample[] =
+        "{\"cause\":\"asked\",\"total_bytes\":1073741824,\"available_bytes\":838860800,\"free_bytes\":"
+        "805306368,"
+        "\"movable_bytes\":0,\"movable_free_bytes\":0,\"movable_cache_bytes\":0,\"margin_bytes\":33554432,"
+        "\"refault_file_bytes\":0,\"refault_anon_bytes\":0,\"swap_in_bytes\":0,\"swap_out_bytes\":0,"
+        "\"pressure\":{\"some_avg10_centi\":0,\"full_avg10_centi\":0,\"some_total_usec\":0,"
+        "\"full_total_usec\":0,\"watched\":true}}";
+
 static struct json_object *parse(const char *text)
 {
         struct json_object *o;
@@ -94,6 +103,9 @@ static void add_defaults(struct json_object *o, const char *op)
         case OP_SURVEY:
                 json_add_u64(o, "page_bytes", 4096);
                 json_add(o, "surveys", parse("[]"));
+                break;
+        case OP_SAMPLE:
+                json_add(o, "sample", parse(sample));
                 break;
         default:
                 break;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* What guestd reads of /proc, /sys and its own state file: the input's pieces, cut at each NUL, are these
- * files. The last piece is a uevent. A kernel is no enemy, but another version may say anything. */
+ * files. The last but one is a uevent. A kernel is no enemy, but another version may say anything. */
 
 #include "common/cleanup.h"
 #include "common/size.h"
@@ -32,6 +32,7 @@ enum {
         FILE_POOL_RESERVED,
         FILE_SETTINGS,
         FILE_UEVENT,
+        FILE_VMSTAT,
         FILE_MAX,
 };
 
@@ -49,6 +50,7 @@ static const char *const names[FILE_MAX] = {
         [FILE_POOL_RESERVED] = "kernel/mm/hugepages/hugepages-2048kB/resv_hugepages",
         [FILE_SETTINGS] = "settings",
         [FILE_UEVENT] = "uevent",
+        [FILE_VMSTAT] = "vmstat",
 };
 
 static void require(bool condition)
@@ -68,6 +70,20 @@ static void check_memory(int fd)
                 (void)memory_margin(0, now.total_bytes);
         if (memory_read_headroom(folder.fds[FILE_MEMINFO], &now) == 0)
                 (void)memory_margin(1, now.total_bytes);
+}
+
+/* What is read has to be what can be sent. */
+static void check_sample(int fd)
+{
+        struct message m = { .type = MESSAGE_EVENT, .session = "0011223344556677" };
+        char *line = NULL;
+        size_t length;
+
+        m.event.type = EVENT_SAMPLE;
+        if (memory_read_sample(fd, &m.event.sample) < 0)
+                return;
+        require(message_encode(&m, &line, &length) == 0);
+        free(line);
 }
 
 static void check_blocks(int fd)
@@ -151,6 +167,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         _cleanup_close_ int fd = open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         require(fd >= 0);
         check_memory(fd);
+        check_sample(fd);
         check_blocks(fd);
         check_pools(fd);
         check_settings(fd);

@@ -71,6 +71,7 @@ check_interface "$root" "$name.Manager" <<'E1'
 .ReleaseReservation method u -
 .JobNew signal uo
 .JobRemoved signal uos
+.PolicyDecided signal sssttsss
 .Version property s
 .PolicyMode property s
 .PoolTotal property t
@@ -89,6 +90,7 @@ check_interface "$path" "$name.Partition" <<'E1'
 .SetMemory method ta{sv} o
 .SetProfile method a{sv} -
 .Survey method - a(ttssusu)
+.Explain method - s
 .MemoryMap method t ttsa(ttssusussttttttttt)
 .Name property s
 .Uuid property s
@@ -165,7 +167,7 @@ assert_equal "partitions after all that" 2 "$(cli -o json list | jq length)"
 
 begin "a profile is changed, kept, and checked"
 expect 0 cli -o json profile web1 --min 512M --max none --weight 20
-assert_equal "web1's profile" '{"partition":"web1","min_bytes":536870912,"desired_bytes":2147483648,"max_bytes":0,"weight":20}' \
+assert_equal "web1's profile" '{"partition":"web1","min_bytes":536870912,"desired_bytes":2147483648,"max_bytes":0,"weight":20,"policy_mode":"observe"}' \
     "$(jq -c . <<<"$out")"
 expect 1 cli -o json profile web1 --max 256M
 assert_match "the limit is named" 'make (min|desired) at most 256M' "$(jq -r .error.message <<<"$out")"
@@ -186,6 +188,63 @@ hvd_stop
 hvd_start
 expect 0 cli profile web1
 assert_match "what is shown" 'min +512 MiB.*desired +2 GiB.*max +not known.*weight +20' "${out//$'\n'/ }"
+
+begin "the policy's modes are set, kept, and checked"
+policy_modes() { # "HOST OF-WEB1"
+    cli -o json policy | jq -r '.policy_mode + " " + (.partitions[] | select(.name == "web1").policy_mode)'
+}
+assert_equal "the modes by default" "observe observe" "$(policy_modes)"
+expect 0 cli policy auto
+assert_match "what is shown" 'policy: auto - .*web1 +auto' "${out//$'\n'/ }"
+expect 0 cli -o json profile web1 --policy observe
+assert_equal "the mode of web1" observe "$(jq -r .policy_mode <<<"$out")"
+expect 2 cli policy loud
+assert_match "what there is" 'off, observe and auto' "$err"
+expect 2 cli policy host
+expect 2 cli profile web1 --policy loud
+expect 1 cli -o json profile nobody --policy auto
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+for object in "$root $name.Manager" "$path $name.Partition"; do
+    # shellcheck disable=SC2086  # words
+    expect 1 call set-property "$name" $object PolicyMode s loud
+    assert_match "what there is" 'off, observe' "$err"
+done
+assert_equal "the modes after all that" "auto observe" "$(policy_modes)"
+hvd_stop
+hvd_start
+assert_equal "the modes after a restart" "auto observe" "$(policy_modes)"
+expect 0 cli profile web1 --policy host
+assert_equal "the host's mode" "auto auto" "$(policy_modes)"
+expect 0 cli explain web1
+assert_match "why there is no decision" "Its QEMU does not run" "$out"
+expect 0 cli profile web1 --policy auto
+expect 0 cli policy off
+assert_equal "off is for all" "off off" "$(policy_modes)"
+expect 0 cli -o json explain web1
+assert_equal "what is explained" "web1 off null" "$(jq -r '"\(.partition) \(.mode) \(.decision)"' <<<"$out")"
+expect 1 cli -o json explain nobody
+assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
+expect 2 cli explain
+"$build/hmc-cli/hmc-cli" --bus "unix:path=$work/bus" -o json watch >"$work/watched" &
+watcher=$!
+watched() { # JQ-FILTER: of some line
+    jq -es "any(.[]; $1)" "$work/watched" >/dev/null
+}
+await "the partition as it is" watched '.event == "partition" and .name == "web1" and .policy_mode == "off"'
+expect 0 cli profile web1 --policy host
+expect 0 cli policy observe
+await "its new mode" watched '.event == "partition" and .name == "web1" and .policy_mode == "observe"'
+kill -TERM "$watcher"
+wait "$watcher" || fail "watch ended with $?"
+"$build/hmc-cli/hmc-cli" --bus "unix:path=$work/bus" watch >"$work/watched" &
+watcher=$!
+await "a line" grep -q 'web1: absent, policy observe' "$work/watched"
+hvd_stop
+code=0
+wait "$watcher" || code=$?
+assert_equal "how watch ends without hvd" 3 "$code"
+expect 3 cli watch
+hvd_start
 
 begin "reservations belong to the connection that made them"
 manager=("$name" "$root" "$name.Manager")
@@ -255,8 +314,10 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
     cp "$build/hmc-cli/hmc-cli" "$work/"
     expect 0 other list
     expect 0 other show web1
+    expect 0 other policy
+    expect 0 other explain web1
     for command in "undefine web1" "define web9 --qmp /tmp/q --channel /tmp/c" "add-memory web1 1G" "remove-memory web1 1G" \
-        "set-memory web1 1G" "move-memory web1 web1x 1G" "profile web1 --min 1G"; do
+        "set-memory web1 1G" "move-memory web1 web1x 1G" "profile web1 --min 1G" "profile web1 --policy auto" "policy auto"; do
         # shellcheck disable=SC2086  # words
         expect 1 other -o json $command
         assert_equal "code of '$command'" denied "$(jq -r .error.code <<<"$out")"
@@ -285,6 +346,9 @@ bad() { # FILE LINE TEXT: written, refused with file and line, taken away
 bad hvd.conf.d/10-a.conf 2 '[hvd]\nbogus = 1\n'
 bad hvd.conf.d/10-a.conf 3 '[hvd]\n\nlog_level = loud\n'
 bad hvd.conf.d/10-a.conf 1 '[other]\n'
+bad hvd.conf.d/10-a.conf 3 '[policy]\nmode = auto\nquiet = 1ms\n'
+bad hvd.conf.d/10-a.conf 2 '[policy]\nmode = sometimes\n'
+bad hvd.conf.d/10-a.conf 2 '[policy]\nbogus = 1\n'
 bad hvd.conf.d/10-a.conf 2 '[hvd]\npool_reserve = 5\n'
 bad partitions.d/bad.conf 2 '[partition]\nqmp = relative\nchannel = /tmp/c\n'
 bad partitions.d/bad.conf 1 '[partition]\nqmp = /tmp/q\n'

@@ -71,8 +71,9 @@ objects() { # the paths that have an interface of ours, one of each kind, with i
 }
 
 state() { # all that could have been changed
-    cli -o json list | jq -c '[.[] | [.name, .min_bytes, .desired_bytes, .max_bytes, .weight, .requested_bytes]]'
+    cli -o json list | jq -c '[.[] | [.name, .min_bytes, .desired_bytes, .max_bytes, .weight, .requested_bytes, .policy_mode]]'
     cli -o json jobs | jq -c '[.[] | [.id, .kind]]'
+    cli -o json policy | jq -r .policy_mode
 }
 
 # denied_everywhere WHY: nobody is refused each member that is not among the readers, and nothing changes.

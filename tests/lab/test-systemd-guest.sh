@@ -144,8 +144,8 @@ check_confinement() {
     status=$(in_guest "cat /proc/$pid/status")
 
     assert_at_least "KiB of guestd that are locked" 1000 "$(awk '$1 == "VmLck:" { print $2 }' <<<"$status")"
-    # CAP_NET_ADMIN and CAP_IPC_LOCK
-    assert_equal "capabilities of guestd" 0000000000005000 "$(awk '$1 == "CapEff:" { print $2 }' <<<"$status")"
+    # CAP_SYS_RESOURCE, CAP_NET_ADMIN and CAP_IPC_LOCK
+    assert_equal "capabilities of guestd" 0000000001005000 "$(awk '$1 == "CapEff:" { print $2 }' <<<"$status")"
     assert_equal "what guestd can write to in /sys" "devices/system/memory/auto_online_blocks kernel/rcu_expedited devices/system/node/node0/compact fs/cgroup/memory.reclaim" \
         "$(in_guest "nsenter -m -t $pid sh -c 'cd /sys; for f in devices/system/memory/auto_online_blocks kernel/rcu_expedited devices/system/node/node0/compact fs/cgroup/memory.reclaim fs/cgroup/cgroup.procs kernel/profiling module/printk/parameters/time; do (: >>\$f) 2>/dev/null && echo \$f; done; true'" | xargs)"
     assert_equal "oom_score_adj of guestd" -1000 "$(in_guest "cat /proc/$pid/oom_score_adj")"

@@ -145,6 +145,12 @@ static void on_pool_changed(void *userdata)
         fx->n_pool_changes++;
 }
 
+static void on_policy_decided(const struct policy_news *news, void *userdata)
+{
+        struct fixture *fx = userdata;
+        fx->n_decided_grow += news->decision->action == POLICY_GROW;
+}
+
 /* --- the fixture --- */
 
 int fixture_setup(void **state)
@@ -206,6 +212,7 @@ void start_manager(struct fixture *fx)
                 .job_ended = on_job_ended,
                 .job_forgotten = on_job_forgotten,
                 .pool_changed = on_pool_changed,
+                .policy_decided = on_policy_decided,
         };
         struct partition_definition definition = { .name = "web1",
                 .profile.weight = PARTITION_WEIGHT_DEFAULT };
@@ -264,6 +271,14 @@ void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *gu
 {
         start_fakes_with(
                 fx, "", qemu_orders, guest_orders, "hello {'capabilities':['sets']}\nexpect welcome\n");
+        start_manager(fx);
+        run_until_known(fx);
+        assert_int_equal(fx->n_added, 0);
+}
+
+void start_with_samples(struct fixture *fx, const char *qemu_orders, const char *guest_orders)
+{
+        start_fakes_with(fx, "", qemu_orders, guest_orders, HELLO_OF_SAMPLES);
         start_manager(fx);
         run_until_known(fx);
         assert_int_equal(fx->n_added, 0);

@@ -32,6 +32,7 @@ struct fixture {
         char traces[TRACES_MAX][256]; /* by job id, modulo TRACES_MAX: "QUEUED SURVEYING ..." */
         double progress;              /* of the last change of a job that was not over yet */
         unsigned n_added, n_ended, n_forgotten, n_pool_changes;
+        unsigned n_decided_grow; /* told of, of the policy's decisions */
 };
 
 int fixture_setup(void **state);
@@ -50,6 +51,9 @@ void start_with_survey(struct fixture *fx, const char *qemu_orders, const char *
 void start_with_assist(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 /* The same as start(), of a guest that takes several devices offline at one request. */
 void start_with_sets(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+/* The same as start(), of a guest that sends samples. */
+void start_with_samples(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
+#define HELLO_OF_SAMPLES "hello {'capabilities':['samples']}\nexpect welcome\n"
 /* The same as start(), of a guest that has hooks; and its part before the manager. */
 void start_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);
 void start_fakes_with_hooks(struct fixture *fx, const char *qemu_orders, const char *guest_orders);

@@ -17,7 +17,8 @@ struct fixture {
         char dir[32], socket[64];
         struct fake *fake;
         struct agent *agent;
-        unsigned n_states[AGENT_STATE_MAX], n_events;
+        unsigned n_states[AGENT_STATE_MAX], n_events, n_samples;
+        struct guest_sample sample;
         enum agent_state last_state;
         void (*on_ready)(struct fixture *fx);
 };
@@ -71,6 +72,14 @@ static void on_event(struct agent *a, enum event_type event, void *userdata)
         fx->n_events++;
 }
 
+static void on_sample(struct agent *a, const struct guest_sample *sample, void *userdata)
+{
+        struct fixture *fx = userdata;
+
+        fx->sample = *sample;
+        fx->n_samples++;
+}
+
 static void on_reply(const struct message_reply *reply, const struct error *error, void *userdata)
 {
         struct record *r = userdata;
@@ -122,7 +131,7 @@ static int teardown(void **state)
 
 static void start_agent(struct fixture *fx, uint64_t hello_usec)
 {
-        static const struct agent_handlers handlers = { on_state, on_event };
+        static const struct agent_handlers handlers = { on_state, on_event, on_sample };
         struct agent_limits limits = {
                 .hello_usec = hello_usec,
                 .absent_min_usec = 2 * USEC_PER_MSEC,
@@ -589,6 +598,69 @@ static void test_flood(void **state)
         assert_in_range(most, 2, AGENT_READ_MAX / 64);
 }
 
+#define SAMPLE(cause)                                                                                        \
+        "{\"type\":\"event\",\"event\":\"sample\",\"sample\":{\"cause\":\"" cause                            \
+        "\",\"total_bytes\":1073741824,\"available_bytes\":52428800,\"free_bytes\":41943040,"                \
+        "\"movable_bytes\":0,\"movable_free_bytes\":0,\"movable_cache_bytes\":0,\"margin_bytes\":1,"         \
+        "\"refault_file_bytes\":2,\"refault_anon_bytes\":3,\"swap_in_bytes\":4,\"swap_out_bytes\":5}}"
+
+static void test_samples(void **state)
+{
+        struct fixture *fx = *state;
+        struct record r = { 0 };
+
+        start_ready(
+                fx, "expect get-state\nsend " SAMPLE("headroom") "\nsend " SAMPLE("pressure") "\nreply\n");
+        call(fx, OP_GET_STATE, &r);
+        RUN_UNTIL(fx, r.n == 1);
+        RUN_SCRIPT(fx);
+        assert_int_equal(fx->n_events, 0);
+        assert_int_equal(fx->n_samples, 2);
+        assert_int_equal(fx->sample.cause, SAMPLE_PRESSURE);
+        assert_int_equal(fx->sample.available_bytes, 52428800);
+        assert_false(fx->sample.has_pressure);
+        assert_int_equal(agent_counters(fx->agent).n_samples_dropped, 0);
+}
+
+/* What comes too often is dropped and counted, whatever it holds, and other words are heard between. */
+static void test_many_samples(void **state)
+{
+        struct fixture *fx = *state;
+        struct record r = { 0 };
+        uint64_t before = now_monotonic_usec();
+
+        start_ready(fx, "expect get-state\nrepeat 100 send " SAMPLE("change"));
+        fake_append(fx->fake,
+                "repeat 500 send {\"type\":\"event\",\"event\":\"sample\"}\nevent blocks-changed\nreply\n");
+        call(fx, OP_GET_STATE, &r);
+        RUN_UNTIL(fx, r.n == 1);
+        unsigned most =
+                AGENT_SAMPLES_MAX + 1 + (unsigned)((now_monotonic_usec() - before) / AGENT_SAMPLE_USEC);
+        assert_in_range(fx->n_samples, AGENT_SAMPLES_MAX, most);
+        assert_int_equal(fx->n_events, 1);
+        /* A sample without content is garbage to who reads it. */
+        assert_in_range(agent_counters(fx->agent).n_garbage, 0, most);
+        assert_int_equal(agent_counters(fx->agent).n_samples_dropped + fx->n_samples +
+                                 agent_counters(fx->agent).n_garbage,
+                600);
+        assert_int_equal(agent_state(fx->agent), AGENT_READY);
+}
+
+static void test_sample_flood(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_ready(fx, "expect get-state\nrepeat 20000 send " SAMPLE("pressure") "\nexpect-close\n");
+        struct record r = { 0 };
+        call(fx, OP_GET_STATE, &r);
+        RUN_UNTIL(fx, agent_state(fx->agent) == AGENT_MISBEHAVING);
+        assert_explained(fx, ERROR_AGENT_MISBEHAVED, "samples without end");
+        assert_int_equal(r.n, 1);
+        assert_int_equal(r.code, ERROR_AGENT_MISBEHAVED);
+        assert_true(agent_counters(fx->agent).n_samples_dropped > AGENT_SAMPLES_FLOOD);
+        assert_true(agent_counters(fx->agent).n_samples_dropped < 20000);
+}
+
 static void test_hello_flood(void **state)
 {
         struct fixture *fx = *state;
@@ -683,6 +755,9 @@ int main(void)
                 TEST(test_socket_closed_in_mid_call),
                 TEST(test_peer_gone_at_write),
                 TEST(test_flood),
+                TEST(test_samples),
+                TEST(test_many_samples),
+                TEST(test_sample_flood),
                 TEST(test_hello_flood),
                 TEST(test_callbacks_act),
                 TEST(test_limits),

@@ -180,8 +180,8 @@ static void test_mistakes(void **state)
                 const char *where, *says;
         } rows[] = {
                 { "hvd.conf", "[hvd]\ncolour = red\n", "hvd.conf:2: ", "known are log_level, job_wait" },
-                { "hvd.conf", "\n[hdv]\n",
-                        "hvd.conf:2: ", "Unknown section 'hdv'; the only ones here are [hvd] and [libvirt]" },
+                { "hvd.conf", "\n[hdv]\n", "hvd.conf:2: ",
+                        "Unknown section 'hdv'; the only ones here are [hvd], [libvirt] and [policy]" },
                 { "hvd.conf", "[partition]\nqmp=/q\n", "hvd.conf:1: ", "Unknown section" },
                 { "hvd.conf", "[hvd\n", "hvd.conf:1: ", "write [hvd]" },
                 { "hvd.conf", "[hvd] jobs_kept = 1\n", "hvd.conf:1: ", "Text behind [hvd]" },
@@ -205,6 +205,17 @@ static void test_mistakes(void **state)
                         "hvd.conf:2: ", "error, warning, notice, info or debug" },
                 { "hvd.conf", "[hvd]\nhooks = here\n", "hvd.conf:2: ", "'here' is no absolute path" },
                 { "hvd.conf", "[hvd]\nhook_limit = 0\n", "hvd.conf:2: ", "hook_limit" },
+                { "hvd.conf", "[policy]\nmode = sometimes\n", "hvd.conf:2: ", "write off, observe or auto" },
+                { "hvd.conf", "[policy]\nquiet = 100ms\n", "hvd.conf:2: ", "write 1s to 86400s" },
+                { "hvd.conf", "[policy]\n\nheadroom = 5\n", "hvd.conf:3: ", "write 20 to 1000" },
+                { "hvd.conf", "[policy]\nheadroom = 10%\n", "hvd.conf:2: ", "whole number of thousandths" },
+                { "hvd.conf", "[policy]\nheadroom_min = 1M\n", "hvd.conf:2: ", "write 16M to 64G" },
+                { "hvd.conf", "[policy]\nperiod = 10ms\n", "hvd.conf:2: ", "write 100ms to 60s" },
+                { "hvd.conf", "[policy]\nsample = 2m\n", "hvd.conf:2: ", "write 100ms to 60s" },
+                { "hvd.conf", "[policy]\nbogus = 1\n", "hvd.conf:2: ",
+                        "known are mode, period, sample, headroom, headroom_min, horizon, pressure, "
+                        "idle_tax, quiet, "
+                        "step, fresh, refusal, refusal_max, cushion, host_pressure, host_relief" },
                 { "hvd.conf", "[libvirt]\nenabled = perhaps\n", "hvd.conf:2: ", "auto, yes or no" },
                 { "hvd.conf", "[libvirt]\nuri = here\n", "hvd.conf:2: ", "'here' is no URI" },
                 { "hvd.conf", "[libvirt]\njobs_kept = 1\n", "hvd.conf:2: ", "known are enabled, uri" },
@@ -343,12 +354,43 @@ static void test_example(void **state)
                 n_keys += key;
         }
         fclose(f);
-        assert_int_equal(n_keys, 9);
+        assert_int_equal(n_keys, 10);
         write_text("hvd.conf", text);
         if (load(true, &c, &error) < 0)
                 fail_msg("%s", error.message);
         assert_int_equal(c->job_wait_usec, 300 * USEC_PER_SEC);
         assert_int_equal(c->jobs_queued, 16);
+        config_free(c);
+}
+
+static void test_policy(void **state)
+{
+        struct config *c;
+        struct error error;
+
+        write_text("hvd.conf", "[hvd]\n");
+        assert_int_equal(load(true, &c, &error), 0);
+        assert_int_equal(c->policy_mode, POLICY_MODE_OBSERVE);
+        assert_null(policy_config_check(&c->policy));
+        assert_int_equal(c->policy.quiet_usec, 60 * USEC_PER_SEC);
+        config_free(c);
+
+        write_text("hvd.conf",
+                "[policy]\nmode = auto\nperiod = 500ms\nsample = 5s\nheadroom = 200\nheadroom_min = 1G\n"
+                "horizon = 0\nquiet = 5m\ncushion = 0\nrefusal_max = 2h\n[hvd]\njobs_kept = 7\n");
+        if (load(true, &c, &error) < 0)
+                fail_msg("%s", error.message);
+        assert_int_equal(c->policy_mode, POLICY_MODE_AUTO);
+        assert_int_equal(c->policy_period_usec, 500 * USEC_PER_MSEC);
+        assert_int_equal(c->policy_sample_usec, 5 * USEC_PER_SEC);
+        assert_int_equal(c->policy.headroom_permille, 200);
+        assert_int_equal(c->policy.headroom_min_bytes, GIB);
+        assert_int_equal(c->policy.horizon_usec, 0);
+        assert_int_equal(c->policy.quiet_usec, 300 * USEC_PER_SEC);
+        assert_int_equal(c->policy.cushion_permille, 0);
+        assert_int_equal(c->policy.refusal_max_usec, 7200 * USEC_PER_SEC);
+        assert_int_equal(c->policy.step_usec, 10 * USEC_PER_SEC);
+        assert_int_equal(c->jobs_kept, 7);
         config_free(c);
 }
 
@@ -359,6 +401,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_whole_set, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_mistakes, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_strange_files, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_example, setup, teardown),
                 cmocka_unit_test(test_names),
         };

@@ -55,7 +55,22 @@ static bool requests_equal(const struct message_request *a, const struct message
                a->hook.operation == b->hook.operation && a->hook.outcome == b->hook.outcome &&
                a->hook.has_node == b->hook.has_node && a->hook.node == b->hook.node &&
                a->hook.job == b->hook.job && a->hook.done_bytes == b->hook.done_bytes &&
-               strcmp(a->hook.reason, b->hook.reason) == 0;
+               strcmp(a->hook.reason, b->hook.reason) == 0 &&
+               memcmp(&a->sampling, &b->sampling, sizeof(a->sampling)) == 0;
+}
+
+static bool samples_equal(const struct guest_sample *a, const struct guest_sample *b)
+{
+        return a->cause == b->cause && a->total_bytes == b->total_bytes &&
+               a->available_bytes == b->available_bytes && a->free_bytes == b->free_bytes &&
+               a->movable_bytes == b->movable_bytes && a->movable_free_bytes == b->movable_free_bytes &&
+               a->movable_cache_bytes == b->movable_cache_bytes && a->margin_bytes == b->margin_bytes &&
+               a->refault_file_bytes == b->refault_file_bytes &&
+               a->refault_anon_bytes == b->refault_anon_bytes && a->swap_in_bytes == b->swap_in_bytes &&
+               a->swap_out_bytes == b->swap_out_bytes && a->has_pressure == b->has_pressure &&
+               a->is_watched == b->is_watched && a->some_avg10_centi == b->some_avg10_centi &&
+               a->full_avg10_centi == b->full_avg10_centi && a->some_total_usec == b->some_total_usec &&
+               a->full_total_usec == b->full_total_usec;
 }
 
 static bool memories_equal(const struct guest_memory *a, const struct guest_memory *b)
@@ -94,8 +109,9 @@ static bool replies_equal(const struct message_reply *a, const struct message_re
                         !errors_equal(&a->hooks[i].error, &b->hooks[i].error))
                         return false;
         return a->op == b->op && a->has_memory == b->has_memory && memories_equal(&a->memory, &b->memory) &&
-               a->complete == b->complete && a->n_ranges == b->n_ranges && a->n_failures == b->n_failures &&
-               a->has_next == b->has_next && a->next == b->next;
+               samples_equal(&a->sample, &b->sample) && a->complete == b->complete &&
+               a->n_ranges == b->n_ranges && a->n_failures == b->n_failures && a->has_next == b->has_next &&
+               a->next == b->next;
 }
 
 static bool messages_equal(const struct message *a, const struct message *b)
@@ -122,7 +138,7 @@ static bool messages_equal(const struct message *a, const struct message *b)
                        a->progress.total_bytes == b->progress.total_bytes;
         case MESSAGE_EVENT:
                 return a->event.type == b->event.type && a->event.has_hooks == b->event.has_hooks &&
-                       a->event.hooks == b->event.hooks;
+                       a->event.hooks == b->event.hooks && samples_equal(&a->event.sample, &b->event.sample);
         default:
                 return false;
         }
@@ -274,6 +290,17 @@ static void test_types(void **state)
         m.event.hooks = true;
         assert_round_trip("event with hooks", &m);
 
+        struct guest_sample sample = { SAMPLE_PRESSURE, GIB, GIB / 2, GIB / 3, 5, 6, 7, 8, 9, 10, 11, 12,
+                true, true, 123, 10000, 13, 14 };
+        m.event.type = EVENT_SAMPLE;
+        m.event.sample = sample;
+        assert_round_trip("sample", &m);
+        m.event.has_hooks = false;
+        m.event.hooks = false;
+        m.event.sample =
+                (struct guest_sample) { .cause = SAMPLE_PERIODIC, .swap_out_bytes = PROTO_COUNTER_END - 1 };
+        assert_round_trip("sample without pressure", &m);
+
         m = request(OP_GET_STATE);
         assert_round_trip("get-state", &m);
         m = request(OP_RELEASE);
@@ -319,8 +346,17 @@ static void test_types(void **state)
                 128 * MIB, "It \"took\" too long" };
         assert_round_trip("hook that settles", &m);
 
+        m = request(OP_SAMPLE);
+        m.request.sampling = (struct sampling) { 1000, 7000, 50, 1000, 256 * MIB };
+        assert_round_trip("when to sample", &m);
+        m = reply(OP_SAMPLE);
+        m.reply.sample = sample;
+        m.reply.has_memory = true;
+        m.reply.memory = memory;
+        assert_round_trip("sample's reply", &m);
+
         for (enum op op = 0; op < OP_MAX; op++) {
-                if (op == OP_SURVEY || op == OP_HOOK)
+                if (op == OP_SURVEY || op == OP_HOOK || op == OP_SAMPLE)
                         continue;
                 m = reply(op);
                 m.reply.has_memory = true;
@@ -400,6 +436,14 @@ static void test_encode_refuses(void **state)
         m.request.bytes = m.request.deadline_msec = 1;
         m.request.hook.phase = HOOK_BEGIN;
         assert_refused("the host's own phase", &m);
+        m = request(OP_SAMPLE);
+        m.request.sampling = (struct sampling) { 1000, 999, 50, 1000, 0 };
+        assert_refused("a slowest interval below the quickest", &m);
+        m = (struct message) { .type = MESSAGE_EVENT, .session = SESSION, .event.type = EVENT_SAMPLE };
+        m.event.sample.cause = SAMPLE_CAUSE_MAX;
+        assert_refused("a sample's cause", &m);
+        m.event.sample = (struct guest_sample) { .movable_bytes = PROTO_ADDRESS_MAX };
+        assert_refused("a sample beyond", &m);
         m = (struct message) { .type = MESSAGE_HELLO };
         assert_refused("empty hello", &m);
 }
@@ -552,6 +596,8 @@ static void test_names(void **state)
                 assert_int_equal(block_state_from_string(block_state_to_string(s)), s);
         for (enum page_kind k = 0; k < PAGE_KIND_MAX; k++)
                 assert_int_equal(page_kind_from_string(page_kind_to_string(k)), k);
+        for (enum sample_cause c = 0; c < SAMPLE_CAUSE_MAX; c++)
+                assert_int_equal(sample_cause_from_string(sample_cause_to_string(c)), c);
         for (enum op op = 0; op < OP_MAX; op++)
                 assert_int_equal(op_from_string(op_to_string(op)), op);
         assert_null(zone_to_string(ZONE_MAX));

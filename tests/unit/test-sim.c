@@ -223,7 +223,7 @@ static void test_liars(void **state)
 static void test_shipped(void **state)
 {
         static const char *const names[] = { "diurnal-web", "batch-burst", "memory-leak", "staggered-boot",
-                "all-at-once" };
+                "all-at-once", "recorded" };
 
         for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
                 _cleanup_free_ char *path = NULL;

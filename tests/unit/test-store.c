@@ -297,6 +297,115 @@ static void test_kept(void **state)
         store_free(s);
 }
 
+static void put_decision(struct store *s, uint64_t round, const char *partition, uint64_t *ret_id)
+{
+        struct store_decision d = {
+                .round = round, .partition = partition, .decision = "{}", .text = "It keeps.", .outcome = ""
+        };
+
+        assert_int_equal(store_decision_put(s, &d, ret_id, NULL), 0);
+}
+
+static int on_decision(const struct store_decision *d, void *userdata)
+{
+        struct store_decision *ret = userdata;
+        uint64_t n = ret->id + 1;
+
+        *ret = *d;
+        ret->id = n; /* how many were seen */
+        ret->outcome = strcmp(d->outcome, "done") == 0 ? "done" : "";
+        return 0;
+}
+
+static int on_sample(const struct store_sample *sample, void *userdata)
+{
+        struct store_sample *ret = userdata;
+        uint64_t n = ret->pool_bytes + 1;
+
+        assert_true(sample->time_usec >= ret->time_usec);
+        *ret = *sample;
+        ret->pool_bytes = n; /* likewise */
+        return 0;
+}
+
+/* What the policy leaves behind: it comes back as it was, and is bounded. */
+static void test_policy(void **state)
+{
+        struct store *s = open_store();
+        struct store_decision seen = { 0 };
+        struct store_sample sample = { .partition = "web1",
+                .current_bytes = GIB,
+                .used_bytes = 5,
+                .weight = 9 },
+                            last = { 0 };
+        uint64_t round, first = 0, id = 0;
+        char mode[STORE_MODE_MAX], *input;
+
+        assert_int_equal(store_mode_get(s, "", mode, NULL), 0);
+        assert_string_equal(mode, "");
+        assert_int_equal(store_mode_put(s, "", "auto", NULL), 0);
+        assert_int_equal(store_mode_put(s, "web1", "off", NULL), 0);
+        store_free(s);
+        s = open_store();
+        assert_int_equal(store_mode_get(s, "", mode, NULL), 0);
+        assert_string_equal(mode, "auto");
+        assert_int_equal(store_partition_delete(s, "web1", NULL), 0);
+        assert_int_equal(store_mode_get(s, "web1", mode, NULL), 0);
+        assert_string_equal(mode, "");
+        assert_int_equal(store_mode_put(s, "", NULL, NULL), 0);
+        assert_int_equal(store_mode_get(s, "", mode, NULL), 0);
+        assert_string_equal(mode, "");
+
+        assert_int_equal(store_begin(s, NULL), 0);
+        for (uint64_t i = 0; i < STORE_ROUNDS_MAX + 5; i++) {
+                assert_int_equal(store_round_put(s, 1000 + i, "{\"now\":1}", &round, NULL), 0);
+                first = first ?: round;
+                put_decision(s, round, i % 2 ? "web1" : "web2", &id);
+        }
+        assert_int_equal(store_decision_end(s, id, "done", NULL), 0);
+        for (uint64_t i = 0; i < 10; i++) {
+                sample.time_usec = 100 - i;
+                assert_int_equal(store_sample_put(s, &sample, NULL), 0);
+        }
+        assert_int_equal(store_policy_trim(s, NULL), 0);
+        assert_int_equal(store_commit(s, NULL), 0);
+        assert_int_equal(store_decision_foreach(s, "", UINT16_MAX, on_decision, &seen, NULL), 0);
+        assert_int_equal(seen.id, STORE_ROUNDS_MAX);
+        assert_int_equal(store_round_get(s, first, &input, NULL), -ENOENT);
+        assert_int_equal(store_round_get(s, round, &input, NULL), 0);
+        assert_string_equal(input, "{\"now\":1}");
+        free(input);
+        seen = (struct store_decision) { 0 };
+        assert_int_equal(store_decision_foreach(s, "web2", 1, on_decision, &seen, NULL), 0);
+        assert_int_equal(seen.id, 1);
+        assert_int_equal(seen.time_usec, 1000 + STORE_ROUNDS_MAX + 4);
+        assert_string_equal(seen.outcome, "done");
+        assert_int_equal(store_sample_foreach(s, 95, 98, on_sample, &last, NULL), 0);
+        assert_int_equal(last.pool_bytes, 4);
+        assert_int_equal(last.time_usec, 98);
+        assert_int_equal(last.current_bytes, GIB);
+        assert_int_equal(last.weight, 9);
+
+        /* Not so many, but large: the newest that fit. */
+        char *large = malloc(MIB + 1);
+        assert_non_null(large);
+        memset(large, 'x', MIB);
+        large[MIB] = '\0';
+        for (uint64_t i = 0; i < STORE_ROUNDS_BYTES / MIB + 3; i++) {
+                assert_int_equal(store_round_put(s, 5000, large, &round, NULL), 0);
+                first = i == 0 ? round : first;
+        }
+        free(large);
+        assert_int_equal(store_policy_trim(s, NULL), 0);
+        assert_int_equal(store_round_get(s, first, &input, NULL), -ENOENT);
+        assert_int_equal(store_round_get(s, first + 3, &input, NULL), 0);
+        free(input);
+        seen = (struct store_decision) { 0 };
+        assert_int_equal(store_decision_foreach(s, "", UINT16_MAX, on_decision, &seen, NULL), 0);
+        assert_int_equal(seen.id, 0);
+        store_free(s);
+}
+
 /* A store of the first schema is brought up to date, with what it has. */
 static void test_older(void **state)
 {
@@ -304,7 +413,9 @@ static void test_older(void **state)
 
         put_job(s, "done", 1, "[]");
         store_free(s);
-        run_sql("DROP TABLE kept; PRAGMA user_version = 1");
+        run_sql("DROP TABLE kept; DROP TABLE modes; DROP TABLE rounds; DROP TABLE decisions; DROP TABLE "
+                "samples;"
+                " PRAGMA user_version = 1");
         s = open_store();
         assert_int_equal(kept(s, "web1"), 0);
         assert_int_equal(put_job(s, "done", 1, "[]"), 2);
@@ -332,7 +443,7 @@ static void test_refused(void **state)
         check_refused(-EPROTONOSUPPORT, "newer hvd (schema 999");
         run_sql("PRAGMA user_version = -1");
         check_refused(-EPROTONOSUPPORT, "newer hvd");
-        run_sql("PRAGMA user_version = 2; DROP TABLE jobs");
+        run_sql("PRAGMA user_version = 3; DROP TABLE jobs");
         check_refused(-EIO, "no such table");
         assert_int_equal(unlink(path), 0);
 
@@ -382,6 +493,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_older, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
                 cmocka_unit_test(test_in_memory),

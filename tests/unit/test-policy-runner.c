@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <sys/stat.h>
+
+#include "common/json.h"
+#include "hvd/policy-internal.h"
+#include "hvd/policy/json.h"
+#include "hvd/recording.h"
+#include "hvd/sim/trace.h"
+#include "jobs-fixture.h"
+
+/* The policy over a partition between a scripted QEMU and a scripted guest: what is asked of the guest, what
+ * is decided on its samples, what becomes of that in each mode, and what is told and kept. */
+
+#define SAMPLED(available)                                                                                   \
+        "'sample':{'cause':'asked','total_bytes':1G,'available_bytes':" available                            \
+        ",'free_bytes':128M,'movable_bytes':0,'movable_free_bytes':0,'movable_cache_bytes':0,"               \
+        "'margin_bytes':1,'refault_file_bytes':0,'refault_anon_bytes':0,'swap_in_bytes':0,"                  \
+        "'swap_out_bytes':0}"
+#define TOLD "on sample {'interval_msec':1000} reply {" SAMPLED("800M") "}\n"
+#define STOP "expect sample {'interval_msec':0}\nreply {" SAMPLED("800M") "}\n"
+#define SAYS(cause, available)                                                                               \
+        "send {'type':'event','event':'sample','sample':{'cause':'" cause                                    \
+        "','total_bytes':1G,'available_bytes':" available ",'free_bytes':16M,'movable_bytes':0,"             \
+        "'movable_free_bytes':0,'movable_cache_bytes':0,'margin_bytes':1,'refault_file_bytes':0,"            \
+        "'refault_anon_bytes':0,'swap_in_bytes':0,'swap_out_bytes':0}}\n"
+#define SAYS_ANYTHING(available) SAYS("pressure", available)
+
+/* --- a host of its own --- */
+
+static void write_proc(struct fixture *fx, const char *name, const char *text)
+{
+        char path[96];
+
+        snprintf(path, sizeof(path), "%s/proc/%s", fx->dir, name);
+        FILE *f = fopen(path, "we");
+        assert_non_null(f);
+        fputs(text, f);
+        fclose(f);
+}
+
+static struct policy_runner *begin(struct fixture *fx)
+{
+        struct policy_runner *r = NULL;
+        struct error error = { 0 };
+        char path[64];
+
+        snprintf(path, sizeof(path), "%s/proc", fx->dir);
+        mkdir(path, 0700);
+        snprintf(path, sizeof(path), "%s/proc/pressure", fx->dir);
+        mkdir(path, 0700);
+        write_proc(fx, "meminfo", "MemTotal: 1073741824 kB\nMemAvailable: 1073741824 kB\n");
+        write_proc(fx, "pressure/memory",
+                "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 total=0\n");
+        snprintf(path, sizeof(path), "%s/proc", fx->dir);
+        assert_int_equal(policy_runner_new(fx->manager, path, &r, &error), 0);
+        return r;
+}
+
+static void end(struct fixture *fx, struct policy_runner *r)
+{
+        static const char *const names[] = { "pressure/memory", "pressure", "meminfo", "" };
+        char path[96];
+
+        policy_runner_free(r);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                snprintf(path, sizeof(path), "%s/proc/%s", fx->dir, names[i]);
+                remove(path);
+        }
+}
+
+static void set_mode(struct policy_runner *r, enum policy_mode mode)
+{
+        struct error error;
+
+        assert_int_equal(policy_runner_set_mode(r, mode, &error), 0);
+}
+
+static uint64_t decided(const struct policy_runner *r)
+{
+        return r->round.input.now_usec;
+}
+
+/* --- what is stored --- */
+
+struct seen {
+        unsigned n, n_grow;
+        struct store *store;
+        char outcome[256], decision[1024];
+};
+
+/* What was decided, from its stored input alone. */
+static int on_decision(const struct store_decision *d, void *userdata)
+{
+        struct seen *seen = userdata;
+        _cleanup_json_ struct json_object *o = NULL, *again = NULL;
+        _cleanup_free_ char *input = NULL;
+        struct policy_decision decisions[8];
+        struct policy_history history[8];
+        struct policy_record record;
+        struct error error = { 0 };
+        size_t i = 0;
+
+        assert_int_equal(store_round_get(seen->store, d->round, &input, &error), 0);
+        assert_int_equal(json_parse(input, strlen(input), &o), 0);
+        if (policy_input_from_json(o, &record, &error) < 0)
+                fail_msg("%s", error.message);
+        assert_in_range(record.input.n_partitions, 1, ARRAY_SIZE(decisions));
+        policy_decide(&record.input, decisions, history);
+        while (strcmp(record.partitions[i].name, d->partition) != 0)
+                i++;
+        assert_int_equal(policy_decision_to_json(d->partition, &decisions[i], &again), 0);
+        assert_string_equal(json_object_to_json_string_ext(again, JSON_C_TO_STRING_PLAIN), d->decision);
+        seen->n_grow += decisions[i].action == POLICY_GROW;
+        policy_record_done(&record);
+        if (seen->n++ == 0) {
+                snprintf(seen->outcome, sizeof(seen->outcome), "%s", d->outcome);
+                snprintf(seen->decision, sizeof(seen->decision), "%s", d->decision);
+        }
+        return 0;
+}
+
+static struct seen replay(struct fixture *fx)
+{
+        struct seen seen = { .store = manager_store(fx->manager) };
+        struct error error = { 0 };
+
+        assert_int_equal(store_decision_foreach(seen.store, "", 100, on_decision, &seen, &error), 0);
+        return seen;
+}
+
+static struct json_object *explain(struct policy_runner *r, struct partition *p)
+{
+        _cleanup_free_ char *text = NULL;
+        struct json_object *o = NULL;
+
+        assert_int_equal(policy_runner_explain(r, p, &text), 0);
+        assert_int_equal(json_parse(text, strlen(text), &o), 0);
+        return o;
+}
+
+static const char *string_of(struct json_object *o, const char *key)
+{
+        const char *s = "(none)";
+
+        json_get_string(o, key, &s);
+        return s;
+}
+
+/* --- tests --- */
+
+/* By default it decides, tells and stores, and does nothing. */
+static void test_observe(void **state)
+{
+        struct fixture *fx = *state;
+        struct json_object *decision;
+
+        start_with_samples(fx, "", TOLD "on get-state reply {" MEMORY("1G", "0", "800M") "}\n");
+        struct policy_runner *r = begin(fx);
+        assert_int_equal(policy_runner_mode(r), POLICY_MODE_OBSERVE);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        assert_int_equal(r->round.decisions[0].action, POLICY_KEEP);
+
+        script(fx->guest, SAYS("pressure", "32M"));
+        RUN_UNTIL(fx, r->round.decisions[0].action == POLICY_GROW);
+        assert_int_equal(r->round.decisions[0].cause, POLICY_RULE_PRESSURE);
+        assert_int_equal(policy_runner_wanted_bytes(r, fx->p), r->round.decisions[0].want_bytes);
+        assert_true(policy_runner_wanted_bytes(r, fx->p) > GIB);
+        assert_int_equal(policy_runner_wanted_bytes(NULL, fx->p), 0);
+        assert_int_equal(fx->n_added, 0);
+        assert_int_equal(fx->n_decided_grow, 1);
+        assert_string_equal(fx->p->policy.outcome, "only observed");
+
+        _cleanup_json_ struct json_object *o = explain(r, fx->p);
+        assert_string_equal(string_of(o, "partition"), "web1");
+        assert_string_equal(string_of(o, "mode"), "observe");
+        assert_int_equal(json_get_object(o, "decision", &decision), 0);
+        assert_non_null(strstr(string_of(o, "text"), "web1 grows by "));
+        assert_non_null(strstr(string_of(o, "text"), "it stalls for memory"));
+
+        struct seen seen = replay(fx);
+        assert_true(seen.n >= 1);
+        assert_int_equal(seen.n_grow, 1);
+        assert_string_equal(seen.outcome, "only observed");
+        assert_non_null(strstr(seen.decision, "\"cause\":\"pressure\""));
+        finish(fx);
+        end(fx, r);
+}
+
+/* What the same distress brings in the mode auto: a job; and when QEMU has no memory, not another one at
+ * once. */
+static void test_auto(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_with_samples(fx,
+                "on object-add reply\non device_add error GenericError no such memory\non object-del reply\n",
+                TOLD "on prepare reply\non get-state reply {" MEMORY("1G", "0", "800M") "}\n");
+        struct policy_runner *r = begin(fx);
+        set_mode(r, POLICY_MODE_AUTO);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        assert_int_equal(fx->n_added, 0);
+
+        script(fx->guest, SAYS("pressure", "32M"));
+        RUN_UNTIL(fx, fx->n_added == 1);
+        struct job *j = manager_next_job(fx->manager, NULL);
+        assert_int_equal(j->request.kind, JOB_ADD_MEMORY);
+        /* It uses 992 MiB, 512 for its rise and 256 of headroom come to 736 more, in whole granules. */
+        assert_int_equal(j->request.bytes, 768 * MIB);
+        RUN_UNTIL(fx, fx->n_ended == 1);
+        assert_int_equal(j->state, JOB_FAILED);
+        assert_int_equal(fx->p->policy.n_failures, 1);
+        assert_int_equal(fx->p->policy.job, 0);
+        assert_non_null(strstr(fx->p->policy.outcome, "FAILED"));
+        struct seen seen = replay(fx);
+        assert_int_equal(seen.n_grow, 1);
+        assert_non_null(strstr(seen.outcome, "no such memory"));
+
+        /* It was asked for a sample when the job ended. */
+        RUN_UNTIL(fx, !fx->p->samples.call && partition_sample(fx->p)->available_bytes == 800 * MIB);
+        script(fx->guest, SAYS("pressure", "16M"));
+        RUN_UNTIL(fx, r->round.partitions[0].sample.available_bytes == 16 * MIB);
+        assert_int_equal(fx->n_added, 1);
+        assert_int_equal(r->round.decisions[0].bound, POLICY_RULE_MAX);
+        finish(fx);
+        end(fx, r);
+}
+
+/* Off: no timer, and the guest is told to send nothing; a partition may be left alone by itself. */
+static void test_off(void **state)
+{
+        struct fixture *fx = *state;
+        struct error error;
+
+        start_with_samples(fx, "", TOLD);
+        struct policy_runner *r = begin(fx);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        assert_int_not_equal(r->due_usec, 0);
+
+        script(fx->guest, STOP);
+        set_mode(r, POLICY_MODE_OFF);
+        assert_int_equal(r->due_usec, 0);
+        assert_int_equal(fx->p->samples.wanted.interval_msec, 0);
+        assert_int_equal(policy_runner_partition_mode(r, fx->p), POLICY_MODE_OFF);
+        assert_int_equal(policy_runner_set_partition_mode(r, fx->p, POLICY_MODE_AUTO, &error), 0);
+        /* Off is for all. */
+        assert_int_equal(policy_runner_partition_mode(r, fx->p), POLICY_MODE_OFF);
+        RUN_UNTIL(fx, fake_finished(fx->guest) && !fx->p->samples.call);
+        uint64_t before = decided(r);
+        script(fx->guest, SAYS("pressure", "16M"));
+        RUN_UNTIL(fx, fx->p->samples.cause == SAMPLE_PRESSURE);
+        assert_int_equal(r->due_usec, 0);
+        assert_int_equal(decided(r), before);
+        _cleanup_json_ struct json_object *o = explain(r, fx->p);
+        assert_non_null(strstr(string_of(o, "text"), "The policy is off"));
+
+        set_mode(r, POLICY_MODE_OBSERVE);
+        assert_int_equal(policy_runner_partition_mode(r, fx->p), POLICY_MODE_AUTO);
+        assert_int_equal(policy_runner_set_partition_mode(r, fx->p, POLICY_MODE_INVALID, &error), 0);
+        assert_int_equal(policy_runner_partition_mode(r, fx->p), POLICY_MODE_OBSERVE);
+        RUN_UNTIL(fx, decided(r) > before);
+
+        script(fx->guest, STOP);
+        /* While it alone is off, nobody takes part, and nothing wakes hvd. */
+        assert_int_equal(policy_runner_set_partition_mode(r, fx->p, POLICY_MODE_OFF, &error), 0);
+        RUN_UNTIL(fx, r->due_usec == 0);
+        assert_int_equal(policy_runner_mode(r), POLICY_MODE_OBSERVE);
+        RUN_UNTIL(fx, !fx->p->samples.call);
+        end(fx, r);
+
+        /* What was set is kept. */
+        r = begin(fx);
+        assert_int_equal(policy_runner_partition_mode(r, fx->p), POLICY_MODE_OFF);
+        assert_int_equal(policy_runner_mode(r), POLICY_MODE_OBSERVE);
+        end(fx, r);
+        finish(fx);
+}
+
+/* A guest that floods sets no rate, and one that claims more than it was given has no more. */
+static void test_flood(void **state)
+{
+        struct fixture *fx = *state;
+        uint64_t last = 0;
+        unsigned n = 0;
+
+        start_with_samples(fx, "", TOLD);
+        struct policy_runner *r = begin(fx);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        uint64_t from = now_monotonic_usec();
+        for (unsigned i = 0; i < 40; i++) {
+                script(fx->guest, i % 2 ? SAYS_ANYTHING("4G") : SAYS_ANYTHING("0"));
+                RUN_UNTIL(fx, fake_finished(fx->guest));
+                n += decided(r) != last;
+                last = decided(r);
+                assert_true(partition_sample(fx->p)->available_bytes <= GIB);
+        }
+        assert_true(n <= (now_monotonic_usec() - from) / (100 * USEC_PER_MSEC) + 2);
+        assert_int_equal(fx->n_added, 0);
+        finish(fx);
+        end(fx, r);
+}
+
+/* What the host has not got is not given, whatever pool_total says; and its own stalls are counted. */
+static void test_host(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_with_samples(fx, "", TOLD);
+        struct policy_runner *r = begin(fx);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        assert_int_equal(r->round.input.pool.total_bytes, 1024 * GIB);
+        assert_int_equal(r->round.input.pool.reserve_bytes, 0);
+        assert_int_equal(r->round.input.pool.host_some_permille, 0);
+
+        write_proc(fx, "meminfo", "MemTotal: 1073741824 kB\nMemAvailable: 1048576 kB\n");
+        write_proc(fx, "pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=600000\n");
+        RUN_UNTIL(fx, r->round.input.pool.host_some_permille > 0);
+        /* Of 1023 GiB that are free in the pool the host has one. */
+        assert_int_equal(r->round.input.pool.reserve_bytes, 1022 * GIB);
+        assert_in_range(r->round.input.pool.host_some_permille, 1, 600);
+        finish(fx);
+        end(fx, r);
+}
+
+/* A refusal is the guest's; what QEMU or an operator prevented is not. */
+static void test_results(void **state)
+{
+        static const struct {
+                enum policy_action action;
+                uint64_t done_bytes;
+                enum job_state state;
+                enum job_stop stop;
+                enum error_code code;
+                uint64_t n_refusals;
+                unsigned n_failures;
+        } cases[] = {
+                { POLICY_SHRINK, 128 * MIB, JOB_PARTIAL, JOB_STOP_NO, ERROR_BLOCK_BUSY, 0, 0 },
+                { POLICY_SHRINK, 0, JOB_FAILED, JOB_STOP_NO, ERROR_BLOCK_BUSY, 2, 0 },
+                { POLICY_SHRINK, 0, JOB_FAILED, JOB_STOP_DEADLINE, ERROR_DEADLINE, 2, 0 },
+                { POLICY_SHRINK, 0, JOB_CANCELLED, JOB_STOP_CANCEL, ERROR_CANCELLED, 1, 0 },
+                { POLICY_SHRINK, 0, JOB_FAILED, JOB_STOP_NO, ERROR_HYPERVISOR_ABSENT, 1, 0 },
+                { POLICY_GROW, 0, JOB_FAILED, JOB_STOP_NO, ERROR_NO_SLOTS, 1, 1 },
+                { POLICY_GROW, 128 * MIB, JOB_DONE, JOB_STOP_NO, ERROR_NONE, 1, 0 },
+        };
+        struct fixture *fx = *state;
+
+        start_with_samples(fx, "", TOLD);
+        struct policy_runner *r = begin(fx);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                struct job_reason reason = { .error = { .code = cases[i].code, .message = "why" } };
+                struct job j = {
+                        .id = 7,
+                        .request.bytes = 128 * MIB,
+                        .state = cases[i].state,
+                        .stop = cases[i].stop,
+                        .done_bytes = cases[i].done_bytes,
+                        .reasons = &reason,
+                        .n_reasons = cases[i].code != ERROR_NONE,
+                };
+
+                fx->p->policy.history.n_refusals = 1;
+                fx->p->policy.n_failures = 0;
+                fx->p->policy.job = 7;
+                fx->p->policy.action = cases[i].action;
+                policy_take_result(r, fx->p, &j);
+                assert_int_equal(fx->p->policy.job, 0);
+                assert_int_equal(fx->p->policy.history.n_refusals, cases[i].n_refusals);
+                assert_int_equal(fx->p->policy.n_failures, cases[i].n_failures);
+        }
+        finish(fx);
+        end(fx, r);
+}
+
+static uint64_t next_random(uint64_t *state, uint64_t below)
+{
+        *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        return (*state >> 33) % below;
+}
+
+/* A host of four whose guests say one thing and another. */
+static void make_up(struct policy_partition *p, size_t i, uint64_t now, uint64_t *random)
+{
+        uint64_t current = (8 + next_random(random, 24)) * 128 * MIB;
+
+        *p = (struct policy_partition) {
+                .mode = next_random(random, 8) ? POLICY_MODE_AUTO : POLICY_MODE_OBSERVE,
+                .state = POLICY_RUNNING,
+                .min_bytes = 512 * MIB,
+                .desired_bytes = 2 * GIB,
+                .max_bytes = 8 * GIB,
+                .weight = 1 + (unsigned)next_random(random, 255),
+                .current_bytes = current,
+                .claimed_bytes = current,
+                .granule_bytes = 128 * MIB,
+                .sample = {
+                        .taken_usec = now - next_random(random, 2 * USEC_PER_SEC),
+                        .available_bytes = next_random(random, current),
+                        .some_permille = next_random(random, 1000),
+                        .refault_bytes_per_sec = next_random(random, GIB),
+                        .has_removable = next_random(random, 2),
+                        .removable_bytes = next_random(random, current),
+                },
+        };
+        snprintf(p->name, sizeof(p->name), "web%zu", i);
+}
+
+/* The last 100 decisions, from what is stored of them. */
+static void test_replay(void **state)
+{
+        struct policy_partition partitions[4];
+        struct policy_history history[4] = { 0 }, after[4];
+        struct policy_decision decisions[4];
+        struct fixture *fx = *state;
+        uint64_t random = 7, round_id, decision_id, now = 1000 * USEC_PER_SEC;
+        struct error error;
+
+        start_with_samples(fx, "", "");
+        struct store *store = manager_store(fx->manager);
+        for (unsigned n = 0; n < 40; n++, now += 3 * USEC_PER_SEC) {
+                _cleanup_json_ struct json_object *o = NULL;
+                struct policy_input in = { .now_usec = now,
+                        .pool = { .total_bytes = 12 * GIB },
+                        .n_partitions = 4,
+                        .partitions = partitions,
+                        .history = history };
+
+                policy_config_init(&in.config);
+                for (size_t i = 0; i < 4; i++)
+                        make_up(&partitions[i], i, now, &random);
+                policy_decide(&in, decisions, after);
+                assert_int_equal(policy_input_to_json(&in, &o), 0);
+                const char *input = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
+                assert_int_equal(store_round_put(store, now, input, &round_id, &error), 0);
+                for (size_t i = 0; i < 4; i++) {
+                        _cleanup_json_ struct json_object *d = NULL;
+
+                        assert_int_equal(policy_decision_to_json(partitions[i].name, &decisions[i], &d), 0);
+                        struct store_decision kept = { .round = round_id,
+                                .partition = partitions[i].name,
+                                .decision = json_object_to_json_string_ext(d, JSON_C_TO_STRING_PLAIN),
+                                .text = "",
+                                .outcome = "" };
+                        assert_int_equal(store_decision_put(store, &kept, &decision_id, &error), 0);
+                }
+                memcpy(history, after, sizeof(history));
+        }
+        struct seen seen = replay(fx);
+        assert_int_equal(seen.n, 100);
+        assert_in_range(seen.n_grow, 10, 90);
+        finish(fx);
+}
+
+/* What is recorded is a trace that the simulator reads. */
+static void test_recording(void **state)
+{
+        struct store_sample sample = { .current_bytes = 2 * GIB,
+                .min_bytes = GIB,
+                .max_bytes = 4 * GIB,
+                .weight = 7,
+                .pool_bytes = 3 * GIB };
+        struct fixture *fx = *state;
+        struct error error = { 0 };
+        struct trace t;
+        uint64_t now = 5000 * USEC_PER_SEC;
+
+        start_with_samples(fx, "", "");
+        struct store *store = manager_store(fx->manager);
+        FILE *f = tmpfile();
+        assert_non_null(f);
+        assert_int_equal(recording_write(store, now, 100 * USEC_PER_SEC, f, &error), -EINVAL);
+        assert_non_null(strstr(error.message, "no samples"));
+        for (unsigned i = 0; i <= 20; i++) {
+                sample.partition = i % 2 ? "web1" : "web2";
+                sample.time_usec = now - (20 - i) * USEC_PER_SEC;
+                sample.used_bytes = i * 64 * MIB + 5;
+                assert_int_equal(store_sample_put(store, &sample, &error), 0);
+        }
+        if (recording_write(store, now, 10 * USEC_PER_SEC, f, &error) < 0)
+                fail_msg("%s", error.message);
+        rewind(f);
+        if (trace_read(f, "recorded", &t, &error) < 0)
+                fail_msg("%s", error.message);
+        fclose(f);
+        assert_int_equal(t.n_partitions, 2);
+        assert_int_equal(t.length_usec, 10 * USEC_PER_SEC);
+        /* Both had 2 GiB at the beginning, whatever the pool is said to have. */
+        assert_int_equal(t.pool_bytes, 4 * GIB);
+        assert_string_equal(t.partitions[0].name, "web2");
+        assert_int_equal(t.partitions[0].n_points, 6);
+        assert_int_equal(t.partitions[0].points[0].bytes, 640 * MIB + KIB);
+        assert_int_equal(t.partitions[1].min_bytes, GIB);
+        assert_int_equal(t.partitions[1].max_bytes, 4 * GIB);
+        assert_int_equal(t.partitions[1].weight, 7);
+        trace_done(&t);
+        finish(fx);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
+
+int main(void)
+{
+        static const struct CMUnitTest tests[] = {
+                TEST(test_observe),
+                TEST(test_auto),
+                TEST(test_off),
+                TEST(test_flood),
+                TEST(test_host),
+                TEST(test_results),
+                TEST(test_replay),
+                TEST(test_recording),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
