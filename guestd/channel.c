@@ -29,6 +29,7 @@
 #include <sys/random.h>
 
 #include "common/cleanup.h"
+#include "common/fault.h"
 #include "common/lines.h"
 #include "common/log.h"
 #include "common/queue.h"
@@ -164,6 +165,15 @@ static int send_message(struct channel *c, const struct message *m)
         return 0;
 }
 
+/* For people who look for a fault. */
+static inline const char *name_of(const struct message *m)
+{
+        return m->type == MESSAGE_REPLY      ? op_to_string(m->reply.op)
+               : m->type == MESSAGE_FAILURE  ? "failure"
+               : m->type == MESSAGE_PROGRESS ? "progress"
+                                             : "event";
+}
+
 int channel_send(struct channel *c, struct message *m, bool droppable)
 {
         if (c->state != CHANNEL_SESSION)
@@ -173,7 +183,10 @@ int channel_send(struct channel *c, struct message *m, bool droppable)
                 return 0;
         }
         memcpy(m->session, c->session, sizeof(m->session));
-        return send_message(c, m);
+        fault_point("send", name_of(m));
+        int r = send_message(c, m);
+        fault_point("sent", name_of(m));
+        return r;
 }
 
 void channel_send_event(struct channel *c, enum event_type event)
@@ -302,7 +315,9 @@ static void on_line(struct channel *c, const char *line, size_t length)
         case MESSAGE_REQUEST:
                 if (c->state == CHANNEL_SESSION && strcmp(m.session, c->session) == 0 && m.id > c->last_id) {
                         c->last_id = m.id;
+                        fault_point("request", op_to_string(m.request.op));
                         c->handlers.on_request(&m, c->userdata);
+                        fault_point("begun", op_to_string(m.request.op));
                 } else
                         c->counters.n_stale++;
                 break;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/cleanup.h"
+#include "common/fault.h"
 #include "common/lines.h"
 
 int sysfs_read(int dir_fd, const char *path, char *buffer, size_t size)
@@ -64,7 +65,9 @@ int sysfs_write(int dir_fd, const char *path, const char *value)
 
         /* Not repeated on EINTR: for a block's state that is the kernel's answer, "a signal ended the
          * attempt". */
+        fault_point("write", path);
         ssize_t n = write(fd, value, strlen(value));
+        fault_point("written", path);
         if (n < 0)
                 return -errno;
         return (size_t)n == strlen(value) ? 0 : -EIO;

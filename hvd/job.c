@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/manager.h"
@@ -101,9 +102,11 @@ void job_set_state(struct job *j, enum job_state state)
         }
         log_debug("Job %" PRIu32 " of '%s': %s -> %s", j->id, j->partition_name,
                 job_state_to_string(j->state), job_state_to_string(state));
+        fault_point("job", job_state_to_string(state));
         j->state = state;
         if (!job_state_is_end(state))
                 changed(j);
+        fault_point("job-in", job_state_to_string(state));
 }
 
 void job_set_progress(struct job *j, uint64_t progress_bytes)
@@ -355,6 +358,7 @@ static void end(struct job *j)
                 (double)job_elapsed_usec(j) / (double)USEC_PER_SEC, j->n_reasons ? ": " : "",
                 j->n_reasons ? j->reasons[0].error.message : "");
         manager_job_ended(j->manager, j);
+        fault_point("job", "over");
 }
 
 static int on_finish(sd_event_source *s, void *userdata)

@@ -3,6 +3,7 @@
 /* hvd: command line, configuration, wiring. */
 
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -146,6 +147,24 @@ static void apply_log_level(const struct config *c)
         log_set_max_level(arg_log_level >= 0 ? arg_log_level : c->log_level);
 }
 
+/* A damaged store is kept for whoever can read it, and hvd goes on with an empty one: devices and blocks are
+ * known from QEMU and the guests. Its journal is a part of it. */
+static bool move_aside(const char *path, const char *why)
+{
+        static const char *const parts[] = { "", "-wal", "-shm" };
+        char from[PATH_MAX], to[PATH_MAX];
+
+        for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+                if (snprintf(from, sizeof(from), "%s%s", path, parts[i]) >= (int)sizeof(from) ||
+                        snprintf(to, sizeof(to), "%s.damaged%s", path, parts[i]) >= (int)sizeof(to) ||
+                        (rename(from, to) < 0 && errno != ENOENT))
+                        return false;
+        log_error("%s. It was moved to %s.damaged, and hvd begins with an empty one: partitions that were "
+                  "defined with hmc-cli have to be defined anew",
+                why, path);
+        return true;
+}
+
 static int open_store(struct store **ret, struct error *ret_error)
 {
         const char *dir = arg_state_dir ?: getenv("STATE_DIRECTORY") ?: "/var/lib/opendlpar";
@@ -156,7 +175,16 @@ static int open_store(struct store **ret, struct error *ret_error)
                         ret_error, ERROR_INTERNAL, errno, "The state folder %s cannot be made", dir);
         if (asprintf(&path, "%s/hvd.sqlite", dir) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        return store_open(path, ret, ret_error);
+        int r = store_open(path, ret, ret_error);
+        if (r == -EBADMSG && move_aside(path, ret_error->message))
+                r = store_open(path, ret, ret_error);
+        /* Full, or failing: what QEMUs and guests have can be seen without it. */
+        if (r == -ENOSPC || r == -EIO) {
+                log_error("%s. Until hvd is started again, what is defined and done is not kept",
+                        ret_error->message);
+                r = store_open(":memory:", ret, ret_error);
+        }
+        return r;
 }
 
 static int on_hangup(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)

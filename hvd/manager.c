@@ -405,6 +405,8 @@ static int submit(struct manager *m, struct partition *p, struct partition *peer
         int r = store_job_next_id(m->store, &id, ret_error);
         if (r < 0)
                 return r;
+        if (r > 0)
+                log_warning("%s. Jobs go on without being stored", ret_error->message);
         r = job_new(m, p, id, request, &j);
         if (r < 0)
                 return error_set_errno(ret_error, ERROR_INTERNAL, r, "The job could not be made");
@@ -629,7 +631,6 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         struct error *ret_error)
 {
         struct timespec now;
-        unsigned n_interrupted = 0;
         struct manager *m = calloc(1, sizeof(*m));
         if (!m)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
@@ -646,8 +647,7 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         if (r < 0)
                 error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         else
-                r = store_jobs_interrupt(
-                        store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, ret_error);
+                record_interruption(store, now_usec);
         if (r >= 0)
                 take_partitions(m);
         if (r >= 0)
@@ -656,9 +656,6 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
                 manager_free(m);
                 return r;
         }
-        if (n_interrupted)
-                log_notice("%u jobs were interrupted by the last end of hvd; what they had moved stays",
-                        n_interrupted);
         *ret = m;
         return 0;
 }

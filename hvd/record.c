@@ -57,6 +57,19 @@ void record_job(struct store *store, const struct job *j)
                 log_warning("Job %" PRIu32 " could not be stored: %s", j->id, error.message);
 }
 
+void record_interruption(struct store *store, uint64_t now_usec)
+{
+        unsigned n_interrupted = 0;
+        struct error error;
+
+        if (store_jobs_interrupt(store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, &error) <
+                0)
+                log_error("%s. What became of jobs before this start is not known", error.message);
+        if (n_interrupted)
+                log_notice("%u jobs were interrupted by the last end of hvd; what they had moved stays",
+                        n_interrupted);
+}
+
 void record_kept(struct store *store, struct partition *p, uint64_t bytes)
 {
         struct error error;

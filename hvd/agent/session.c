@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include "common/fault.h"
 #include "common/size.h"
 
 #define HELLOS_USEC    (10 * USEC_PER_SEC)
@@ -149,8 +150,10 @@ int agent_call(struct agent *a, const struct message_request *request, uint64_t 
         if (timeout_usec != USEC_INFINITY)
                 r = sd_event_add_time_relative(a->event, &call->timer, CLOCK_MONOTONIC, timeout_usec,
                         TIMER_ACCURACY, on_call_timeout, call);
+        fault_point("guest-send", op_to_string(request->op));
         if (r >= 0)
                 r = agent_send(a, &m);
+        fault_point("guest-sent", op_to_string(request->op));
         if (r < 0) {
                 agent_call_free(call);
                 return r;
@@ -236,6 +239,7 @@ static void handle_hello(struct agent *a, struct message *m)
         const struct message_hello *hello = &m->hello;
 
         a->counters.n_hellos++;
+        fault_point("guest-hello", hello->agent);
         if (hello_is_excessive(a)) {
                 agent_misbehaved(a, "it says hello without end");
                 return;
@@ -256,6 +260,7 @@ static void handle_hello(struct agent *a, struct message *m)
         sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
         a->state = AGENT_READY;
         agent_announce(a);
+        fault_point("guest", "welcomed");
 }
 
 static struct agent_call *call_find(struct agent *a, uint64_t id)
@@ -277,6 +282,8 @@ static void handle_answer(struct agent *a, const struct message *m)
                         a->counters.n_late_replies++;
                 return;
         }
+        _unused_ enum op op = call->op;
+        fault_point("guest-answer", op_to_string(op));
         switch (m->type) {
         case MESSAGE_REPLY:
                 if (m->reply.op != call->op)
@@ -294,6 +301,7 @@ static void handle_answer(struct agent *a, const struct message *m)
                         a->in_callback--;
                 }
         }
+        fault_point("guest-taken", op_to_string(op));
 }
 
 /* Samples that come unasked */

@@ -274,7 +274,8 @@ static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *e)
         struct bus *b = userdata;
 
         log_error("The connection to the bus is lost");
-        return sd_event_exit(sd_bus_get_event(b->bus), EXIT_FAILURE);
+        /* sd-bus has let go of its event loop by now (systemd 252). */
+        return sd_event_exit(manager_event(b->manager), EXIT_FAILURE);
 }
 
 static int open_bus(const char *where, sd_bus **ret)

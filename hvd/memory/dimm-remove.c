@@ -88,7 +88,8 @@ static void conclude(struct dimm_remove *w)
         for (size_t i = 0; i < w->n_targets; i++) {
                 struct target *t = &w->targets[i];
 
-                bool listed = platform_snapshot_find(&p->snapshot, t->id) != NULL;
+                /* Without an answer the list is the one from before. */
+                bool listed = w->host_confirmed && platform_snapshot_find(&p->snapshot, t->id);
                 bool late = may_have_left(w, t);
                 if (late && w->host_confirmed && listed && t->is_absent)
                         add_half_gone_reason(w, t);

@@ -113,7 +113,8 @@ static void conclude(struct dimm_trickle *w)
 
         for (size_t i = 0; i < w->n_devices; i++) {
                 const struct device *d = &w->devices[i];
-                bool listed = platform_snapshot_find(&p->snapshot, d->id) != NULL;
+                /* Without an answer the list is the one from before. */
+                bool listed = w->host_confirmed && platform_snapshot_find(&p->snapshot, d->id);
                 struct error error;
 
                 if (d->state != DEVICE_GONE)

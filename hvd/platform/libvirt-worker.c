@@ -143,12 +143,12 @@ bool worker_free(struct worker *w)
         w->stopping = true;
         pthread_cond_broadcast(&w->wake);
         pthread_mutex_unlock(&w->lock);
-        clock_gettime(CLOCK_REALTIME, &limit);
+        clock_gettime(CLOCK_MONOTONIC, &limit);
         limit.tv_sec += 1;
         sd_event_source_disable_unref(w->io);
         w->io = NULL;
         for (unsigned i = 0; i < w->n_threads; i++)
-                if (pthread_timedjoin_np(w->threads[i], NULL, &limit) != 0) {
+                if (pthread_clockjoin_np(w->threads[i], NULL, CLOCK_MONOTONIC, &limit) != 0) {
                         log_debug("A call to libvirt does not end; leaving it to the end of this process");
                         return false;
                 }

@@ -26,6 +26,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "common/fault.h"
 #include "common/lines.h"
 #include "common/log.h"
 #include "common/queue.h"
@@ -255,7 +256,9 @@ static int call_start(struct qmp_client *c, const char *command, struct json_obj
                 return r;
         }
         c->last_id++;
+        fault_point("qmp-send", command);
         queue_flush(c);
+        fault_point("qmp-sent", command);
         if (ret_call)
                 *ret_call = call;
         return 0;
@@ -316,18 +319,22 @@ static void handle_reply(struct qmp_client *c, const struct qmp_message *m)
                 return;
         }
         struct qmp_call *call = call_find(c, m->id);
+        _unused_ char command[sizeof(call->command)];
         if (!call) {
                 /* Timed out or freed; or meant for a connection before this one, which QEMU can let through.
                  */
                 c->counters.n_late_replies++;
                 return;
         }
+        memcpy(command, call->command, sizeof(command));
+        fault_point("qmp-answer", command);
         if (m->type == QMP_MESSAGE_RETURN)
                 call_complete(call, m->object, NULL);
         else {
                 error_set(&error, ERROR_HYPERVISOR_REFUSED, "%s", m->description);
                 call_complete(call, NULL, &error);
         }
+        fault_point("qmp-taken", command);
 }
 
 static void handle_event(struct qmp_client *c, const struct qmp_message *m)
@@ -335,11 +342,13 @@ static void handle_event(struct qmp_client *c, const struct qmp_message *m)
         if (c->state != QMP_UP)
                 return;
         c->counters.n_events++;
+        fault_point("qmp-event", m->name);
         if (c->handlers.on_event) {
                 c->in_callback++;
                 c->handlers.on_event(c, m->name, m->object, c->userdata);
                 c->in_callback--;
         }
+        fault_point("qmp-event-taken", m->name);
 }
 
 static void handle_line(struct qmp_client *c, const char *line, size_t length)

@@ -16,6 +16,7 @@ enum statement {
         KEPT_DELETE,
         KEPT_GET,
         JOB_NEXT_ID,
+        JOB_LAST_ID,
         JOB_PUT,
         JOB_LIST,
         JOBS_INTERRUPT,
@@ -39,6 +40,7 @@ enum statement {
 struct store {
         sqlite3 *db;
         sqlite3_stmt *statements[STATEMENT_MAX];
+        uint64_t last_id; /* of a job, that was given out or is known */
 };
 
 /* Says what could not be done, and turns SQLite's code into -errno. */

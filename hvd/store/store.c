@@ -87,8 +87,11 @@ static const char *const statements[STATEMENT_MAX] = {
         [KEPT_PUT] = "INSERT OR REPLACE INTO kept (partition, bytes) VALUES (?1, ?2)",
         [KEPT_DELETE] = "DELETE FROM kept WHERE partition = ?1",
         [KEPT_GET] = "SELECT bytes FROM kept WHERE partition = ?1",
-        [JOB_NEXT_ID] = "UPDATE counters SET value = max(value, ifnull((SELECT max(id) FROM jobs), 0)) + 1"
-                        " WHERE name = 'job' RETURNING value",
+        [JOB_NEXT_ID] =
+                "UPDATE counters SET value = max(value, ?1, ifnull((SELECT max(id) FROM jobs), 0)) + 1"
+                " WHERE name = 'job' RETURNING value",
+        [JOB_LAST_ID] = "SELECT max(value, ifnull((SELECT max(id) FROM jobs), 0)) FROM counters"
+                        " WHERE name = 'job'",
         [JOB_PUT] = "INSERT OR REPLACE INTO jobs (id, partition, kind, state, requested_bytes, done_bytes,"
                     " created_usec, ended_usec, deadline_usec, reasons)"
                     " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -199,7 +202,7 @@ static int check_identity(struct store *s, const char *path, int *ret_version, s
         if (strcmp(tables, "0") != 0 && atoi(application) != APPLICATION_ID) {
                 error_set(ret_error, ERROR_INTERNAL, "%s is a database of another program; name another file",
                         path);
-                return -EBADMSG;
+                return -EPROTONOSUPPORT;
         }
         *ret_version = strcmp(tables, "0") != 0 ? atoi(version) : 0;
         if (*ret_version < 0 || (size_t)*ret_version > ARRAY_SIZE(migrations)) {
@@ -403,11 +406,12 @@ int store_partition_foreach(
         return code == SQLITE_DONE ? 0 : store_error(s, code, "list partitions", ret_error);
 }
 
-int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error)
+static int write_next_id(struct store *s, struct error *ret_error)
 {
         _cleanup_reset_ sqlite3_stmt *st = s->statements[JOB_NEXT_ID];
-        int code = sqlite3_step(st);
 
+        bind_u64(st, 1, s->last_id);
+        int code = sqlite3_step(st);
         if (code != SQLITE_ROW)
                 return store_error(s, code, "number a job", ret_error);
         uint64_t id = column_u64(st, 0);
@@ -415,13 +419,39 @@ int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error
         code = sqlite3_step(st);
         if (code != SQLITE_DONE)
                 return store_error(s, code, "number a job", ret_error);
-        if (id == 0 || id > UINT32_MAX) {
+        s->last_id = id;
+        return 0;
+}
+
+/* Where nothing can be written there is still what can be read, and what was given out since. */
+static int guess_next_id(struct store *s, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOB_LAST_ID];
+
+        int code = sqlite3_step(st);
+        if (code != SQLITE_ROW)
+                return store_error(s, code, "number a job", ret_error);
+        s->last_id = MAX(s->last_id, column_u64(st, 0)) + 1;
+        return 1;
+}
+
+int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error)
+{
+        struct error ignored;
+
+        int r = write_next_id(s, ret_error);
+        if (r < 0) {
+                r = guess_next_id(s, &ignored);
+                if (r < 0)
+                        return r;
+        }
+        if (s->last_id == 0 || s->last_id > UINT32_MAX) {
                 error_set(ret_error, ERROR_INTERNAL,
                         "The store has no job numbers left; move it away to begin anew");
                 return -EOVERFLOW;
         }
-        *ret_id = (uint32_t)id;
-        return 0;
+        *ret_id = (uint32_t)s->last_id;
+        return r;
 }
 
 int store_job_put(struct store *s, const struct store_job *j, struct error *ret_error)

@@ -26,8 +26,8 @@ struct store_job {
 };
 
 /* Opens or creates; path may be ":memory:". Checks the file through, and brings an older schema up to date in
- * one transaction. -EBADMSG: the file is damaged, or no database of hvd's; -EPROTONOSUPPORT: written by a
- * newer hvd. The file is left as it is then. */
+ * one transaction. -EBADMSG: the file is damaged, or no database at all; -EPROTONOSUPPORT: written by a newer
+ * hvd, or by another program. The file is left as it is then. */
 int store_open(const char *path, struct store **ret, struct error *ret_error);
 struct store *store_free(struct store *s); /* NULL is fine; returns NULL */
 
@@ -46,7 +46,8 @@ int store_partition_foreach(
 int store_kept_put(struct store *s, const char *partition, uint64_t bytes, struct error *ret_error);
 int store_kept_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error);
 
-/* Reserves the next job id. Ids are not used again, also not after a trim or a restart. */
+/* Reserves the next job id. Ids are not used again, also not after a trim or a restart. 1: it could not be
+ * written (*ret_error says why, such as a full disk), and so only this process knows that it is taken. */
 int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error);
 /* Inserts or replaces by id. */
 int store_job_put(struct store *s, const struct store_job *j, struct error *ret_error);
