@@ -28,6 +28,15 @@ void line_reader_reset(struct line_reader *r)
         r->dropping = false;
 }
 
+void line_reader_release(struct line_reader *r)
+{
+        if (r->parsed < r->fill)
+                return;
+        free(r->buffer);
+        r->buffer = NULL;
+        r->fill = r->parsed = r->allocated = 0;
+}
+
 /* Makes room for `length` more bytes behind fill. */
 static int reserve(struct line_reader *r, size_t length)
 {

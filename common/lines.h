@@ -22,6 +22,9 @@ void line_reader_done(struct line_reader *r);
 /* Forgets what is buffered: for a new connection. Keeps the counters. */
 void line_reader_reset(struct line_reader *r);
 
+/* Gives the buffer back if nothing is in it: for those who have many readers. The last line is gone. */
+void line_reader_release(struct line_reader *r);
+
 /* Appends bytes. 0, or -ENOMEM. Call line_reader_next() until it returns 0 before feeding again. */
 int line_reader_feed(struct line_reader *r, const void *data, size_t length);
 

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <systemd/sd-daemon.h>
@@ -22,6 +23,8 @@
 #include "hvd/policy-runner.h"
 #include "hvd/recording.h"
 #include "hvd/store/store.h"
+
+#define FILES_MAX (2U * MANAGER_PARTITIONS_MAX + 512U)
 
 static const char *arg_bus = "system";
 static const char *arg_config;
@@ -215,6 +218,19 @@ static void hvd_done(struct hvd *h)
         sd_event_unref(h->event);
 }
 
+/* Two sockets for each partition; the usual limit of 1024 is for programs that use select(). */
+static void raise_file_limit(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= FILES_MAX)
+                return;
+        limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)FILES_MAX);
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < FILES_MAX)
+                log_warning("hvd may open %llu files only, which is not enough for %u partitions",
+                        (unsigned long long)limit.rlim_cur, MANAGER_PARTITIONS_MAX);
+}
+
 static int set_up(struct hvd *h, struct error *ret_error)
 {
         struct config *config = NULL;
@@ -299,6 +315,7 @@ int main(int argc, char **argv)
                 fprintf(stderr, "hvd: %s\n", error.message);
                 return EXIT_FAILURE;
         }
+        raise_file_limit();
         if (set_up(&h, &error) < 0) {
                 log_error("%s", error.message);
                 return EXIT_FAILURE;

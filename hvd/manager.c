@@ -33,6 +33,7 @@ struct manager {
         struct store *store;
         TAILQ_HEAD(partition_list, partition) partitions; /* by name */
         size_t n_partitions;
+        struct partition *found;        /* by the last search; NULL: none */
         TAILQ_HEAD(job_list, job) jobs; /* by id */
         unsigned n_ended;
         const struct manager_observer *observer;
@@ -53,14 +54,21 @@ struct manager {
 
 /* --- partitions --- */
 
+/* The bus asks for the same one several times, and for all in their order: with a thousand of them a list
+ * from the beginning each time would be most of what a call costs. */
 struct partition *manager_find_partition(struct manager *m, const char *name)
 {
-        struct partition *p;
+        struct partition *p = m->found;
 
-        TAILQ_FOREACH (p, &m->partitions, entry)
-                if (strcmp(p->definition.name, name) == 0)
-                        return p;
-        return NULL;
+        if (p && strcmp(p->definition.name, name) != 0)
+                p = TAILQ_NEXT(p, entry);
+        if (!p || strcmp(p->definition.name, name) != 0)
+                TAILQ_FOREACH (p, &m->partitions, entry)
+                        if (strcmp(p->definition.name, name) == 0)
+                                break;
+        if (p)
+                m->found = p;
+        return p;
 }
 
 struct partition *manager_next_partition(struct manager *m, struct partition *after)
@@ -131,6 +139,7 @@ static void drop_partition(struct manager *m, struct partition *p)
         NOTIFY(m, partition_removed, p);
         TAILQ_REMOVE(&m->partitions, p, entry);
         m->n_partitions--;
+        m->found = NULL;
         partition_free(p);
         policy_runner_partition_removed(m->policy);
         manager_pool_changed(m);

@@ -11,9 +11,9 @@
 #include "hvd/manager.h"
 
 #define GUEST_QUERY_USEC (10 * USEC_PER_SEC)
-/* An answer to GET_BLOCKS is at most so many pages: 16 TiB in blocks of 128 MiB, every other one different.
- */
-#define BLOCK_PAGES_MAX 512U
+/* An answer to GET_BLOCKS is at most so many pages, 1 MiB of ranges in all: 4 TiB in blocks of 128 MiB, every
+ * other one different. */
+#define BLOCK_PAGES_MAX 64U
 
 struct partition_refresh {
         struct partition *partition;

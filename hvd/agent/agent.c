@@ -13,8 +13,9 @@
  * hello of this connection; a call is in the list exactly until its callback begins. Callbacks run only from
  * the event loop or from agent_set_port_open(), never from inside agent_call().
  *
- * The guest is not trusted: one read of at most AGENT_READ_MAX for a wake-up, at a lower priority than timers
- * and the bus; too much garbage, or too many hellos, end the connection. */
+ * The guest is not trusted: one read of at most AGENT_READ_MAX for a wake-up, at a lower priority than
+ * timers, and taking turns with the bus; AGENT_BYTES_PER_SEC in the long run; too much garbage, or too many
+ * hellos, end the connection. */
 
 #include "hvd/agent/internal.h"
 
@@ -130,7 +131,7 @@ void agent_garbage(struct agent *a, const char *why)
                 agent_misbehaved(a, why);
 }
 
-/* Reading: one bounded read for a wake-up */
+/* Reading: one bounded read for a wake-up, and so many bytes in the long run */
 
 static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
@@ -148,6 +149,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
                 agent_lost(a, (int)n);
                 return 0;
         }
+        throttle_note(&a->throttle, (uint64_t)n + AGENT_WAKE_UP_BYTES);
         /* Every line may end the connection. A new one is never made in here, so this buffer is still its. */
         while (a->fd >= 0) {
                 char *line;
@@ -163,6 +165,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
                         agent_garbage(a, "it sends a line beyond the limit");
                 }
         }
+        line_reader_release(&a->reader);
         return 0;
 }
 
@@ -183,6 +186,7 @@ static int connection_open(struct agent *a)
         sd_event_source_set_priority(a->io, IO_PRIORITY);
         a->fd = steal_fd(&fd);
         a->n_bad_lines = 0;
+        agent_set_events(a);
         timer_arm(a, a->limits.hello_usec);
         return 0;
 }
@@ -299,6 +303,9 @@ int agent_new(sd_event *event, const char *socket, const struct agent_handlers *
         int r = sd_event_add_time_relative(event, &a->timer, CLOCK_MONOTONIC, 0, TIMER_ACCURACY, on_timer, a);
         if (r < 0)
                 return r;
+        r = throttle_init(&a->throttle, event, AGENT_BYTES_BURST, AGENT_BYTES_PER_SEC, agent_set_events, a);
+        if (r < 0)
+                return r;
         *ret = steal_pointer(a);
         return 0;
 }
@@ -313,6 +320,7 @@ struct agent *agent_free(struct agent *a)
                 agent_call_free(a->calls);
         sd_event_source_disable_unref(a->io);
         sd_event_source_disable_unref(a->timer);
+        throttle_done(&a->throttle);
         sd_event_unref(a->event);
         close_fd(a->fd);
         line_reader_done(&a->reader);
@@ -356,7 +364,15 @@ struct agent_counters agent_counters(struct agent *a)
 void agent_set_limits(struct agent *a, const struct agent_limits *limits)
 {
         a->limits = *limits;
+        if (limits->bytes_per_sec > 0)
+                budget_init(&a->throttle.budget, limits->bytes_burst, limits->bytes_per_sec,
+                        now_monotonic_usec());
         agent_back_off_reset(a);
+}
+
+bool agent_is_paused(struct agent *a)
+{
+        return a->throttle.is_paused;
 }
 
 size_t agent_queued(struct agent *a)

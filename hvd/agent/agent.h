@@ -18,7 +18,13 @@ struct agent_call;
         (5 * 1000000ULL) /* connected and no hello: reconnect (a second connection to a QEMU                 \
                           * chardev is accepted and never served) */
 #define AGENT_CALLS_MAX 32U
-#define AGENT_READ_MAX  (64U * 1024U) /* bytes read for one wake-up */
+#define AGENT_READ_MAX  (4U * 1024U) /* bytes read for one wake-up: others wait meanwhile */
+/* What a guest may say at once and in the long run, as decoding it is what it can make hvd do; beyond that
+ * its channel is not read, which holds up nobody but itself. A survey of a guest of 1 TiB in blocks of 128
+ * MiB is 0.8 MiB. */
+#define AGENT_BYTES_BURST   (1024U * 1024U)
+#define AGENT_BYTES_PER_SEC (128U * 1024U)
+#define AGENT_WAKE_UP_BYTES 256U /* what reading costs beside the bytes */
 #define AGENT_GARBAGE_MAX                                                                                    \
         64U /* bad lines in a session before it is ended and the guest is shunned                            \
              * for AGENT_SHUN_USEC */
@@ -30,7 +36,7 @@ struct agent_call;
 #define AGENT_SAMPLE_USEC (250 * 1000ULL)
 /* Who has more than so many dropped within a second is shunned: more than a host that was stopped finds in
  * the channel's buffers. */
-#define AGENT_SAMPLES_FLOOD 4096U
+#define AGENT_SAMPLES_FLOOD 2048U
 
 enum agent_state {
         AGENT_ABSENT,      /* no connection to the channel's socket */

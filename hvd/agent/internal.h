@@ -7,6 +7,7 @@
 #include "common/queue.h"
 #include "hvd/agent/agent.h"
 #include "hvd/agent/limits.h"
+#include "hvd/throttle.h"
 
 /* What agent.c (the connection and the states) and session.c (hellos, calls and answers) share. */
 
@@ -34,6 +35,7 @@ struct agent {
         struct error reason; /* of the last TOO_OLD, MISBEHAVING or ABSENT */
         int fd;
         sd_event_source *io, *timer;
+        struct throttle throttle; /* the guest's: another connection may not say more */
         struct line_reader reader;
         struct write_queue queue;
 
@@ -68,5 +70,7 @@ void agent_garbage(struct agent *a, const char *why);
  * calls that nothing would complete. The caller announces it. */
 void agent_session_end(struct agent *a, enum agent_state state, const struct error *error);
 void agent_handle_line(struct agent *a, const char *line, size_t length);
+/* What to wait for on the socket now. */
+void agent_set_events(void *agent);
 /* Writes what the socket takes; the rest at EPOLLOUT. */
 void agent_queue_flush(struct agent *a);

@@ -80,6 +80,16 @@ void agent_session_end(struct agent *a, enum agent_state state, const struct err
 
 /* Writing */
 
+void agent_set_events(void *agent)
+{
+        struct agent *a = agent;
+
+        if (a->fd < 0)
+                return;
+        sd_event_source_set_io_events(a->io, (a->throttle.is_paused ? 0U : EPOLLIN) |
+                                                     (write_queue_waiting(&a->queue) > 0 ? EPOLLOUT : 0U));
+}
+
 void agent_queue_flush(struct agent *a)
 {
         if (write_queue_flush(&a->queue, a->fd, 0) < 0) {
@@ -87,7 +97,7 @@ void agent_queue_flush(struct agent *a)
                 write_queue_clear(&a->queue);
                 shutdown(a->fd, SHUT_RDWR);
         }
-        sd_event_source_set_io_events(a->io, EPOLLIN | (write_queue_waiting(&a->queue) > 0 ? EPOLLOUT : 0));
+        agent_set_events(a);
 }
 
 static int agent_send(struct agent *a, const struct message *m)

@@ -16,8 +16,13 @@ struct qmp_call;
 
 #define QMP_LINE_MAX     (4U * 1024U * 1024U) /* bytes of one message from QEMU */
 #define QMP_CALLS_MAX    1024U                /* pending calls; more: -EBUSY */
-#define QMP_EVENTS_BURST 1024U                /* messages handled for one wake-up, the rest at the next */
-#define QMP_HELLO_USEC   (5 * 1000000ULL)     /* for the greeting and capabilities */
+#define QMP_EVENTS_BURST 32U                  /* messages handled for one wake-up, the rest at the next */
+/* What a guest can make its QEMU say: ACPI_DEVICE_OST beyond this is dropped unread, as it is a hint only. */
+#define QMP_EVENTS_PER_SEC 200U
+#define QMP_EVENTS_SPARE   1024U
+/* And all that a QEMU says; beyond this it is read later. A guest's kernel cannot cause as much. */
+#define QMP_BYTES_PER_SEC (8U * 1024U * 1024U)
+#define QMP_HELLO_USEC    (5 * 1000000ULL) /* for the greeting and capabilities */
 
 struct qmp_handlers {
         /* Capabilities are negotiated; calls may be made, also from inside. */
@@ -51,5 +56,6 @@ struct qmp_call *qmp_call_free(struct qmp_call *call);
 
 struct qmp_counters {
         uint64_t n_events, n_late_replies, n_oversized, n_garbage, n_connects;
+        uint64_t n_dropped; /* ACPI_DEVICE_OST beyond QMP_EVENTS_PER_SEC */
 };
 struct qmp_counters qmp_client_counters(struct qmp_client *c);

@@ -9,7 +9,7 @@
 
 #include "tests/fakes/fake.h"
 
-static int read_script(const char *path, char **ret)
+int fake_read_script(const char *path, char **ret)
 {
         FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
         char *text = NULL;
@@ -56,7 +56,7 @@ int fake_main(int argc, char **argv, fake_new_t new)
                 fprintf(stderr, "Usage: %s SOCKET SCRIPT-FILE\n", argv[0]);
                 return 2;
         }
-        int r = read_script(argv[2], &script);
+        int r = fake_read_script(argv[2], &script);
         if (r < 0) {
                 fprintf(stderr, "%s: cannot read %s: %s\n", argv[0], argv[2], strerror(-r));
                 return 1;

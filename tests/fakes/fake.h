@@ -54,6 +54,8 @@ bool fake_failed(struct fake *f);
 bool fake_is_serving(struct fake *f);
 /* Messages that were received whole. */
 uint64_t fake_n_received(struct fake *f);
+/* A sending step beside the script, now; nothing before the peer has said something, nor to nobody. */
+void fake_say(struct fake *f, const char *step);
 /* Closes, and unlinks the socket. NULL is fine; returns NULL. */
 struct fake *fake_free(struct fake *f);
 
@@ -72,3 +74,5 @@ struct fake *fake_free(struct fake *f);
  * listens. */
 typedef int (*fake_new_t)(sd_event *event, const char *socket, const char *script, struct fake **ret);
 int fake_main(int argc, char **argv, fake_new_t new);
+/* The whole of a file, or of stdin for "-"; the caller frees. 0 or -errno. */
+int fake_read_script(const char *path, char **ret);

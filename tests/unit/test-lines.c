@@ -173,10 +173,20 @@ static void test_read(void **state)
         assert_int_equal(line_reader_read(&r, fds[0], 64), 27);
         drain(&r, out, sizeof(out));
         assert_string_equal(out, "one|two|three|!|four|");
+        /* An unfinished line stays; without one there is nothing to keep. */
+        line_reader_release(&r);
+        assert_int_equal(r.fill - r.parsed, 3);
+        assert_int_equal(write(fds[1], "s\n", 2), 2);
+        assert_int_equal(line_reader_read(&r, fds[0], 64), 2);
+        drain(&r, out, sizeof(out));
+        assert_string_equal(out, "one|two|three|!|four|ends|");
+        line_reader_release(&r);
+        assert_null(r.buffer);
+        assert_int_equal(r.allocated, 0);
         close(fds[1]);
         assert_int_equal(line_reader_read(&r, fds[0], 16), 0);
         drain(&r, out, sizeof(out));
-        assert_string_equal(out, "one|two|three|!|four|");
+        assert_string_equal(out, "one|two|three|!|four|ends|");
         close(fds[0]);
         assert_int_equal(line_reader_read(&r, -1, 16), -EBADF);
         line_reader_done(&r);

@@ -394,6 +394,25 @@ static void test_event_flood(void **state)
         assert_in_range(most, 2, QMP_EVENTS_BURST);
 }
 
+/* Those that a guest can cause without end are dropped; other events, and the reply behind them, are not. */
+static void test_ost_flood(void **state)
+{
+        struct fixture *fx = *state;
+        struct record r = { 0 };
+        uint64_t begin = now_monotonic_usec();
+
+        start_up(fx,
+                "expect stop\nrepeat 10000 event ACPI_DEVICE_OST {\"info\":{\"slot\":\"0\"}}\n"
+                "event DEVICE_DELETED {\"path\":\"/ACPI_DEVICE_OST\"}\nreply {\"a\":\"ACPI_DEVICE_OST\"}\n");
+        call(fx, "stop", &r);
+        RUN_UNTIL(fx, r.n == 1);
+        assert_int_equal(r.code, ERROR_NONE);
+        assert_string_equal(fx->event_name, "DEVICE_DELETED");
+        assert_int_equal(fx->n_events + qmp_client_counters(fx->client).n_dropped, 10001);
+        assert_in_range(fx->n_events, QMP_EVENTS_SPARE,
+                QMP_EVENTS_SPARE + 2 + (now_monotonic_usec() - begin) * QMP_EVENTS_PER_SEC / USEC_PER_SEC);
+}
+
 static void test_oversized(void **state)
 {
         struct fixture *fx = *state;
@@ -639,6 +658,7 @@ int main(void)
                 TEST(test_timeout),
                 TEST(test_events),
                 TEST(test_event_flood),
+                TEST(test_ost_flood),
                 TEST(test_oversized),
                 TEST(test_long_line),
                 TEST(test_closed_in_mid_reply),
