@@ -18,7 +18,7 @@ struct agent_call;
         (5 * 1000000ULL) /* connected and no hello: reconnect (a second connection to a QEMU                 \
                           * chardev is accepted and never served) */
 #define AGENT_CALLS_MAX 32U
-#define AGENT_READ_MAX  (4U * 1024U) /* bytes read for one wake-up: others wait meanwhile */
+#define AGENT_READ_MAX  (64U * 1024U) /* bytes read for one wake-up: others wait meanwhile */
 /* What a guest may say at once and in the long run, as decoding it is what it can make hvd do; beyond that
  * its channel is not read, which holds up nobody but itself. A survey of a guest of 1 TiB in blocks of 128
  * MiB is 0.8 MiB. */
