@@ -114,8 +114,7 @@ static uint64_t next_look_usec(const struct resize *r)
 
         if (moved == 0)
                 return elapsed / 4 < LOOK_FIRST_USEC ? LOOK_FIRST_USEC : MIN(elapsed / 4, LOOK_MAX_USEC);
-        /* The first moment's pace says little, as the driver has hardly begun: not later than as long again.
-         */
+        /* At first the driver has hardly begun, and its pace says little: not later than as long again. */
         double half = MIN((double)left / (double)moved / 2, 1.0) * (double)elapsed;
         return half >= (double)LOOK_MAX_USEC ? LOOK_MAX_USEC : MAX((uint64_t)half, LOOK_MIN_USEC);
 }

@@ -22,7 +22,7 @@ bench_begin() {
     export LAB_DIR=$work_dir/lab OPENDLPAR_BUILD=$build_dir
     samples=$work_dir/samples rows=$work_dir/rows own_rows=$work_dir/own-rows facts=$work_dir/facts
     touch "$samples" "$rows" "$own_rows"
-    watchdog_start
+    watchdog_start "$work_dir"
     trap bench_end EXIT
     trap 'exit 143' TERM HUP
     trap 'exit 130' INT
@@ -39,16 +39,6 @@ bench_begin() {
             "$repo_root/tests/lab/tools/client.c" $(pkg-config --cflags --libs json-c)
     fi
     note_machine
-}
-
-# Nothing is left running, not even after kill -9.
-watchdog_start() {
-    # shellcheck disable=SC2016  # it is for the inner shell
-    setsid bash -c '
-        tail --pid="$1" -s 0.5 -f /dev/null
-        "$2" down
-        rm -rf -- "$3"' watchdog $$ "$repo_root/scripts/lab" "$work_dir" </dev/null >/dev/null 2>&1 &
-    watchdog_pid=$!
 }
 
 bench_end() {

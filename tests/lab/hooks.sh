@@ -34,6 +34,10 @@ sleepers() {
     guest h1 'exec 2>/dev/null; for p in /proc/[0-9]*; do [ "$(tr "\0" " " <$p/cmdline)" != "sleep 4321 " ] || echo ${p#/proc/}; done'
 }
 
+two_sleep() {
+    (($(sleepers | wc -l) == 2))
+}
+
 has_reason() { # CODE REGEX, in $out
     jq -e --arg code "$1" --arg text "$2" 'any(.reasons[]; .code == $code and (.message | test($text)))' <<<"$out" >/dev/null ||
         fail "no reason $1 '$2' in: $(jq -c .reasons <<<"$out")"
@@ -136,9 +140,6 @@ step "one that hangs: killed by its limit, with its children; guestd answers mea
 no_hooks
 hook 50-hang 755 'trap "" TERM; sleep 4321 & sleep 4321'
 start_job remove-memory h1 512M
-two_sleep() {
-    (($(sleepers | wc -l) == 2))
-}
 await 8 "two processes that hang" two_sleep
 expect 0 cli memory-map h1
 assert_match "the job meanwhile" 'SURVEYING' "$(job "$job_id" .state)"

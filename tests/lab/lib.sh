@@ -28,7 +28,7 @@ test_begin() {
     export LAB_DIR=$work_dir/lab OPENDLPAR_BUILD=$build_dir
     # What a sanitizer finds goes to standard error with the rest; a leak is told when hvd ends.
     export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
-    watchdog_start
+    watchdog_start "$work_dir"
     trap on_exit EXIT
     trap 'exit 143' TERM HUP PIPE
     trap 'exit 130' INT
@@ -36,15 +36,6 @@ test_begin() {
     printf '[hvd]\nlog_level = debug\npool_total = 4T\n' >"$LAB_DIR/hvd.conf"
     lab up
     step_name='' guests=()
-}
-
-watchdog_start() {
-    # shellcheck disable=SC2016  # it is for the inner shell
-    setsid bash -c '
-        tail --pid="$1" -s 0.5 -f /dev/null
-        "$2" down
-        rm -rf -- "$3"' watchdog $$ "$tests_root/scripts/lab" "$work_dir" </dev/null >/dev/null 2>&1 &
-    watchdog_pid=$!
 }
 
 on_exit() {

@@ -52,6 +52,21 @@ current_is() {
     [[ $(virsh_ dumpxml "$1" --xpath '/domain/currentMemory/text()') == $(($2 / 1024)) ]]
 }
 
+# both VERB PLUGGED: 2 GiB in v1 and v2 at the same time, and what they have then.
+both() {
+    local first_id
+
+    start_job "$1" v1 2G --method dimm
+    first_id=$job_id
+    start_job "$1" v2 2G --method dimm
+    await_job "$job_id" "$(patience 20)"
+    assert_equal "the job of v2" "DONE $((2 * GiB))" "$job_state $(jq .done_bytes <<<"$job_json")"
+    await_job "$first_id" "$(patience 20)"
+    assert_equal "the job of v1" "DONE $((2 * GiB))" "$job_state $(jq .done_bytes <<<"$job_json")"
+    check_domain v1 "$2"
+    check_domain v2 "$2"
+}
+
 has_statistics() {
     [[ $(show "$1" '.balloon[0] | .stats_updated_sec > 0 and .stats_available_bytes > 0') == true ]]
 }
@@ -130,24 +145,8 @@ expect 0 cli add-memory v2 256M --method balloon
 await 3 "it in the XML" current_is v2 "$GiB"
 
 step "2 GiB come and leave in both at once"
-start_job add-memory v1 2G --method dimm
-first_id=$job_id
-start_job add-memory v2 2G --method dimm
-await_job "$job_id" "$(patience 20)"
-assert_equal "the job of v2" "DONE $((2 * GiB))" "$job_state $(jq .done_bytes <<<"$job_json")"
-await_job "$first_id" "$(patience 20)"
-assert_equal "the job of v1" "DONE $((2 * GiB))" "$job_state $(jq .done_bytes <<<"$job_json")"
-check_domain v1 $((2 * GiB))
-check_domain v2 $((2 * GiB))
-start_job remove-memory v1 2G --method dimm
-first_id=$job_id
-start_job remove-memory v2 2G --method dimm
-await_job "$job_id" "$(patience 20)"
-assert_equal "the job of v2" "DONE $((2 * GiB))" "$job_state $(jq .done_bytes <<<"$job_json")"
-await_job "$first_id" "$(patience 20)"
-assert_equal "the job of v1" "DONE $((2 * GiB))" "$job_state $(jq .done_bytes <<<"$job_json")"
-check_domain v1 0
-check_domain v2 0
+both add-memory $((2 * GiB))
+both remove-memory 0
 check_untainted v2
 
 step "a PPC64 domain"
