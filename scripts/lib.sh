@@ -117,6 +117,32 @@ build_locked() {
     )
 }
 
+# Sets tools_dir, after build_dir. A build without the tests has no lab tools: they are made in the cache then.
+lab_find_tools() {
+    local sources=$repo_root/tests/lab/tools stamp
+
+    tools_dir=$build_dir/tests/lab/tools
+    [[ ! -x $tools_dir/lab-qmp || ! -x $tools_dir/lab-exec || ! -x $tools_dir/lab-agent || ! -x $tools_dir/lab-load ]] ||
+        return 0
+
+    stamp=$(cat "$sources"/*.[ch] | sha256sum)
+    tools_dir=$cache_dir/lab-tools-${stamp:0:16}
+    [[ ! -e $tools_dir ]] || return 0
+    need_packages gcc libc6-dev pkg-config libjson-c-dev
+    mkdir -p "$cache_dir"
+    local new
+    new=$(mktemp -d "$tools_dir.XXXXXX")
+    (
+        cd "$sources"
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-agent" lab-agent.c
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-load" lab-load.c load-*.c
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-exec" lab-exec.c client.c
+        # shellcheck disable=SC2046  # flags are words
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-qmp" lab-qmp.c client.c $(pkg-config --cflags --libs json-c)
+    ) || die "the lab's tools do not build"
+    mv -T "$new" "$tools_dir" 2>/dev/null || rm -rf -- "$new" # another lab was faster
+}
+
 # watchdog_start FOLDER: takes down the lab of LAB_DIR and removes the folder when this script has ended, also by kill -9.
 # Sets watchdog_pid, the process group to end when the script has done that itself. It is no child of the script's: ctest,
 # when a test's time is up, kills all that descends from it.

@@ -124,29 +124,3 @@ lab_cli() {
     [[ -x $build_dir/hmc-cli/hmc-cli ]] || die "there is no hmc-cli in the build folder $build_dir"
     exec "$build_dir/hmc-cli/hmc-cli" --bus "$(bus_address)" "$@"
 }
-
-# Sets tools_dir. A build without the tests has no lab tools: they are made in the cache then.
-lab_find_tools() {
-    local sources=$repo_root/tests/lab/tools stamp
-
-    tools_dir=$build_dir/tests/lab/tools
-    [[ ! -x $tools_dir/lab-qmp || ! -x $tools_dir/lab-exec || ! -x $tools_dir/lab-agent || ! -x $tools_dir/lab-load ]] ||
-        return 0
-
-    stamp=$(cat "$sources"/*.[ch] | sha256sum)
-    tools_dir=$cache_dir/lab-tools-${stamp:0:16}
-    [[ ! -e $tools_dir ]] || return 0
-    need_packages gcc libc6-dev pkg-config libjson-c-dev
-    mkdir -p "$cache_dir"
-    local new
-    new=$(mktemp -d "$tools_dir.XXXXXX")
-    (
-        cd "$sources"
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-agent" lab-agent.c
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-load" lab-load.c load-*.c
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-exec" lab-exec.c client.c
-        # shellcheck disable=SC2046  # flags are words
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-qmp" lab-qmp.c client.c $(pkg-config --cflags --libs json-c)
-    ) || die "the lab's tools do not build"
-    mv -T "$new" "$tools_dir" 2>/dev/null || rm -rf -- "$new" # another lab was faster
-}

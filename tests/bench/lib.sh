@@ -27,9 +27,6 @@ bench_begin() {
     trap 'exit 143' TERM HUP
     trap 'exit 130' INT
 
-    # For where the lab's own tools are.
-    # shellcheck source=scripts/lab.d/daemons.sh
-    . "$repo_root/scripts/lab.d/daemons.sh"
     lab_find_tools
     floor_tool=$folder/bench-floor
     if [[ ! -x $floor_tool ]]; then

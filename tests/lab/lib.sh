@@ -20,9 +20,10 @@ MiB=$((1 << 20))
 
 # test_begin: a folder, the tools, a lab with hvd running.
 test_begin() {
-    need_packages jq
+    need_packages jq systemd
     build_project dev
     sanitized=${OPENDLPAR_SANITIZED:-0}
+    lab_find_tools
 
     work_dir=$(mktemp -d /tmp/odl-XXXXXX)
     export LAB_DIR=$work_dir/lab OPENDLPAR_BUILD=$build_dir
@@ -198,34 +199,47 @@ cli() {
     "$build_dir/hmc-cli/hmc-cli" --bus "unix:path=$LAB_DIR/bus" "$@"
 }
 
+# The same for what is asked again and again. To look for leaks at its end takes as long as all the rest of it, and is
+# done wherever a test calls cli.
+peek() {
+    ASAN_OPTIONS=detect_leaks=0 cli "$@"
+}
+
 # boot NAME OPTION...: a guest; what it was at first can be asked for by base_bytes.
 boot() {
     lab guest "$@"
     guests+=("$1")
 }
 
+# As `lab exec` and `lab qmp` do it. A test does so a thousand times: a script that makes sure of everything before each
+# would take more of the processor than what is tested.
 guest() { # NAME SHELL-TEXT
-    lab exec "$1" -- sh -c "$2"
+    "$tools_dir/lab-exec" "$LAB_DIR/$1/lab.sock" "$LAB_DIR/$1/exec.lock" "${LAB_EXEC_TIMEOUT:-120}" sh -c "$2"
+}
+
+qmp_get() { # NAME COMMAND JQ-FILTER [ARGUMENTS]
+    "$tools_dir/lab-qmp" "$LAB_DIR/$1/lab-qmp.sock" "$LAB_DIR/$1/qmp.lock" "${LAB_EXEC_TIMEOUT:-120}" \
+        "{\"execute\":\"$2\"${4:+,\"arguments\":$4}}" | jq -c ".return | $3"
 }
 
 qmp() { # NAME COMMAND [ARGUMENTS]
-    lab qmp "$1" "{\"execute\":\"$2\"${3:+,\"arguments\":$3}}" | jq -c .return
+    qmp_get "$1" "$2" . "${3:-}"
 }
 
 host_plugged() {
-    qmp "$1" query-memory-size-summary | jq '."plugged-memory"'
+    qmp_get "$1" query-memory-size-summary '."plugged-memory"'
 }
 
 host_base() {
-    qmp "$1" query-memory-size-summary | jq '."base-memory"'
+    qmp_get "$1" query-memory-size-summary '."base-memory"'
 }
 
 host_devices() {
-    qmp "$1" query-memory-devices | jq -c '[.[].data | {id, size, addr, memdev, slot, node}] | sort_by(.id)'
+    qmp_get "$1" query-memory-devices '[.[].data | {id, size, addr, memdev, slot, node}] | sort_by(.id)'
 }
 
-host_backends() {
-    qmp "$1" qom-list '{"path":"/objects"}' | jq -c '[.[] | select(.type | startswith("child<memory-backend")) | .name] | sort'
+host_backends() { # NAME [JQ-FILTER]
+    qmp_get "$1" qom-list "[.[] | select(.type | startswith(\"child<memory-backend\")) | .name] | sort | ${2:-.}" '{"path":"/objects"}'
 }
 
 # guest_drcs NAME: the LMBs that powerpc-utils see in a pseries guest, by their DRC indices, a line each.
@@ -273,7 +287,7 @@ guest_account() {
 }
 
 show() { # NAME [JQ-FILTER]
-    cli -o json show "$1" | jq -c "${2:-.}"
+    peek -o json show "$1" | jq -c "${2:-.}"
 }
 
 # snapshot NAME: both ends and what hvd makes of them, without what changes by itself.
@@ -286,20 +300,22 @@ snapshot() {
 
 # check_accounts NAME [PLUGGED]: QEMU, hvd and the guest agree, nothing is offline, nothing is left over.
 check_accounts() {
-    local name=$1 plugged account blocks hvd
-    plugged=$(host_plugged "$name")
+    local name=$1 sums account hvd plugged base blocks offline by_hvd current requested pending
+    sums=$(qmp_get "$name" query-memory-size-summary '[."plugged-memory", ."base-memory"]')
     account=$(guest_account "$name")
-    hvd=$(show "$name" '{plugged_bytes, current_bytes, requested_bytes, pending_bytes}')
-    blocks=$(jq '(.online + .offline) * .block_bytes' <<<"$account")
+    hvd=$(show "$name" '[.plugged_bytes, .current_bytes, .requested_bytes, .pending_bytes]')
+    sums=$(jq -r '.[0] + [.[1] | (.online + .offline) * .block_bytes, .offline] + .[2] | join(" ")' \
+        <<<"[$sums, $account, $hvd]")
+    read -r plugged base blocks offline by_hvd current requested pending <<<"$sums"
 
     [[ -z ${2:-} ]] || assert_equal "plugged memory of $name by QEMU" "$2" "$plugged"
-    assert_equal "plugged memory of $name by hvd" "$plugged" "$(jq .plugged_bytes <<<"$hvd")"
-    assert_equal "blocks of $name beyond its base, in bytes" "$plugged" $((blocks - $(host_base "$name")))
-    assert_equal "offline blocks of $name" 0 "$(jq .offline <<<"$account")"
-    assert_equal "pending bytes of $name" 0 "$(jq .pending_bytes <<<"$hvd")"
-    assert_equal "requested bytes of $name" "$(jq .current_bytes <<<"$hvd")" "$(jq .requested_bytes <<<"$hvd")"
-    assert_equal "backends of $name" "$(qmp "$name" query-memory-devices | jq -c '[.[].data.memdev | ltrimstr("/objects/")] | sort')" \
-        "$(host_backends "$name" | jq -c 'map(select(. != "pc.ram" and . != "ppc_spapr.ram" and (startswith("lab-node") | not)))')"
+    assert_equal "plugged memory of $name by hvd" "$plugged" "$by_hvd"
+    assert_equal "blocks of $name beyond its base, in bytes" "$plugged" $((blocks - base))
+    assert_equal "offline blocks of $name" 0 "$offline"
+    assert_equal "pending bytes of $name" 0 "$pending"
+    assert_equal "requested bytes of $name" "$current" "$requested"
+    assert_equal "backends of $name" "$(qmp_get "$name" query-memory-devices '[.[].data.memdev | ltrimstr("/objects/")] | sort')" \
+        "$(host_backends "$name" 'map(select(. != "pc.ram" and . != "ppc_spapr.ram" and (startswith("lab-node") | not)))')"
 }
 
 accounts_settle() { # NAME SECONDS [PLUGGED]: check_accounts(), with patience
@@ -315,15 +331,15 @@ accounts_settle() { # NAME SECONDS [PLUGGED]: check_accounts(), with patience
 }
 
 agent_is() { # NAME STATE
-    [[ $(cli -o json list | jq -r --arg name "$1" '.[] | select(.name == $name) | .agent_state') == "$2" ]]
+    [[ $(peek -o json list | jq -r --arg name "$1" '.[] | select(.name == $name) | .agent_state') == "$2" ]]
 }
 
 state_is() { # NAME STATE
-    [[ $(cli -o json list | jq -r --arg name "$1" '.[] | select(.name == $name) | .state') == "$2" ]]
+    [[ $(peek -o json list | jq -r --arg name "$1" '.[] | select(.name == $name) | .state') == "$2" ]]
 }
 
 hvd_plugged_is() { # NAME BYTES
-    [[ $(cli -o json list | jq --arg name "$1" '.[] | select(.name == $name) | .plugged_bytes') == "$2" ]]
+    [[ $(peek -o json list | jq --arg name "$1" '.[] | select(.name == $name) | .plugged_bytes') == "$2" ]]
 }
 
 # --- LMBs of a pseries guest ---
@@ -385,12 +401,21 @@ start_job() {
 }
 
 job() { # ID [JQ-FILTER]
-    cli -o json jobs | jq -r ".[] | select(.id == $1) | ${2:-.}"
+    peek -o json jobs | jq -r ".[] | select(.id == $1) | ${2:-.}"
+}
+
+# Of a state that may be short only what is quick can tell.
+get_job_state() { # ID
+    local answer
+    answer=$(busctl --address="$(bus)" get-property org.opendlpar.hvd1 "/org/opendlpar/hvd1/job/$1" \
+        org.opendlpar.hvd1.Job State) || return
+    answer=${answer#s \"}
+    echo "${answer%\"}"
 }
 
 # True as soon as the job is in one of the states, or has ended.
 job_reached() { # ID STATE|STATE...
-    [[ "|$2|DONE|PARTIAL|FAILED|CANCELLED|" == *"|$(job "$1" .state)|"* ]]
+    [[ "|$2|DONE|PARTIAL|FAILED|CANCELLED|" == *"|$(get_job_state "$1" 2>/dev/null)|"* ]]
 }
 
 job_ended() {
@@ -402,7 +427,7 @@ await_state() {
     local end=$((SECONDS + $3))
 
     while :; do
-        job_state=$(job "$1" .state)
+        job_state=$(get_job_state "$1")
         [[ "|$2|DONE|PARTIAL|FAILED|CANCELLED|" != *"|$job_state|"* ]] || return 0
         ((SECONDS < end)) || fail "job $1 is $job_state after $3 s, not $2"
     done
