@@ -26,10 +26,12 @@ static uint64_t stats_age_sec(const struct platform_balloon *b)
         return (uint64_t)now > b->stats.updated_sec ? (uint64_t)now - b->stats.updated_sec : 0;
 }
 
-/* They lag behind: what came since is not in them, and guestd is asked after it. */
+/* They lag behind: what came since is not in them, and guestd is asked after it. A time that is still to come
+ * is of a clock that has been set back since: that it could be told by is over, and they are renewed soon. */
 static bool is_before_growth(const struct partition *p)
 {
-        return p->grown_sec > 0 && p->snapshot.balloon.stats.updated_sec <= (uint64_t)p->grown_sec;
+        return p->grown_sec > 0 && p->grown_sec <= time(NULL) &&
+               p->snapshot.balloon.stats.updated_sec <= (uint64_t)p->grown_sec;
 }
 
 uint64_t headroom_margin_bytes(const struct partition *p)
