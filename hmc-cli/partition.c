@@ -15,6 +15,7 @@
 #include "hmc-cli/output.h"
 
 /* hvd asks the guest under a limit of its own; this is for an hvd that does not answer at all. */
+#define USAGE_DAYS          31
 #define SURVEY_TIMEOUT_USEC (30 * USEC_PER_SEC)
 
 enum {
@@ -418,6 +419,27 @@ static void put_nodes(FILE *f, struct json_object *nodes)
         }
 }
 
+/* "12.5 GiB h today, 310 GiB h in 31 days" */
+static void put_usage(FILE *f, struct json_object *usage)
+{
+        size_t n = usage ? json_object_array_length(usage) : 0;
+        double newest = 0, all = 0;
+        char text[128];
+
+        for (size_t i = 0; i < n; i++) {
+                struct json_object *day = json_object_array_get_idx(usage, i);
+                double hours = (double)field_u64(day, "mib_seconds") / 1024 / 3600;
+
+                newest = i == 0 ? hours : newest;
+                all += hours;
+        }
+        if (n == 0)
+                return;
+        snprintf(text, sizeof(text), "%.2f GiB h on %.10s, %.2f GiB h in %d days", newest,
+                field_string(json_object_array_get_idx(usage, 0), "day"), all, USAGE_DAYS);
+        output_line(f, "used", text);
+}
+
 int partition_print_sheet(FILE *f, struct json_object *p)
 {
         struct json_object *devices = field_array(p, "devices");
@@ -434,6 +456,7 @@ int partition_print_sheet(FILE *f, struct json_object *p)
         put_account(f, p);
         put_guest_view(f, p);
 
+        put_usage(f, field_array(p, "usage"));
         put_nodes(f, field_array(p, "nodes"));
         fputs("Memory devices\n", f);
         snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " used", field_u64(p, "slots_used"),
@@ -467,6 +490,23 @@ static int survey(struct cli *cli, const char *name, const char *path, struct js
                 !sd_bus_error_has_name(ret_error, error_code_dbus_name(ERROR_UNKNOWN_PARTITION)))
                 return 0;
         return bus_fail_partition(cli, name, ret_error, r);
+}
+
+/* How much it had for how long: without it, as of an hvd that does not count it, the rest is shown all the
+ * same. Exit code. */
+static int add_usage(struct cli *cli, const char *path, struct json_object *partition)
+{
+        _cleanup_message_ sd_bus_message *reply = NULL;
+        struct json_object *usage = NULL;
+
+        int r = sd_bus_call_method(cli->bus, HVD_NAME, path, HVD_PARTITION_INTERFACE, "GetUsage", NULL,
+                &reply, "u", (uint32_t)USAGE_DAYS);
+        if (r < 0)
+                return 0;
+        r = bus_read_value(reply, "Usage", &usage);
+        if (r >= 0)
+                r = json_add(partition, "usage", usage);
+        return r < 0 ? output_fail_errno(cli, r) : 0;
 }
 
 static int print_json_sheet(const struct cli *cli, struct json_object *partition, struct json_object *blocks,
@@ -510,6 +550,10 @@ static int run_show(struct cli *cli, const struct cli_verb *verb, int argc, char
         r = bus_get_all(cli, path, HVD_PARTITION_INTERFACE, &partition, &bus_error);
         if (r < 0)
                 return bus_fail_partition(cli, words[0], &bus_error, r);
+
+        r = add_usage(cli, path, partition);
+        if (r != 0)
+                return r;
 
         if (cli->arg_json)
                 return print_json_sheet(cli, partition, blocks, &survey_error);

@@ -75,6 +75,25 @@ static bool may_follow(enum job_state from, enum job_state to)
         return job_state_is_end(to) || table[from] & (1U << to);
 }
 
+uint64_t job_realtime_usec(const struct job *j, uint64_t monotonic_usec)
+{
+        return j->created_realtime_usec + (monotonic_usec - j->created_usec);
+}
+
+/* The way of a leg is its parent's. */
+static void note_transition(struct job *j)
+{
+        if (j->parent)
+                return;
+        if (j->n_transitions == JOB_TRANSITIONS_MAX)
+                j->n_transitions--;
+        j->n_transitions_stored = MIN(j->n_transitions_stored, j->n_transitions);
+        j->transitions[j->n_transitions++] = (struct job_transition) {
+                .state = j->state,
+                .time_usec = job_realtime_usec(j, now_monotonic_usec()),
+        };
+}
+
 /* What becomes of a leg becomes of its parent. */
 static void changed(struct job *j)
 {
@@ -83,8 +102,10 @@ static void changed(struct job *j)
                 uint64_t span = j->leg_to_bytes - j->leg_from_bytes;
                 double part = j->request.bytes ? (double)j->progress_bytes / (double)j->request.bytes : 0.0;
 
-                if (!job_state_is_end(j->state) && j->state != JOB_QUEUED)
+                if (!job_state_is_end(j->state) && j->state != JOB_QUEUED && parent->state != j->state) {
                         parent->state = j->state;
+                        note_transition(parent);
+                }
                 parent->progress_bytes = j->leg_from_bytes + (uint64_t)((double)span * MIN(part, 1.0));
                 memcpy(parent->waiting, j->waiting, sizeof(parent->waiting));
         }
@@ -104,6 +125,7 @@ void job_set_state(struct job *j, enum job_state state)
                 job_state_to_string(j->state), job_state_to_string(state));
         fault_point("job", job_state_to_string(state));
         j->state = state;
+        note_transition(j);
         if (!job_state_is_end(state))
                 changed(j);
         fault_point("job-in", job_state_to_string(state));
@@ -463,6 +485,7 @@ int job_new(struct manager *m, struct partition *p, uint32_t id, const struct jo
         j->created_realtime_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
         j->created_usec = now_monotonic_usec();
         j->deadline_usec = j->created_usec + request->wait_usec;
+        note_transition(j);
         int r = sd_event_add_time(
                 manager_event(m), &j->deadline_timer, CLOCK_MONOTONIC, j->deadline_usec, 1, on_deadline, j);
         if (r < 0) {

@@ -69,9 +69,17 @@ struct job_reason {
         struct error error;
 };
 
-#define JOB_REASONS_MAX 512U
-#define JOB_NOTES_MAX   64U
-#define JOB_PLAN_MAX    (PLAN_DEVICES_MAX + 8U)
+/* A state that it came to. */
+struct job_transition {
+        enum job_state state;
+        uint64_t
+                time_usec; /* CLOCK_REALTIME, as of its creation: a clock that is set in between counts not */
+};
+
+#define JOB_TRANSITIONS_MAX 64U
+#define JOB_REASONS_MAX     512U
+#define JOB_NOTES_MAX       64U
+#define JOB_PLAN_MAX        (PLAN_DEVICES_MAX + 8U)
 
 enum job_stop {
         JOB_STOP_NO,
@@ -101,6 +109,9 @@ struct job {
         struct job_request request;
         enum job_state state;
         enum job_stop stop;
+        /* Of a job in its own right: the first states that it was in, and in the last place the newest. */
+        struct job_transition transitions[JOB_TRANSITIONS_MAX];
+        size_t n_transitions, n_transitions_stored;
 
         uint64_t done_bytes;     /* confirmed by both ends */
         uint64_t progress_bytes; /* with what is under way */
@@ -173,6 +184,10 @@ bool job_stop_leg(struct job *parent);
 void job_abort(struct job *j, const struct error *why);
 /* Time left until the deadline. */
 uint64_t job_left_usec(const struct job *j);
+
+/* A time of CLOCK_MONOTONIC in the life of the job, by the clock of the day as it was when the job was made.
+ */
+uint64_t job_realtime_usec(const struct job *j, uint64_t monotonic_usec);
 
 double job_progress(const struct job *j);
 uint64_t job_elapsed_usec(const struct job *j);

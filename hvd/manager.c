@@ -20,6 +20,7 @@
 #include "common/size.h"
 #include "hvd/domains.h"
 #include "hvd/memory/restore.h"
+#include "hvd/metering.h"
 #include "hvd/notify.h"
 #include "hvd/pool.h"
 #include "hvd/record.h"
@@ -39,6 +40,7 @@ struct manager {
         const struct manager_observer *observer;
         void *observer_userdata;
         struct pool *pool;
+        struct metering *metering;
         struct notify *notify;
         struct domains *domains;
         struct policy_runner *policy;
@@ -111,10 +113,13 @@ static int add_partition(struct manager *m, const struct partition_definition *d
                 return r;
         p->from_file = from_file;
         r = store_kept_get(m->store, d->name, &p->kept_bytes, ret_error);
+        if (r >= 0)
+                r = store_owed_get(m->store, d->name, &p->balloon_owed_bytes, ret_error);
         if (r < 0) {
                 partition_free(p);
                 return r;
         }
+        p->balloon_unheard = p->balloon_owed_bytes > 0; /* since the reset, as far as is known */
 
         TAILQ_FOREACH (other, &m->partitions, entry)
                 if (strcmp(other->definition.name, d->name) > 0)
@@ -136,6 +141,7 @@ static void end_jobs_of(struct manager *m, struct partition *p);
 static void drop_partition(struct manager *m, struct partition *p)
 {
         end_jobs_of(m, p);
+        metering_keep(p);
         NOTIFY(m, partition_removed, p);
         TAILQ_REMOVE(&m->partitions, p, entry);
         m->n_partitions--;
@@ -196,6 +202,7 @@ int manager_undefine(struct manager *m, const char *name, struct error *ret_erro
 
 void manager_partition_changed(struct manager *m, struct partition *p)
 {
+        metering_note(p);
         NOTIFY(m, partition_changed, p);
         policy_runner_partition_changed(m->policy, p);
         manager_pool_changed(m);
@@ -210,8 +217,10 @@ void manager_partition_up(struct manager *m, struct partition *p)
 
         for (size_t i = 0; i < s->n_devices; i++)
                 wanted_bytes += s->devices[i].requested_bytes;
-        if (wanted_bytes == 0 && p->kept_bytes)
+        if (wanted_bytes == 0) {
                 record_kept(m->store, p, 0);
+                record_owed(m->store, p, 0);
+        }
         pool_partition_up(m, p);
 }
 
@@ -256,6 +265,7 @@ struct job *manager_next_job(struct manager *m, struct job *after)
 
 void manager_job_changed(struct manager *m, struct job *j)
 {
+        record_transitions(m->store, j);
         NOTIFY(m, job_changed, j);
 }
 
@@ -621,6 +631,7 @@ struct manager *manager_free(struct manager *m)
         if (!m)
                 return NULL;
         m->observer = NULL;
+        m->metering = metering_free(m->metering);
         m->pool = pool_free(m->pool);
         while (!TAILQ_EMPTY(&m->jobs))
                 forget_job(m, TAILQ_FIRST(&m->jobs));
@@ -653,10 +664,14 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         clock_gettime(CLOCK_REALTIME, &now);
         uint64_t now_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
         int r = pool_new(&m->pool);
+        if (r >= 0)
+                r = metering_new(m, &m->metering);
         if (r < 0)
                 error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        else
+        else {
                 record_interruption(store, now_usec);
+                pool_restore(m);
+        }
         if (r >= 0)
                 take_partitions(m);
         if (r >= 0)

@@ -16,6 +16,7 @@
 #include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/restore.h"
+#include "hvd/record.h"
 
 /* Changes that a guest can cause at will are looked at so often at most. */
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
@@ -137,7 +138,7 @@ static void on_platform_down(struct platform *platform, const struct error *erro
         p->platform_error = *error;
         p->has_snapshot = false;
         platform_snapshot_done(&p->snapshot);
-        p->balloon_owed_bytes = 0; /* another QEMU's balloon is empty */
+        record_owed(manager_store(p->manager), p, 0); /* another QEMU's balloon is empty */
         p->balloon_unheard = false;
 
         tell_gone(p, error);

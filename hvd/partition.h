@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "hvd/agent/agent.h"
 #include "hvd/config.h"
+#include "hvd/metering.h"
 #include "hvd/plan.h"
 #include "hvd/platform/platform.h"
 #include "hvd/policy-runner.h"
@@ -40,6 +41,7 @@ struct partition {
         bool has_blocks;
         struct partition_samples samples;
         struct partition_policy policy;
+        struct partition_meter meter;
 
         struct job *active;     /* NULL: idle */
         bool is_leaving;        /* it is being undefined: nothing begins any more */

@@ -5,7 +5,8 @@
  * A partition holds the most that it has, was asked to have, or has on the way there: an addition holds its
  * bytes from the moment in which it is queued, a removal frees them when both ends say that they are gone. So
  * two requests are never granted the same memory, and what hvd was told to keep for an owner is not given to
- * another one in the meantime. Reservations live as long as hvd does. */
+ * another one in the meantime. Reservations live as long as hvd does, but those that are kept beyond the
+ * connection of who made them: these are in the store until they end. */
 
 #include "hvd/pool.h"
 
@@ -17,6 +18,7 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 #include "hvd/reclaim.h"
+#include "hvd/record.h"
 
 struct pool {
         TAILQ_HEAD(, reservation) reservations; /* by id */
@@ -152,6 +154,7 @@ static struct reservation *reservation_free(struct reservation *r)
 {
         struct pool *pool = manager_get_pool(r->manager);
 
+        record_reservation(manager_store(r->manager), r, 0);
         TAILQ_REMOVE(&pool->reservations, r, entry);
         pool->n_reservations--;
         reclaim_free(r->reclaim);
@@ -171,6 +174,13 @@ static int on_expiry(sd_event_source *s, uint64_t usec, void *userdata)
         return 0;
 }
 
+static void expire_at(struct reservation *r, uint64_t ends_usec)
+{
+        if (sd_event_add_time(
+                    manager_event(r->manager), &r->expiry, CLOCK_MONOTONIC, ends_usec, 0, on_expiry, r) < 0)
+                log_warning("The reservation for '%s' will not expire by itself", r->owner);
+}
+
 static void hold(struct reservation *r)
 {
         void (*done)(uint32_t id, const struct error *error, void *userdata) = r->done;
@@ -178,9 +188,12 @@ static void hold(struct reservation *r)
         r->is_held = true;
         r->done = NULL;
         r->reclaim = reclaim_free(r->reclaim);
-        if (r->keep_usec && sd_event_add_time_relative(manager_event(r->manager), &r->expiry, CLOCK_MONOTONIC,
-                                    r->keep_usec, 0, on_expiry, r) < 0)
-                log_warning("The reservation for '%s' will not expire by itself", r->owner);
+        if (r->keep_usec) {
+                uint64_t ends_usec = now_monotonic_usec() + r->keep_usec;
+
+                expire_at(r, ends_usec);
+                record_reservation(manager_store(r->manager), r, ends_usec);
+        }
         log_info("%s is reserved for '%s'", SIZE(r->bytes), r->owner);
         done(r->id, NULL, r->userdata);
 }
@@ -265,6 +278,32 @@ int pool_reserve(struct manager *m, const char *owner, uint64_t bytes, uint64_t 
         return 0;
 }
 
+static int on_stored(const struct store_reservation *stored, void *userdata)
+{
+        struct manager *m = userdata;
+        struct pool *pool = manager_get_pool(m);
+
+        if (check_reservation(m, stored->owner, stored->bytes, NULL) < 0)
+                return 0;
+        struct reservation *v = calloc(1, sizeof(*v));
+        if (!v)
+                return 0;
+        *v = (struct reservation) {
+                .id = stored->id, .bytes = stored->bytes, .manager = m, .is_held = true, .is_stored = true
+        };
+        snprintf(v->owner, sizeof(v->owner), "%s", stored->owner);
+        TAILQ_INSERT_TAIL(&pool->reservations, v, entry);
+        pool->n_reservations++;
+        expire_at(v, stored->ends_usec);
+        log_info("%s is still reserved for '%s'", SIZE(v->bytes), v->owner);
+        return 0;
+}
+
+void pool_restore(struct manager *m)
+{
+        manager_get_pool(m)->last_id = record_reservations_read(manager_store(m), on_stored, m);
+}
+
 int pool_release(struct manager *m, uint32_t id, struct error *ret_error)
 {
         struct reservation *r;
@@ -347,8 +386,10 @@ struct pool *pool_free(struct pool *pool)
 {
         if (!pool)
                 return NULL;
-        while (!TAILQ_EMPTY(&pool->reservations))
+        while (!TAILQ_EMPTY(&pool->reservations)) {
+                TAILQ_FIRST(&pool->reservations)->is_stored = false; /* for the next hvd */
                 reservation_free(TAILQ_FIRST(&pool->reservations));
+        }
         free(pool);
         return NULL;
 }

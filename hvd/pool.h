@@ -18,7 +18,7 @@ struct pool;
 
 struct reservation {
         TAILQ_ENTRY(reservation) entry;
-        uint32_t id; /* from 1, not used again in this life of hvd */
+        uint32_t id; /* from 1, not used again while this hvd lives, nor later if it was stored */
         char owner[RESERVATION_OWNER_MAX + 1];
         uint64_t bytes;
         bool is_held; /* false: room is being made for it */
@@ -27,6 +27,7 @@ struct reservation {
         struct reclaim *reclaim;
         uint64_t keep_usec;
         sd_event_source *expiry;
+        bool is_stored;
         void (*done)(uint32_t id, const struct error *error, void *userdata);
         void *userdata;
 };
@@ -59,6 +60,8 @@ int pool_check(struct manager *m, uint64_t more_bytes, struct error *ret_error);
 typedef void (*reserved_t)(uint32_t id, const struct error *error, void *userdata);
 int pool_reserve(struct manager *m, const char *owner, uint64_t bytes, uint64_t wait_usec, uint64_t keep_usec,
         reserved_t done, void *userdata, uint32_t *ret_id, struct error *ret_error);
+/* At start: takes up those with keep_usec that an hvd before this one had granted, until their time. */
+void pool_restore(struct manager *m);
 /* INVALID_ARGUMENT: there is no such reservation. */
 int pool_release(struct manager *m, uint32_t id, struct error *ret_error);
 /* Iterates, the oldest first: NULL begins; NULL ends. */

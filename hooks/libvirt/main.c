@@ -104,8 +104,8 @@ static char *state_path(const char *uuid)
         return uuid_is_plain(uuid) && asprintf(&path, "%s/%s", arg_state_dir, uuid) >= 0 ? path : NULL;
 }
 
-/* Which reservation, and which hvd's: another one may use the number anew. */
-static void remember(const char *uuid, uint32_t id, const char *hvd)
+/* Which reservation. An hvd that is started meanwhile knows it still, and does not use its number anew. */
+static void remember(const char *uuid, uint32_t id)
 {
         _cleanup_free_ char *path = state_path(uuid);
 
@@ -114,18 +114,19 @@ static void remember(const char *uuid, uint32_t id, const char *hvd)
         FILE *f = fopen(path, "we");
         if (!f)
                 return;
-        fprintf(f, "%" PRIu32 " %s\n", id, hvd);
+        fprintf(f, "%" PRIu32 "\n", id);
         fclose(f);
 }
 
-static bool take_remembered(const char *uuid, uint32_t *ret_id, char ret_hvd[static 256])
+static bool take_remembered(const char *uuid, uint32_t *ret_id)
 {
         _cleanup_free_ char *path = state_path(uuid);
         FILE *f = path ? fopen(path, "re") : NULL;
 
         if (!f)
                 return false;
-        bool found = fscanf(f, "%" SCNu32 " %255s", ret_id, ret_hvd) == 2;
+        char rest[2]; /* an hvd's name, where a hook before this one wrote it: that one may have ended */
+        bool found = fscanf(f, "%" SCNu32 " %1s", ret_id, rest) == 1;
         fclose(f);
         unlink(path);
         return found;
@@ -154,9 +155,9 @@ static int connect_bus(sd_bus **ret)
 }
 
 /* Not one that would be started for it: nobody had it make room before. */
-static int new_call(sd_bus *bus, const char *destination, const char *member, sd_bus_message **ret)
+static int new_call(sd_bus *bus, const char *member, sd_bus_message **ret)
 {
-        int r = sd_bus_message_new_method_call(bus, ret, destination, HVD_PATH, HVD_INTERFACE, member);
+        int r = sd_bus_message_new_method_call(bus, ret, HVD_NAME, HVD_PATH, HVD_INTERFACE, member);
 
         return r < 0 ? r : sd_bus_message_set_auto_start(*ret, false);
 }
@@ -171,7 +172,7 @@ static int reserve(const struct hook_config *c, const struct domain_account *a, 
 
         int r = connect_bus(&bus);
         if (r >= 0)
-                r = new_call(bus, HVD_NAME, "Reserve", &call);
+                r = new_call(bus, "Reserve", &call);
         if (r >= 0)
                 r = sd_bus_message_append(call, "sta{sv}", a->name, bytes, 3, "wait-usec", "t", c->wait_usec,
                         "keep", "b", 1, "timeout-usec", "t", a->has_channel ? KEEP_USEC : KEEP_FOREIGN_USEC);
@@ -180,7 +181,7 @@ static int reserve(const struct hook_config *c, const struct domain_account *a, 
         if (r >= 0)
                 r = sd_bus_message_read(reply, "u", &id);
         if (r >= 0)
-                remember(a->snapshot.uuid, id, sd_bus_message_get_sender(reply) ?: HVD_NAME);
+                remember(a->snapshot.uuid, id);
         else if (error_code_from_dbus_name(error.name ?: "") == ERROR_POOL_EXHAUSTED ||
                  error_code_from_dbus_name(error.name ?: "") == ERROR_DEADLINE) {
                 fprintf(stderr, "opendlpar: no room for the %s of %s: %s%s\n", SIZE(bytes), a->name,
@@ -201,15 +202,14 @@ static void release(const char *uuid)
 {
         sd_bus_message *call = NULL;
         sd_bus *bus = NULL;
-        char hvd[256];
         uint32_t id;
 
-        if (!take_remembered(uuid, &id, hvd))
+        if (!take_remembered(uuid, &id))
                 return;
         int r = connect_bus(&bus);
-        /* To the one that made it; most are used up by then, and hvd says so. */
+        /* Most are used up by then, and hvd says so. */
         if (r >= 0)
-                r = new_call(bus, hvd, "ReleaseReservation", &call);
+                r = new_call(bus, "ReleaseReservation", &call);
         if (r >= 0)
                 r = sd_bus_message_append(call, "u", id);
         if (r >= 0)

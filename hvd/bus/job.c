@@ -113,6 +113,18 @@ static int get_reasons(sd_bus *bus, const char *path, const char *interface, con
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static int get_transitions(sd_bus *bus, const char *path, const char *interface, const char *property,
+        sd_bus_message *reply, void *userdata, sd_bus_error *e)
+{
+        struct job *j = userdata;
+        int r = sd_bus_message_open_container(reply, 'a', "(st)");
+
+        for (size_t i = 0; r >= 0 && i < j->n_transitions; i++)
+                r = sd_bus_message_append(reply, "(st)", job_state_to_string(j->transitions[i].state),
+                        j->transitions[i].time_usec);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
 /* Plan, or Notes. */
 static int get_sentences(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *reply, void *userdata, sd_bus_error *e)
@@ -151,6 +163,7 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_PROPERTY("CreatedUsec", "t", NULL, offsetof(struct job, created_realtime_usec), CONST),
         SD_BUS_PROPERTY("ElapsedUsec", "t", get_u64, 0, CHANGES),
         SD_BUS_PROPERTY("Reasons", "a(ssss)", get_reasons, 0, CHANGES),
+        SD_BUS_PROPERTY("Transitions", "a(st)", get_transitions, 0, CHANGES),
         SD_BUS_PROPERTY("Waiting", "s", get_string, 0, CHANGES),
         SD_BUS_PROPERTY("Plan", "as", get_sentences, 0, CHANGES),
         SD_BUS_PROPERTY("Notes", "as", get_sentences, 0, CHANGES),

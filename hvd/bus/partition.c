@@ -2,8 +2,10 @@
 
 /* org.opendlpar.hvd1.Partition. */
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/log.h"
 #include "hvd/bus/internal.h"
@@ -376,6 +378,44 @@ static int get_nodes(sd_bus *bus, const char *path, const char *interface, const
 #define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
 #define CONST   SD_BUS_VTABLE_PROPERTY_CONST
 
+static int append_usage(uint32_t day, uint64_t mib_seconds, void *userdata)
+{
+        time_t sec = (time_t)day * 24 * 3600;
+        char text[sizeof("2026-01-01")];
+        struct tm tm;
+
+        if (!gmtime_r(&sec, &tm) || strftime(text, sizeof(text), "%F", &tm) == 0)
+                return 0; /* no day of ours */
+        return MIN(sd_bus_message_append(userdata, "(st)", text, mib_seconds), 0);
+}
+
+static int method_get_usage(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+        struct error error;
+        uint32_t days;
+
+        int r = sd_bus_message_read_basic(m, 'u', &days);
+        if (r < 0)
+                return r;
+        if (days == 0 || days > STORE_USAGE_DAYS) {
+                error_set(&error, ERROR_INVALID_ARGUMENT, "%" PRIu32 " is no number of days; ask for 1 to %u",
+                        days, STORE_USAGE_DAYS);
+                return bus_fail(e, &error);
+        }
+        r = sd_bus_message_new_method_return(m, &reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "(st)");
+        if (r < 0)
+                return r;
+        error = (struct error) { 0 };
+        r = metering_foreach(userdata, days, append_usage, reply, &error);
+        if (r < 0)
+                return error.code ? bus_fail(e, &error) : r;
+        r = sd_bus_message_close_container(reply);
+        return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("AddMemory", SD_BUS_ARGS("t", bytes, "a{sv}", options),
@@ -392,6 +432,8 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_METHOD_WITH_ARGS("MemoryMap", SD_BUS_ARGS("t", bytes),
                 SD_BUS_RESULT("t", block_bytes, "t", page_bytes, "s", note, "a(ttssusussttttttttt)", blocks),
                 method_survey, 0),
+        SD_BUS_METHOD_WITH_ARGS("GetUsage", SD_BUS_ARGS("u", days), SD_BUS_RESULT("a(st)", usage),
+                method_get_usage, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_NO_ARGS, SD_BUS_RESULT("s", explanation),
                 bus_method_explain, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Name", "s", get_string, 0, CONST),

@@ -23,6 +23,7 @@
 #include "hvd/memory/ranges.h"
 #include "hvd/memory/restore-work.h"
 #include "hvd/memory/restore.h"
+#include "hvd/record.h"
 
 /* Of the memory at boot, for a balloon while the rest is not there yet. */
 #define BOOT_PART 4U
@@ -75,7 +76,7 @@ void restore_on_reset(struct partition *p)
         if (platform_set_balloon(p->platform, total - bearable, NULL, NULL, NULL) < 0)
                 return;
         if (p->balloon_owed_bytes == 0)
-                p->balloon_owed_bytes = s->balloon_bytes;
+                record_owed(manager_store(p->manager), p, s->balloon_bytes);
         log_info("Partition '%s': until its memory is back the balloon takes %s, not %s", p->definition.name,
                 SIZE(bearable), SIZE(p->balloon_owed_bytes));
 }
@@ -110,7 +111,7 @@ static void on_inflated(enum resize_end end, uint64_t size_bytes, const struct e
         }
         /* After another reset it is owed anew. */
         if (end != RESIZE_FAILED || error->code != ERROR_GUEST_RESET)
-                p->balloon_owed_bytes = 0;
+                record_owed(manager_store(p->manager), p, 0);
         finish(w);
 }
 
@@ -144,7 +145,7 @@ static void on_balloon_looked(struct partition *p, const struct error *error, vo
                 fail(w, NULL, error);
                 finish(w);
         } else if (!p->snapshot.balloon.present) {
-                p->balloon_owed_bytes = 0; /* it was taken away meanwhile */
+                record_owed(manager_store(p->manager), p, 0); /* it was taken away meanwhile */
                 finish(w);
         } else
                 inflate(w);

@@ -42,7 +42,7 @@ static int run(struct store *s, const char *sql, struct error *ret_error)
 {
         int code = sqlite3_exec(s->db, sql, NULL, NULL, NULL);
 
-        return code == SQLITE_OK ? 0 : store_error(s, code, "keep what the policy saw", ret_error);
+        return code == SQLITE_OK ? 0 : store_error(s, code, "be written", ret_error);
 }
 
 int store_begin(struct store *s, struct error *ret_error)

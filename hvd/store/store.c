@@ -75,6 +75,27 @@ static const char *const migrations[] = {
         " max_bytes INTEGER NOT NULL,"
         " weight INTEGER NOT NULL,"
         " pool_bytes INTEGER NOT NULL) %1$s;",
+
+        "CREATE TABLE transitions ("
+        " job INTEGER NOT NULL,"
+        " n INTEGER NOT NULL,"
+        " time_usec INTEGER NOT NULL,"
+        " state TEXT NOT NULL,"
+        " PRIMARY KEY (job, n)) %1$s;"
+        "CREATE TRIGGER job_forgotten AFTER DELETE ON jobs BEGIN"
+        " DELETE FROM transitions WHERE job = old.id; END;"
+        "CREATE TABLE owed (partition TEXT NOT NULL PRIMARY KEY, bytes INTEGER NOT NULL) %1$s;"
+        "CREATE TABLE reservations ("
+        " id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,"
+        " owner TEXT NOT NULL,"
+        " bytes INTEGER NOT NULL,"
+        " boot TEXT NOT NULL,"
+        " ends_usec INTEGER NOT NULL) %1$s;"
+        "CREATE TABLE usage ("
+        " day INTEGER NOT NULL,"
+        " partition TEXT NOT NULL,"
+        " mib_seconds INTEGER NOT NULL,"
+        " PRIMARY KEY (partition, day)) %1$s;",
 };
 
 static const char *const statements[STATEMENT_MAX] = {
@@ -128,6 +149,28 @@ static const char *const statements[STATEMENT_MAX] = {
                         " desired_bytes, max_bytes, weight, pool_bytes FROM samples"
                         " WHERE time_usec >= ?1 AND time_usec <= ?2 ORDER BY time_usec, id",
         [SAMPLES_TRIM] = "DELETE FROM samples WHERE id <= (SELECT max(id) FROM samples) - ?1",
+        [TRANSITION_PUT] =
+                "INSERT OR REPLACE INTO transitions (job, n, time_usec, state) VALUES (?1, ?2, ?3, ?4)",
+        [TRANSITION_LIST] = "SELECT n, time_usec, state FROM transitions WHERE job = ?1 ORDER BY n",
+        [TRANSITIONS_INTERRUPT] =
+                "INSERT OR REPLACE INTO transitions (job, n, time_usec, state)"
+                " SELECT id, min(?3, ifnull((SELECT max(n) + 1 FROM transitions WHERE job = id), 0)), ?2, ?1"
+                " FROM jobs WHERE ended_usec = 0",
+        [OWED_PUT] = "INSERT OR REPLACE INTO owed (partition, bytes) VALUES (?1, ?2)",
+        [OWED_DELETE] = "DELETE FROM owed WHERE partition = ?1",
+        [OWED_GET] = "SELECT bytes FROM owed WHERE partition = ?1",
+        [RESERVATION_PUT] = "INSERT OR REPLACE INTO reservations (id, owner, bytes, boot, ends_usec)"
+                            " VALUES (?1, ?2, ?3, ?4, ?5)",
+        [RESERVATION_LAST_ID] =
+                "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'reservations'), 0)",
+        [RESERVATION_DELETE] = "DELETE FROM reservations WHERE id = ?1",
+        [RESERVATION_LIST] = "SELECT id, owner, bytes, ends_usec FROM reservations ORDER BY id",
+        [RESERVATIONS_TRIM] = "DELETE FROM reservations WHERE boot != ?1 OR ends_usec <= ?2",
+        [USAGE_ADD] = "INSERT INTO usage (day, partition, mib_seconds) VALUES (?1, ?2, ?3)"
+                      " ON CONFLICT (partition, day) DO UPDATE SET mib_seconds = mib_seconds + ?3",
+        [USAGE_LIST] = "SELECT day, mib_seconds FROM usage WHERE partition = ?1 AND day >= ?2"
+                       " ORDER BY day DESC",
+        [USAGE_TRIM] = "DELETE FROM usage WHERE day < ?1",
 };
 
 int store_error(struct store *s, int code, const char *doing, struct error *ret_error)
@@ -333,34 +376,14 @@ int store_partition_delete(struct store *s, const char *name, struct error *ret_
 
         int e = store_kept_put(s, name, 0, ret_error);
         if (e >= 0)
+                e = store_owed_put(s, name, 0, ret_error);
+        if (e >= 0)
                 e = store_mode_put(s, name, NULL, ret_error);
         if (e < 0)
                 return e;
         bind_text(st, 1, name);
         e = store_finish(s, st, "forget a partition", ret_error);
         return e < 0 ? e : sqlite3_changes(s->db) > 0;
-}
-
-int store_kept_put(struct store *s, const char *partition, uint64_t bytes, struct error *ret_error)
-{
-        _cleanup_reset_ sqlite3_stmt *st = s->statements[bytes ? KEPT_PUT : KEPT_DELETE];
-
-        bind_text(st, 1, partition);
-        if (bytes)
-                bind_u64(st, 2, bytes);
-        return store_finish(s, st, "keep what a partition has", ret_error);
-}
-
-int store_kept_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error)
-{
-        _cleanup_reset_ sqlite3_stmt *st = s->statements[KEPT_GET];
-
-        bind_text(st, 1, partition);
-        int code = sqlite3_step(st);
-        if (code != SQLITE_ROW && code != SQLITE_DONE)
-                return store_error(s, code, "say what a partition had", ret_error);
-        *ret_bytes = code == SQLITE_ROW ? column_u64(st, 0) : 0;
-        return 0;
 }
 
 static bool copy_column(sqlite3_stmt *st, int column, size_t size, char *ret)
@@ -497,21 +520,6 @@ int store_job_foreach(
                         return r;
         }
         return code == SQLITE_DONE ? 0 : store_error(s, code, "list jobs", ret_error);
-}
-
-int store_jobs_interrupt(
-        struct store *s, const char *state, uint64_t now_usec, unsigned *ret_n, struct error *ret_error)
-{
-        _cleanup_reset_ sqlite3_stmt *st = s->statements[JOBS_INTERRUPT];
-
-        bind_text(st, 1, state);
-        bind_u64(st, 2, MAX(now_usec, UINT64_C(1)));
-        int e = store_finish(s, st, "end interrupted jobs", ret_error);
-        if (e < 0)
-                return e;
-        if (ret_n)
-                *ret_n = (unsigned)sqlite3_changes(s->db);
-        return 0;
 }
 
 int store_jobs_trim(struct store *s, unsigned keep, struct error *ret_error)

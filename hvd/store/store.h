@@ -45,6 +45,9 @@ int store_partition_foreach(
  * and stands for one of which nothing is known. Deleting a partition forgets it too. */
 int store_kept_put(struct store *s, const char *partition, uint64_t bytes, struct error *ret_error);
 int store_kept_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error);
+/* Likewise what its balloon took before a reset of the guest, and is to take again. */
+int store_owed_put(struct store *s, const char *partition, uint64_t bytes, struct error *ret_error);
+int store_owed_get(struct store *s, const char *partition, uint64_t *ret_bytes, struct error *ret_error);
 
 /* Reserves the next job id. Ids are not used again, also not after a trim or a restart. 1: it could not be
  * written (*ret_error says why, such as a full disk), and so only this process knows that it is taken. */
@@ -55,12 +58,57 @@ int store_job_put(struct store *s, const struct store_job *j, struct error *ret_
 typedef int (*store_job_t)(const struct store_job *j, void *userdata);
 int store_job_foreach(
         struct store *s, unsigned max, store_job_t callback, void *userdata, struct error *ret_error);
+/* The states that a job has been in, the first of them and, in the last place, the newest. They go with the
+ * job. */
+#define STORE_TRANSITIONS_MAX 64U
+struct store_transition {
+        unsigned n;         /* from 0; below STORE_TRANSITIONS_MAX */
+        uint64_t time_usec; /* CLOCK_REALTIME */
+        const char *state;
+};
+/* Inserts or replaces by n. */
+int store_transition_put(
+        struct store *s, uint32_t job, const struct store_transition *t, struct error *ret_error);
+/* In their order; as store_job_foreach(). */
+typedef int (*store_transition_t)(const struct store_transition *t, void *userdata);
+int store_transition_foreach(
+        struct store *s, uint32_t job, store_transition_t callback, void *userdata, struct error *ret_error);
 /* At start: gives every job that is not over this state and time of end, and one more reason, "interrupted".
  */
 int store_jobs_interrupt(
         struct store *s, const char *state, uint64_t now_usec, unsigned *ret_n, struct error *ret_error);
 /* Forgets all but the newest `keep` of the jobs that are over. */
 int store_jobs_trim(struct store *s, unsigned keep, struct error *ret_error);
+
+/* Memory that is kept for an owner beyond the connection of whoever asked for it. */
+struct store_reservation {
+        uint32_t id;
+        const char *owner;
+        uint64_t bytes;
+        const char *boot; /* the host's boot, of which ends_usec is CLOCK_MONOTONIC */
+        uint64_t ends_usec;
+};
+/* Inserts or replaces by id. */
+int store_reservation_put(struct store *s, const struct store_reservation *v, struct error *ret_error);
+int store_reservation_delete(struct store *s, uint32_t id, struct error *ret_error);
+/* The greatest number that one ever had. */
+int store_reservation_last_id(struct store *s, uint32_t *ret_id, struct error *ret_error);
+/* By id; likewise. Those of another boot, and those whose time is over, are forgotten before. */
+typedef int (*store_reservation_t)(const struct store_reservation *v, void *userdata);
+int store_reservation_foreach(struct store *s, const char *boot, uint64_t now_usec,
+        store_reservation_t callback, void *userdata, struct error *ret_error);
+
+/* How much memory a partition had for how long, by the days of UTC since 1970. They outlive its definition.
+ */
+#define STORE_USAGE_DAYS 400U
+int store_usage_add(
+        struct store *s, const char *partition, uint32_t day, uint64_t mib_seconds, struct error *ret_error);
+/* From that day on, newest first; likewise. */
+typedef int (*store_usage_t)(uint32_t day, uint64_t mib_seconds, void *userdata);
+int store_usage_foreach(struct store *s, const char *partition, uint32_t from_day, store_usage_t callback,
+        void *userdata, struct error *ret_error);
+/* Forgets all before that day. */
+int store_usage_trim(struct store *s, uint32_t from_day, struct error *ret_error);
 
 /* The policy's modes that were set over the bus: a partition's, or with the name "" the host's. NULL forgets
  * it; *ret is empty where none was set. Deleting a partition forgets its mode. */

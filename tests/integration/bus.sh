@@ -90,6 +90,7 @@ check_interface "$path" "$name.Partition" <<'E1'
 .SetMemory method ta{sv} o
 .SetProfile method a{sv} -
 .Survey method - a(ttssusu)
+.GetUsage method u a(st)
 .Explain method - s
 .MemoryMap method t ttsa(ttssusussttttttttt)
 .Name property s

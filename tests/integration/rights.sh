@@ -19,7 +19,7 @@ if ((EUID != 0)); then
 fi
 
 # Open to all; whatever else hvd has is refused.
-readers="$name.Manager.GetPartition $name.Manager.ListLackingDomains $name.Partition.Survey $name.Partition.Explain"
+readers="$name.Manager.GetPartition $name.Manager.ListLackingDomains $name.Partition.Survey $name.Partition.Explain $name.Partition.GetUsage"
 
 as() { # UID COMMAND...
     local uid=$1

@@ -78,6 +78,8 @@ cli define p1 --qmp "$work/qmp" --channel "$work/channel" >/dev/null
 ready
 tries
 first=$(jq .id <<<"$out")
+assert_match "the way of the job" '^QUEUED SURVEYING .*FAILED$' "$(cli -o json jobs |
+    jq -r --argjson id "$first" '.[] | select(.id == $id) | .transitions | map(.state) | join(" ")')"
 
 if $mounted; then
     begin "the disk is full: jobs are taken and end as before, and hvd says what is not kept"
@@ -103,6 +105,34 @@ if $mounted; then
 else
     echo "       (no tmpfs can be mounted here: a full disk is left out)"
 fi
+
+used() {
+    cli -o json show p1 | jq '[.usage[].mib_seconds] | add'
+}
+
+reservations() {
+    cli -o json pool | jq -c '[.reservations[] | [.owner, .bytes, .held]]'
+}
+
+reserve() { # OWNER
+    call call org.opendlpar.hvd1 /org/opendlpar/hvd1 org.opendlpar.hvd1.Manager Reserve 'sta{sv}' "$1" "$GiB" \
+        2 keep b true timeout-usec t 600000000 >/dev/null
+}
+
+begin "a restart: what is reserved beyond a connection is so still, or its owner's; and what was used is known"
+reserve p1
+reserve p2
+assert_equal "reservations" "[[\"p1\",$GiB,true],[\"p2\",$GiB,true]]" "$(reservations)"
+before=$(used)
+((before > 0)) || fail "p1 has used nothing: $before"
+hvd_stop KILL
+for pid in "${fake_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+ends
+hvd_start
+ready
+assert_equal "reservations" "[[\"p2\",$GiB,true]]" "$(reservations)"
+after=$(used)
+((after > before)) || fail "p1 has used $before MiB s, and after a restart $after"
 hvd_stop
 
 begin "the store is damaged: it is kept aside, and hvd begins anew"

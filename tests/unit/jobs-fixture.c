@@ -432,9 +432,34 @@ void assert_reason(
                         reasons(j));
 }
 
+static void add_state(char *trace, const char *state)
+{
+        size_t used = strlen(trace);
+
+        snprintf(trace + used, TRACE_MAX - used, "%s%s", used > 0 ? " " : "", state);
+}
+
+static int on_stored_transition(const struct store_transition *t, void *userdata)
+{
+        add_state(userdata, t->state);
+        return 0;
+}
+
+/* It was told so, and the job and the store have it so. */
 void assert_trace(struct fixture *fx, const struct job *j, const char *trace)
 {
+        char of_job[TRACE_MAX] = "", stored[TRACE_MAX] = "";
+
         assert_string_equal(fx->traces[j->id % TRACES_MAX], trace);
+        for (size_t i = 0; i < j->n_transitions; i++) {
+                add_state(of_job, job_state_to_string(j->transitions[i].state));
+                assert_true(i == 0 || j->transitions[i].time_usec >= j->transitions[i - 1].time_usec);
+        }
+        assert_string_equal(of_job, trace);
+        assert_int_equal(store_transition_foreach(
+                                 manager_store(fx->manager), j->id, on_stored_transition, stored, NULL),
+                0);
+        assert_string_equal(stored, j->request.kind == JOB_RESTORE_MEMORY ? "" : trace);
 }
 
 void expect_cancel(struct fixture *fx)

@@ -21,6 +21,7 @@
 void script(struct fake *f, const char *text);
 
 #define TRACES_MAX 16U /* jobs whose states are kept */
+#define TRACE_MAX  256U
 
 struct fixture {
         sd_event *event;
@@ -29,7 +30,7 @@ struct fixture {
         struct manager *manager;
         struct partition *p;
 
-        char traces[TRACES_MAX][256]; /* by job id, modulo TRACES_MAX: "QUEUED SURVEYING ..." */
+        char traces[TRACES_MAX][TRACE_MAX]; /* by job id, modulo TRACES_MAX: "QUEUED SURVEYING ..." */
         double progress;              /* of the last change of a job that was not over yet */
         unsigned n_added, n_ended, n_forgotten, n_pool_changes;
         unsigned n_decided_grow; /* told of, of the policy's decisions */

@@ -2,7 +2,11 @@
 
 #include "jobs-fixture.h"
 
+#include <unistd.h>
+
+#include "hvd/metering.h"
 #include "hvd/pool.h"
+#include "hvd/record.h"
 
 /* The pool: what is held, what is refused, and what is reserved and taken back. The fixture's has 1 TiB. */
 
@@ -138,6 +142,95 @@ static void test_reservations(void **state)
         finish(fx);
 }
 
+static int on_stored(const struct store_reservation *v, void *userdata)
+{
+        ++*(unsigned *)userdata;
+        return 0;
+}
+
+static int on_usage(uint32_t day, uint64_t mib_seconds, void *userdata)
+{
+        *(uint64_t *)userdata += mib_seconds;
+        return 0;
+}
+
+static uint64_t used_mib_seconds(struct fixture *fx)
+{
+        uint64_t sum = 0;
+
+        /* Two days, as midnight may pass. */
+        assert_int_equal(metering_foreach(fx->p, 2, on_usage, &sum, NULL), 0);
+        return sum;
+}
+
+/* 1 GiB for some time, and nothing while QEMU is gone. */
+static void test_used(void **state)
+{
+        struct fixture *fx = *state;
+        uint64_t begin = now_monotonic_usec();
+
+        start(fx, "", "");
+        uint64_t first = used_mib_seconds(fx), known = now_monotonic_usec();
+        RUN_UNTIL(fx, now_monotonic_usec() > known + 100 * USEC_PER_MSEC);
+        uint64_t second = used_mib_seconds(fx), end = now_monotonic_usec();
+        assert_in_range(second - first, 100, 1024 * (end - known) / USEC_PER_SEC + 1);
+        assert_in_range(second, 100, 1024 * (end - begin) / USEC_PER_SEC + 1);
+
+        finish(fx);
+        fx->p->platform_up = false;
+        manager_partition_changed(fx->manager, fx->p);
+        uint64_t last = used_mib_seconds(fx);
+        usleep(20000);
+        assert_int_equal(used_mib_seconds(fx), last);
+        fx->p->platform_up = true;
+}
+
+/* Those that the next hvd would take up. */
+static unsigned count_stored(struct fixture *fx)
+{
+        unsigned n = 0;
+
+        record_reservations_read(manager_store(fx->manager), on_stored, &n);
+        return n;
+}
+
+/* What an hvd before had granted: it is held again, ends as it would have, and its number is not given out.
+ */
+static void test_taken_up(void **state)
+{
+        struct fixture *fx = *state;
+        struct reservation before[] = {
+                { .id = 40, .bytes = GIB, .owner = "web2" },
+                { .id = 41, .bytes = 2 * GIB, .owner = "web3" },
+                { .id = 42, .bytes = 4 * GIB, .owner = "web4" },
+                { .id = 43, .bytes = 8 * GIB, .owner = "web5" },
+        };
+        struct answer a;
+        struct error error;
+
+        start(fx, "", "");
+        uint64_t now = now_monotonic_usec();
+        record_reservation(manager_store(fx->manager), &before[0], now + 60 * USEC_PER_SEC);
+        record_reservation(manager_store(fx->manager), &before[1], now + 60 * USEC_PER_SEC);
+        record_reservation(manager_store(fx->manager), &before[2], now + USEC_PER_SEC);
+        record_reservation(manager_store(fx->manager), &before[3], now - 1);
+        pool_restore(fx->manager);
+        assert_int_equal(free_bytes(fx), TOTAL - 8 * GIB);
+        assert_true(pool_next_reservation(fx->manager, NULL)->is_held);
+        reserve_now(fx, "web6", GIB, &a);
+        assert_int_equal(a.id, 44);
+        assert_int_equal(pool_release(fx->manager, a.id, &error), 0);
+
+        RUN_UNTIL(fx, free_bytes(fx) == TOTAL - 4 * GIB);
+        struct fixture *second = start_second(fx, "web2", "", "");
+        assert_int_equal(free_bytes(fx), TOTAL - 4 * GIB);
+        assert_int_equal(count_stored(fx), 1);
+        assert_int_equal(pool_release(fx->manager, 41, &error), 0);
+        assert_int_equal(count_stored(fx), 0);
+        finish_second(fx, second);
+        finish(fx);
+}
+
 /* One for a partition is the partition's own when it starts; one that is to be kept for a while ends then. */
 static void test_absorbed_and_expired(void **state)
 {
@@ -149,11 +242,13 @@ static void test_absorbed_and_expired(void **state)
         start(fx, "", "");
         reserve_now(fx, "web2", GIB, &a);
         reserve_now(fx, "web3", GIB, &b);
-        assert_int_equal(pool_reserve(fx->manager, "web4", GIB, USEC_PER_SEC, 20 * USEC_PER_MSEC, on_reserved,
+        assert_int_equal(pool_reserve(fx->manager, "web4", GIB, USEC_PER_SEC, USEC_PER_SEC / 2, on_reserved,
                                  &c, &id, &error),
                 0);
         assert_int_equal(free_bytes(fx), TOTAL - 4 * GIB);
+        assert_int_equal(count_stored(fx), 1);
         RUN_UNTIL(fx, free_bytes(fx) == TOTAL - 3 * GIB);
+        assert_int_equal(count_stored(fx), 0);
         struct fixture *second = start_second(fx, "web2", "", "");
         assert_int_equal(free_bytes(fx), TOTAL - 3 * GIB);
         assert_true(pool_release(fx->manager, a.id, &error) < 0);
@@ -319,6 +414,8 @@ int main(void)
                 TEST(test_account),
                 TEST(test_held),
                 TEST(test_reservations),
+                TEST(test_used),
+                TEST(test_taken_up),
                 TEST(test_absorbed_and_expired),
                 TEST(test_taken_back),
                 TEST(test_not_below_desired),

@@ -257,6 +257,43 @@ static void test_freed_in_the_middle(void **state)
         assert_int_equal(fx->n_ended, 0);
 }
 
+static int on_stored(const struct store_transition *t, void *userdata)
+{
+        struct job_transition *last = userdata;
+
+        for (int state = 0; state < JOB_STATE_MAX; state++)
+                if (strcmp(job_state_to_string(state), t->state) == 0)
+                        last->state = state;
+        last->time_usec++; /* how many there are */
+        return 0;
+}
+
+/* Of a way without end the beginning is kept, and where it is now. */
+static void test_long_way(void **state)
+{
+        struct fixture *fx = *state;
+        struct job_transition last = { 0 };
+        struct job *j;
+
+        start(fx, "", "");
+        assert_int_equal(job_new(fx->manager, fx->p, 7, REMOVE(GIB), &j), 0);
+        job_set_state(j, JOB_SURVEYING);
+        for (int i = 0; i < 100; i++) {
+                job_set_state(j, JOB_OFFLINING);
+                job_set_state(j, JOB_UNPLUGGING);
+        }
+        assert_int_equal(j->n_transitions, JOB_TRANSITIONS_MAX);
+        assert_int_equal(j->transitions[0].state, JOB_QUEUED);
+        assert_int_equal(j->transitions[1].state, JOB_SURVEYING);
+        assert_int_equal(j->transitions[JOB_TRANSITIONS_MAX - 2].state, JOB_OFFLINING);
+        assert_int_equal(j->transitions[JOB_TRANSITIONS_MAX - 1].state, JOB_UNPLUGGING);
+        assert_int_equal(store_transition_foreach(manager_store(fx->manager), 7, on_stored, &last, NULL), 0);
+        assert_int_equal(last.time_usec, JOB_TRANSITIONS_MAX);
+        assert_int_equal(last.state, JOB_UNPLUGGING);
+        job_free(j);
+        finish(fx);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -270,6 +307,7 @@ int main(void)
                 TEST(test_cancel_two_at_once),
                 TEST(test_a_thousand_jobs),
                 TEST(test_two_partitions),
+                TEST(test_long_way),
                 TEST(test_freed_in_the_middle),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,6 +151,15 @@ static void test_virtio_mem_stalls(void **state)
         "on qom-list {'path':'/machine/peripheral'} reply []\n"                                              \
         "on qom-list {'path':'/machine/peripheral-anon'} reply []\n"
 
+/* What the next hvd would know. */
+static uint64_t stored_owed(struct fixture *fx)
+{
+        uint64_t bytes;
+
+        assert_int_equal(store_owed_get(manager_store(fx->manager), "web1", &bytes, NULL), 0);
+        return bytes;
+}
+
 /* At the reset the balloon is told to leave the memory at boot alone; when the rest is back it takes what it
  * had, by what its driver says and not by what QEMU remembers of the boot before. */
 static void test_balloon(void **state)
@@ -162,6 +171,7 @@ static void test_balloon(void **state)
                         "expect balloon {'value':2816M}\nreply\n");
         RUN_UNTIL(fx, agent_state(fx->p->agent) == AGENT_WAITING);
         assert_int_equal(fx->p->balloon_owed_bytes, GIB);
+        assert_int_equal(stored_owed(fx), GIB);
         script(fx->guest, BOTH_OFFLINE HELLO_OF_ANOTHER_BOOT
                 "expect online\n" BOTH_ONLINE "on get-state reply {" MEMORY(
                         "1G", "2G", "2G") "}\nreply {'ranges':[[4G,2G,'online','movable',0]]}\n");
@@ -171,6 +181,7 @@ static void test_balloon(void **state)
         RUN_UNTIL(fx, fx->n_ended == 1);
         assert_job(fx, first_job(fx), JOB_DONE, 2 * GIB, 0);
         assert_int_equal(fx->p->balloon_owed_bytes, 0);
+        assert_int_equal(stored_owed(fx), 0);
         finish(fx);
         assert_int_equal(fx->p->snapshot.balloon_bytes, GIB);
         assert_int_equal(fx->n_added, 1);

@@ -297,6 +297,180 @@ static void test_kept(void **state)
         store_free(s);
 }
 
+static uint64_t owed(struct store *s, const char *name)
+{
+        uint64_t bytes = 1;
+
+        assert_int_equal(store_owed_get(s, name, &bytes, NULL), 0);
+        return bytes;
+}
+
+static void test_owed(void **state)
+{
+        struct store *s = open_store();
+
+        assert_int_equal(owed(s, "web1"), 0);
+        assert_int_equal(store_owed_put(s, "web1", GIB, NULL), 0);
+        assert_int_equal(store_owed_put(s, "web2", MIB, NULL), 0);
+        assert_int_equal(store_kept_put(s, "web1", 5 * GIB, NULL), 0);
+        store_free(s);
+
+        s = open_store();
+        assert_int_equal(owed(s, "web1"), GIB);
+        assert_int_equal(kept(s, "web1"), 5 * GIB);
+        assert_int_equal(store_owed_put(s, "web1", 0, NULL), 0);
+        assert_int_equal(owed(s, "web1"), 0);
+        assert_int_equal(store_partition_delete(s, "web2", NULL), 0);
+        assert_int_equal(owed(s, "web2"), 0);
+        store_free(s);
+}
+
+static int on_transition(const struct store_transition *t, void *userdata)
+{
+        char *text = userdata;
+        size_t used = strlen(text);
+
+        assert_true(used + 64 < 1024);
+        snprintf(text + used, 64, " %u:%s@%llu", t->n, t->state, (unsigned long long)t->time_usec);
+        return 0;
+}
+
+static void assert_way(struct store *s, uint32_t job, const char *expected)
+{
+        char text[1024] = "";
+
+        assert_int_equal(store_transition_foreach(s, job, on_transition, text, NULL), 0);
+        assert_string_equal(text, expected);
+}
+
+static void put_transition(struct store *s, uint32_t job, unsigned n, const char *name, uint64_t time_usec)
+{
+        struct store_transition t = { .n = n, .state = name, .time_usec = time_usec };
+
+        assert_int_equal(store_transition_put(s, job, &t, NULL), 0);
+}
+
+/* The way of a job comes back in its order, is ended with a job that was interrupted, and goes with the job.
+ */
+static void test_transitions(void **state)
+{
+        struct store *s = open_store();
+        unsigned n = 0;
+
+        uint32_t first = put_job(s, "QUEUED", 0, "[]"), second = put_job(s, "QUEUED", 0, "[]");
+        put_transition(s, first, 1, "SURVEYING", 20);
+        put_transition(s, first, 0, "QUEUED", 10);
+        put_transition(s, second, STORE_TRANSITIONS_MAX - 1, "OFFLINING", 30);
+        put_transition(s, second, STORE_TRANSITIONS_MAX - 1, "UNPLUGGING", 40);
+        store_free(s);
+
+        s = open_store();
+        assert_way(s, first, " 0:QUEUED@10 1:SURVEYING@20");
+        assert_way(s, second, " 63:UNPLUGGING@40");
+        assert_int_equal(store_jobs_interrupt(s, "FAILED", 50, &n, NULL), 0);
+        assert_int_equal(n, 2);
+        assert_way(s, first, " 0:QUEUED@10 1:SURVEYING@20 2:FAILED@50");
+        assert_way(s, second, " 63:FAILED@50");
+        assert_int_equal(store_jobs_interrupt(s, "FAILED", 60, &n, NULL), 0);
+        assert_int_equal(n, 0);
+        assert_way(s, second, " 63:FAILED@50");
+
+        assert_int_equal(store_jobs_trim(s, 1, NULL), 0);
+        assert_way(s, first, "");
+        assert_way(s, second, " 63:FAILED@50");
+        store_free(s);
+}
+
+static int on_reservation(const struct store_reservation *v, void *userdata)
+{
+        char *text = userdata;
+        size_t used = strlen(text);
+
+        snprintf(text + used, 64, " %u:%s:%lluM until %llu", v->id, v->owner,
+                (unsigned long long)(v->bytes / MIB), (unsigned long long)v->ends_usec);
+        return 0;
+}
+
+static void assert_reservations(struct store *s, const char *boot, uint64_t now_usec, const char *expected)
+{
+        char text[512] = "";
+
+        assert_int_equal(store_reservation_foreach(s, boot, now_usec, on_reservation, text, NULL), 0);
+        assert_string_equal(text, expected);
+}
+
+static void test_reservations(void **state)
+{
+        struct store_reservation v = {
+                .id = 7, .owner = "vm7", .bytes = GIB, .boot = "b1", .ends_usec = 100
+        };
+        struct store *s = open_store();
+        uint32_t last_id = 7;
+
+        assert_int_equal(store_reservation_last_id(s, &last_id, NULL), 0);
+        assert_int_equal(last_id, 0);
+        assert_int_equal(store_reservation_put(s, &v, NULL), 0);
+        v = (struct store_reservation) {
+                .id = 3, .owner = "vm3", .bytes = MIB, .boot = "b1", .ends_usec = 50
+        };
+        assert_int_equal(store_reservation_put(s, &v, NULL), 0);
+        v.id = 9;
+        assert_int_equal(store_reservation_put(s, &v, NULL), 0);
+        assert_int_equal(store_reservation_delete(s, 9, NULL), 0);
+        store_free(s);
+
+        s = open_store();
+        assert_reservations(s, "b1", 10, " 3:vm3:1M until 50 7:vm7:1024M until 100");
+        assert_reservations(s, "b1", 50, " 7:vm7:1024M until 100");
+        assert_reservations(s, "b1", 10, " 7:vm7:1024M until 100");
+        assert_reservations(s, "b2", 10, "");
+        assert_reservations(s, "b1", 10, "");
+        store_free(s);
+
+        s = open_store();
+        assert_int_equal(store_reservation_last_id(s, &last_id, NULL), 0);
+        assert_int_equal(last_id, 9);
+        store_free(s);
+}
+
+static int on_usage(uint32_t day, uint64_t mib_seconds, void *userdata)
+{
+        char *text = userdata;
+        size_t used = strlen(text);
+
+        snprintf(text + used, 64, " %u:%llu", day, (unsigned long long)mib_seconds);
+        return 0;
+}
+
+static void assert_usage(struct store *s, const char *partition, uint32_t from_day, const char *expected)
+{
+        char text[512] = "";
+
+        assert_int_equal(store_usage_foreach(s, partition, from_day, on_usage, text, NULL), 0);
+        assert_string_equal(text, expected);
+}
+
+static void test_usage(void **state)
+{
+        struct store *s = open_store();
+
+        assert_int_equal(store_usage_add(s, "web1", 20000, 100, NULL), 0);
+        assert_int_equal(store_usage_add(s, "web1", 20001, 5, NULL), 0);
+        assert_int_equal(store_usage_add(s, "web1", 20001, UINT64_C(1) << 50, NULL), 0);
+        assert_int_equal(store_usage_add(s, "web2", 20001, 1, NULL), 0);
+        assert_int_equal(store_partition_delete(s, "web1", NULL), 0);
+        store_free(s);
+
+        s = open_store();
+        assert_usage(s, "web1", 0, " 20001:1125899906842629 20000:100");
+        assert_usage(s, "web1", 20001, " 20001:1125899906842629");
+        assert_usage(s, "web3", 0, "");
+        assert_int_equal(store_usage_trim(s, 20001, NULL), 0);
+        assert_usage(s, "web1", 0, " 20001:1125899906842629");
+        assert_usage(s, "web2", 0, " 20001:1");
+        store_free(s);
+}
+
 static void put_decision(struct store *s, uint64_t round, const char *partition, uint64_t *ret_id)
 {
         struct store_decision d = {
@@ -406,17 +580,27 @@ static void test_policy(void **state)
         store_free(s);
 }
 
-/* A store of the first schema is brought up to date, with what it has. */
+/* What the schemas have beyond those before them. */
+#define DROP_4                                                                                               \
+        "DROP TRIGGER job_forgotten; DROP TABLE transitions; DROP TABLE owed; DROP TABLE reservations; "     \
+        "DROP TABLE usage; "
+
+/* A store of an older schema is brought up to date, with what it has. */
 static void test_older(void **state)
 {
         struct store *s = open_store();
 
         put_job(s, "done", 1, "[]");
         store_free(s);
-        run_sql("DROP TABLE kept; DROP TABLE modes; DROP TABLE rounds; DROP TABLE decisions; DROP TABLE "
-                "samples;"
-                " PRAGMA user_version = 1");
+        run_sql(DROP_4 "PRAGMA user_version = 3");
         s = open_store();
+        put_transition(s, 1, 0, "done", 1);
+        store_free(s);
+        run_sql(DROP_4 "DROP TABLE kept; DROP TABLE modes; DROP TABLE rounds; DROP TABLE decisions;"
+                       " DROP TABLE samples; PRAGMA user_version = 1");
+        s = open_store();
+        assert_way(s, 1, "");
+        assert_int_equal(owed(s, "web1"), 0);
         assert_int_equal(kept(s, "web1"), 0);
         assert_int_equal(put_job(s, "done", 1, "[]"), 2);
         store_free(s);
@@ -443,7 +627,7 @@ static void test_refused(void **state)
         check_refused(-EPROTONOSUPPORT, "newer hvd (schema 999");
         run_sql("PRAGMA user_version = -1");
         check_refused(-EPROTONOSUPPORT, "newer hvd");
-        run_sql("PRAGMA user_version = 3; DROP TABLE jobs");
+        run_sql("PRAGMA user_version = 4; DROP TABLE jobs");
         check_refused(-EIO, "no such table");
         assert_int_equal(unlink(path), 0);
 
@@ -497,6 +681,10 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_owed, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_transitions, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_reservations, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_usage, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_older, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
