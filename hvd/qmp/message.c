@@ -39,6 +39,12 @@ static int parse_greeting(struct json_object *root, struct qmp_message *m, struc
         if (json_get_object(root, "QMP", &qmp) < 0 || json_get_object(qmp, "version", &version) < 0 ||
                 json_get_array(qmp, "capabilities", &capabilities) < 0)
                 return bad(ret_error, "a greeting that is not QMP");
+        for (size_t i = 0; i < json_object_array_length(capabilities); i++) {
+                struct json_object *c = json_object_array_get_idx(capabilities, i);
+
+                m->offers_oob |= json_object_is_type(c, json_type_string) &&
+                                 strcmp(json_object_get_string(c), "oob") == 0;
+        }
         return 0;
 }
 
@@ -117,6 +123,16 @@ int qmp_message_parse(const char *line, size_t length, struct qmp_message *ret_m
         m.root = steal_pointer(root);
         *ret_m = m;
         return 0;
+}
+
+/* Nothing is sent out of band. But without the capability QEMU (7.2) reads a command only when the one before
+ * has been answered, and hands each from one of its threads to another and back; with it they queue. */
+int qmp_message_answer_greeting(const struct qmp_message *greeting, struct json_object **ret_arguments)
+{
+        static const char enable_oob[] = "{\"enable\":[\"oob\"]}";
+
+        *ret_arguments = NULL;
+        return greeting->offers_oob ? json_parse(enable_oob, sizeof(enable_oob) - 1, ret_arguments) : 0;
 }
 
 int qmp_message_format(

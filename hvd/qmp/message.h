@@ -22,6 +22,7 @@ struct qmp_message {
         enum qmp_message_type type;
         bool has_id; /* RETURN, ERROR: QEMU omits it when it could not read the command */
         uint64_t id;
+        bool offers_oob;            /* GREETING: the capability "oob" */
         const char *name;           /* EVENT: its name; ERROR: its class. Borrowed from root, as all below */
         const char *description;    /* ERROR */
         struct json_object *object; /* RETURN: the value, of any type, never NULL; EVENT: data, may be NULL */
@@ -34,6 +35,9 @@ void qmp_message_done(struct qmp_message *m);
  * *ret_m is untouched and *ret_error (ERROR_HYPERVISOR_MISBEHAVED) says why. On success the caller calls
  * qmp_message_done(). */
 int qmp_message_parse(const char *line, size_t length, struct qmp_message *ret_m, struct error *ret_error);
+
+/* What to ask for by qmp_capabilities: its arguments, or NULL for none. The caller frees them. */
+int qmp_message_answer_greeting(const struct qmp_message *greeting, struct json_object **ret_arguments);
 
 /* One command line with its newline. arguments is borrowed and may be NULL. The caller frees *ret_line. */
 int qmp_message_format(

@@ -312,10 +312,14 @@ static void on_capabilities(struct json_object *result, const struct error *erro
                 c->handlers.on_up(c, c->userdata);
 }
 
-static void handle_greeting(struct qmp_client *c)
+static void handle_greeting(struct qmp_client *c, const struct qmp_message *m)
 {
+        _cleanup_json_ struct json_object *arguments = NULL;
+        int r = qmp_message_answer_greeting(m, &arguments);
+
         c->state = QMP_NEGOTIATING;
-        int r = call_start(c, "qmp_capabilities", NULL, USEC_INFINITY, on_capabilities, c, NULL);
+        if (r >= 0)
+                r = call_start(c, "qmp_capabilities", arguments, USEC_INFINITY, on_capabilities, c, NULL);
         if (r < 0)
                 client_lost(c, r);
 }
@@ -382,7 +386,7 @@ static void handle_line(struct qmp_client *c, const char *line, size_t length)
         }
         switch (m.type) {
         case QMP_MESSAGE_GREETING:
-                handle_greeting(c);
+                handle_greeting(c, &m);
                 break;
         case QMP_MESSAGE_EVENT:
                 handle_event(c, &m);

@@ -235,7 +235,7 @@ static void test_split_greeting(void **state)
 
         start(fx, "accept\n"
                   "slowly greet\n"
-                  "expect qmp_capabilities\n"
+                  "expect qmp_capabilities {\"enable\":[\"oob\"]}\n"
                   "slowly reply\n"
                   "expect query-status\n"
                   "slowly reply {\"status\":\"running\"}\n");
@@ -639,11 +639,39 @@ static void test_messages(void **state)
         }
 }
 
+static void test_answers_to_greetings(void **state)
+{
+        static const struct {
+                const char *offered, *wanted;
+        } cases[] = {
+                { "[]", "null" },
+                { "[\"oob\"]", "{\"enable\":[\"oob\"]}" },
+                { "[1,\"other\",\"oob\"]", "{\"enable\":[\"oob\"]}" },
+                { "[\"out-of-band\"]", "null" },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                _cleanup_json_ struct json_object *arguments = NULL;
+                struct qmp_message m = { 0 };
+                struct error error;
+                char line[128];
+
+                int n = snprintf(line, sizeof(line), "{\"QMP\":{\"version\":{},\"capabilities\":%s}}",
+                        cases[i].offered);
+                assert_int_equal(qmp_message_parse(line, (size_t)n, &m, &error), 0);
+                assert_int_equal(qmp_message_answer_greeting(&m, &arguments), 0);
+                assert_string_equal(
+                        json_object_to_json_string_ext(arguments, JSON_C_TO_STRING_PLAIN), cases[i].wanted);
+                qmp_message_done(&m);
+        }
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_messages),
+                cmocka_unit_test(test_answers_to_greetings),
                 TEST(test_paths),
                 TEST(test_absent_then_there),
                 TEST(test_refused_then_full),
