@@ -47,8 +47,13 @@ static void decide(struct policy_view *v, enum policy_action action, uint64_t by
 
 static uint64_t never_below(const struct policy_view *v)
 {
-        return v->may_shrink || v->partition->is_busy ? v->lowest_bytes
-                                                      : MAX(v->lowest_bytes, v->partition->current_bytes);
+        uint64_t stays = v->partition->current_bytes;
+
+        if (v->may_yield || v->partition->is_busy)
+                return v->lowest_bytes;
+        if (v->may_shrink)
+                stays = MIN(stays, v->taxed_bytes);
+        return MAX(v->lowest_bytes, stays);
 }
 
 static void compute_shares(struct round *r, struct scratch *s)
@@ -75,14 +80,10 @@ static void compute_shares(struct round *r, struct scratch *s)
         if (!r->is_short)
                 return;
 
-        /* Who has more than its weight's part has its idle memory taxed: first all get what they want less
-         * that, and then of what is left up to all. */
-        for (size_t i = 0; i < n; i++) {
-                const struct policy_view *v = &r->views[s->index[i]];
-
-                if (v->decision->want_bytes > v->decision->weight_bytes)
-                        s->want[i] = MAX(s->floor[i], v->taxed_bytes);
-        }
+        /* Idle memory is taxed: first all get what they want less that, and then of what is left up to all.
+         */
+        for (size_t i = 0; i < n; i++)
+                s->want[i] = MAX(s->floor[i], r->views[s->index[i]].taxed_bytes);
         policy_fill(n, s->weight, s->floor, s->want, total, s->share);
         for (size_t i = 0; i < n; i++) {
                 s->floor[i] = s->share[i];
@@ -113,6 +114,18 @@ static enum policy_rule growth_cause(const struct policy_view *v)
         return POLICY_RULE_NONE;
 }
 
+/* What it was shrunk by is not given back a moment later for the same demand. */
+static bool has_same_demand(const struct round *r, const struct policy_view *v)
+{
+        const struct policy_history *h = v->history;
+
+        if (h->shrunk_usec == 0 || policy_less(r->in->now_usec, h->shrunk_usec) >= r->in->config.quiet_usec)
+                return false;
+        if (v->is_in_distress && h->shrunk_in_use_bytes == 0)
+                return false;
+        return v->decision->used_bytes < h->shrunk_used_bytes + v->partition->granule_bytes / 2;
+}
+
 /* Where its growth shall end, and what bounds that; its claim if it shall not grow. */
 static uint64_t growth_goal(const struct round *r, struct policy_view *v, enum policy_rule *ret_cause)
 {
@@ -129,9 +142,7 @@ static uint64_t growth_goal(const struct round *r, struct policy_view *v, enum p
         }
         if (*ret_cause == POLICY_RULE_BELOW_MIN)
                 goal = MAX(goal, p->min_bytes);
-        else if (h->shrunk_usec > 0 &&
-                 policy_less(r->in->now_usec, h->shrunk_usec) < r->in->config.quiet_usec &&
-                 d->want_bytes <= h->shrunk_want_bytes) {
+        else if (has_same_demand(r, v)) {
                 d->bound = POLICY_RULE_HYSTERESIS;
                 return p->claimed_bytes;
         } else if (h->n_refusals > 0 && goal > MAX(d->weight_bytes, p->claimed_bytes)) {
@@ -226,7 +237,10 @@ static enum policy_rule shrink_obstacle(const struct policy_view *v)
 {
         if (!v->is_fresh)
                 return POLICY_RULE_STALE;
-        return v->may_shrink ? POLICY_RULE_NONE : POLICY_RULE_REFUSED;
+        if (!v->may_shrink)
+                return POLICY_RULE_REFUSED;
+        return v->may_yield || v->decision->share_bytes >= v->taxed_bytes ? POLICY_RULE_NONE
+                                                                          : POLICY_RULE_IN_USE;
 }
 
 /* Whole granules above `keep`, of those that may leave. */
@@ -268,6 +282,7 @@ static int compare_donors(const void *a, const void *b)
 
 enum keep {
         KEEP_HELD,  /* what it wanted in its last quiet times */
+        KEEP_USED,  /* what it may have, and all that it has in use */
         KEEP_SHARE, /* what it may have */
         KEEP_TAXED, /* what it wants, less the tax */
 };
@@ -277,6 +292,8 @@ static uint64_t kept_bytes(const struct policy_view *v, enum keep keep)
         switch (keep) {
         case KEEP_HELD:
                 return v->held_bytes;
+        case KEEP_USED:
+                return MAX(v->taxed_bytes, v->decision->share_bytes);
         case KEEP_SHARE:
                 return v->decision->share_bytes;
         default:
@@ -295,6 +312,8 @@ static void take(struct round *r, enum policy_mode mode, enum keep keep, enum po
                 uint64_t spare;
 
                 if (v->partition->mode != mode || !is_undecided(v) || !v->may_shrink)
+                        continue;
+                if (kept_bytes(v, keep) < v->taxed_bytes && !v->may_yield)
                         continue;
                 spare = spare_granules(v, kept_bytes(v, keep));
                 if (spare > 0)
@@ -321,6 +340,7 @@ static void take_for_need(struct round *r, enum policy_mode mode)
                                                  : POLICY_RULE_OTHERS_NEED;
 
         take(r, mode, KEEP_HELD, cause == POLICY_RULE_ABOVE_SHARE ? POLICY_RULE_OTHERS_NEED : cause);
+        take(r, mode, KEEP_USED, cause);
         take(r, mode, KEEP_SHARE, cause);
         if (r->host_presses)
                 take(r, mode, KEEP_TAXED, cause);
@@ -334,7 +354,7 @@ static bool is_quiet(const struct round *r, const struct policy_view *v)
         const struct policy_history *h = v->history;
 
         return policy_less(r->in->now_usec, h->grown_usec) >= c->quiet_usec &&
-               (h->shrunk_usec == 0 || policy_less(r->in->now_usec, h->shrunk_usec) >= c->step_usec);
+               (h->asked_usec == 0 || policy_less(r->in->now_usec, h->asked_usec) >= c->step_usec);
 }
 
 /* A quarter of what it has too much, so that a large burst's memory and a small one's leave in the same time;
@@ -398,7 +418,7 @@ static void grow_in_plenty(struct round *r)
                 }
                 if (v->history->n_refusals > 0 || goal < p->claimed_bytes + p->granule_bytes)
                         continue;
-                if (policy_less(r->in->now_usec, MAX(v->history->shrunk_usec, v->history->grown_usec)) <
+                if (policy_less(r->in->now_usec, MAX(v->history->asked_usec, v->history->grown_usec)) <
                         c->quiet_usec)
                         continue;
                 bytes = (goal - p->claimed_bytes) / p->granule_bytes * p->granule_bytes;
@@ -448,8 +468,10 @@ static void remember(struct round *r)
                 if (v->decision->action == POLICY_GROW)
                         v->history->grown_usec = r->in->now_usec;
                 if (v->decision->action == POLICY_SHRINK) {
-                        v->history->shrunk_usec = r->in->now_usec;
-                        v->history->shrunk_want_bytes = v->decision->want_bytes;
+                        v->history->asked_usec = r->in->now_usec;
+                        v->history->asked_used_bytes = v->decision->used_bytes;
+                        v->history->asked_in_use_bytes =
+                                policy_less(v->taxed_bytes, v->decision->target_bytes);
                 }
         }
 }

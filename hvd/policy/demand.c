@@ -100,6 +100,12 @@ static uint64_t refusal_pause(const struct policy_config *c, uint64_t n_refusals
         return policy_clamp(usec, c->refusal_usec, c->refusal_max_usec);
 }
 
+static bool is_pause(const struct policy_input *in, uint64_t n_refusals, uint64_t refused_usec)
+{
+        return n_refusals > 0 &&
+               usec_since(in->now_usec, refused_usec) < refusal_pause(&in->config, n_refusals);
+}
+
 static void view_rights(const struct policy_input *in, struct policy_view *v)
 {
         const struct policy_partition *p = v->partition;
@@ -112,16 +118,40 @@ static void view_rights(const struct policy_input *in, struct policy_view *v)
                         (v->is_fresh || p->is_busy ||
                                 usec_since(in->now_usec, h->used_usec) <= in->config.fresh_usec);
         v->may_change = p->mode != POLICY_MODE_OFF && p->state == POLICY_RUNNING && !p->is_busy;
-        v->may_shrink = v->may_change && v->is_fresh &&
-                        (h->n_refusals == 0 || usec_since(in->now_usec, h->refused_usec) >=
-                                                       refusal_pause(&in->config, h->n_refusals));
+        v->may_shrink = v->may_change && v->is_fresh && !is_pause(in, h->n_refusals, h->refused_usec);
+        v->may_yield = v->may_shrink && !is_pause(in, h->n_denials, h->denied_usec);
+}
+
+/* It needed by its own word what it was asked for, when it was asked: between a sample and the answer to what
+ * was decided on it a burst may come. Only the first sample since then says so. */
+static void judge_refusal(struct policy_view *v, uint64_t seen_usec)
+{
+        const struct policy_partition *p = v->partition;
+        struct policy_history *h = v->history;
+
+        if (h->n_refusals == 0 || seen_usec >= h->refused_usec || h->used_usec < h->refused_usec ||
+                v->taxed_bytes + p->granule_bytes <= p->current_bytes)
+                return;
+        h->n_refusals--;
+        h->n_denials++;
+        h->denied_usec = h->refused_usec;
+}
+
+/* Who asks for no more than its weight's part keeps the least headroom of all whatever others claim. */
+static uint64_t taxed_headroom(const struct policy_input *in, const struct policy_decision *d)
+{
+        uint64_t bytes = policy_scale(d->headroom_bytes, 1000 - in->config.idle_tax_permille, 1000);
+
+        if (d->want_bytes > d->weight_bytes)
+                return bytes;
+        return MAX(bytes, in->config.headroom_min_bytes);
 }
 
 static void view_one(const struct policy_input *in, struct policy_view *v)
 {
         const struct policy_partition *p = v->partition;
         struct policy_decision *d = v->decision;
-        uint64_t low;
+        uint64_t low, seen_usec = v->history->used_usec;
 
         if (sample_counts(in, p) && p->state == POLICY_RUNNING && p->mode != POLICY_MODE_OFF)
                 take_sample(in, v);
@@ -138,9 +168,8 @@ static void view_one(const struct policy_input *in, struct policy_view *v)
         d->want_bytes = policy_clamp(d->used_bytes + d->pressed_bytes + d->headroom_bytes, p->min_bytes,
                 MAX(v->highest_bytes, p->min_bytes));
         v->taxed_bytes = policy_clamp(
-                d->used_bytes + d->pressed_bytes +
-                        policy_scale(d->headroom_bytes, 1000 - in->config.idle_tax_permille, 1000),
-                p->min_bytes, d->want_bytes);
+                d->used_bytes + d->pressed_bytes + taxed_headroom(in, d), p->min_bytes, d->want_bytes);
+        judge_refusal(v, seen_usec);
         if (v->is_fresh)
                 hold_peak(in, v->history, d->want_bytes);
         v->held_bytes = MAX(v->history->held_bytes[0], v->history->held_bytes[1]);
@@ -154,9 +183,9 @@ void policy_view_all(const struct policy_input *in, struct policy_view *views)
         for (size_t i = 0; i < in->n_partitions; i++)
                 weights += in->partitions[i].weight;
         for (size_t i = 0; i < in->n_partitions; i++) {
-                view_one(in, &views[i]);
                 views[i].decision->weight_bytes =
                         policy_scale(usable, in->partitions[i].weight, MAX(weights, UINT64_C(1)));
+                view_one(in, &views[i]);
         }
 }
 
@@ -173,10 +202,19 @@ void policy_sample_bound(struct policy_sample *s)
 void policy_history_gave(struct policy_history *h)
 {
         h->n_refusals = 0;
+        h->n_denials = 0;
+        h->shrunk_usec = h->asked_usec;
+        h->shrunk_used_bytes = h->asked_used_bytes;
+        h->shrunk_in_use_bytes = h->asked_in_use_bytes;
 }
 
 void policy_history_refused(struct policy_history *h, uint64_t now_usec)
 {
+        if (h->asked_in_use_bytes > 0) {
+                h->n_denials++;
+                h->denied_usec = now_usec;
+                return;
+        }
         h->n_refusals++;
         h->refused_usec = now_usec;
 }

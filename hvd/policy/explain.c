@@ -76,7 +76,10 @@ static const char *bound_text(enum policy_rule rule)
         case POLICY_RULE_STEP:
                 return "The rest follows in further steps, if it stays quiet";
         case POLICY_RULE_HYSTERESIS:
-                return "It was shrunk a moment ago, and wants no more than it did then";
+                return "It was shrunk a moment ago, and uses no more than it did then";
+        case POLICY_RULE_IN_USE:
+                return "It has more than its share, but has it in use, and is not asked for that again for a "
+                       "while";
         default:
                 return NULL;
         }

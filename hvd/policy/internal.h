@@ -11,12 +11,13 @@ struct policy_view {
         bool takes_part; /* its wants are known, and it may be changed sooner or later */
         bool may_change; /* now */
         bool may_shrink; /* now: a fresh sample, and no pause */
+        bool may_yield;  /* now: even what it has in use */
         bool has_sample; /* one that counts, at some time */
         bool is_fresh;
         bool is_in_distress;
         uint64_t lowest_bytes;  /* it cannot or shall not have less */
         uint64_t highest_bytes; /* nor more */
-        uint64_t taxed_bytes;   /* what it wants, less the tax */
+        uint64_t taxed_bytes;   /* what it wants, less the tax: what it has beyond lies idle */
         uint64_t held_bytes;    /* the most that it wanted in the last one or two quiet times */
 };
 

@@ -82,10 +82,16 @@ static const struct field history_fields[] = {
         { "held_before_bytes", HISTORY(held_bytes[1]), INT64_MAX },
         { "held_usec", HISTORY(held_usec), POLICY_USEC_MAX },
         { "grown_usec", HISTORY(grown_usec), POLICY_USEC_MAX },
+        { "asked_usec", HISTORY(asked_usec), POLICY_USEC_MAX },
+        { "asked_used_bytes", HISTORY(asked_used_bytes), INT64_MAX },
+        { "asked_in_use_bytes", HISTORY(asked_in_use_bytes), INT64_MAX },
         { "shrunk_usec", HISTORY(shrunk_usec), POLICY_USEC_MAX },
-        { "shrunk_want_bytes", HISTORY(shrunk_want_bytes), INT64_MAX },
+        { "shrunk_used_bytes", HISTORY(shrunk_used_bytes), INT64_MAX },
+        { "shrunk_in_use_bytes", HISTORY(shrunk_in_use_bytes), INT64_MAX },
         { "n_refusals", HISTORY(n_refusals), INT64_MAX },
         { "refused_usec", HISTORY(refused_usec), POLICY_USEC_MAX },
+        { "n_denials", HISTORY(n_denials), INT64_MAX },
+        { "denied_usec", HISTORY(denied_usec), POLICY_USEC_MAX },
         { 0 },
 };
 

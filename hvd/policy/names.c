@@ -18,7 +18,7 @@ static const struct policy_config_key keys[] = {
         { "pressure", offsetof(struct policy_config, pressure_permille), POLICY_UNIT_PERMILLE, 1, 1000, 50 },
         { "idle_tax", offsetof(struct policy_config, idle_tax_permille), POLICY_UNIT_PERMILLE, 0, 1000, 750 },
         { "quiet", offsetof(struct policy_config, quiet_usec), POLICY_UNIT_USEC, USEC_PER_SEC,
-                86400 * USEC_PER_SEC, 60 * USEC_PER_SEC },
+                86400 * USEC_PER_SEC, 300 * USEC_PER_SEC },
         { "step", offsetof(struct policy_config, step_usec), POLICY_UNIT_USEC, USEC_PER_SEC,
                 3600 * USEC_PER_SEC, 10 * USEC_PER_SEC },
         { "fresh", offsetof(struct policy_config, fresh_usec), POLICY_UNIT_USEC, USEC_PER_SEC,
@@ -108,6 +108,7 @@ static const char *const rule_names[POLICY_RULE_MAX_VALUE] = {
         [POLICY_RULE_QUIET] = "quiet",
         [POLICY_RULE_STEP] = "step",
         [POLICY_RULE_HYSTERESIS] = "hysteresis",
+        [POLICY_RULE_IN_USE] = "in-use",
 };
 
 static const char *to_string(const char *const *names, int n, int value)

@@ -22,17 +22,17 @@
 
 /* The limits of each are in policy_config_keys(). */
 struct policy_config {
-        uint64_t headroom_permille;  /* of what is used: what shall be available beside it */
-        uint64_t headroom_min_bytes; /* and at least */
-        uint64_t horizon_usec;       /* how far ahead a rise of what is used is prolonged */
-        uint64_t pressure_permille;  /* the share of stalled time from which a guest is in distress */
-        uint64_t idle_tax_permille;  /* of its headroom that a guest above its share loses if it is short */
-        uint64_t quiet_usec;         /* how long memory has to lie idle before it leaves unasked */
-        uint64_t step_usec;          /* between two steps of an unasked way back */
-        uint64_t fresh_usec;         /* nothing leaves a guest whose sample is older */
-        uint64_t refusal_usec;       /* the first pause after a refusal; doubles with each */
-        uint64_t refusal_max_usec;   /* and at most */
-        uint64_t cushion_permille;   /* of the pool: what shall be free for the next burst */
+        uint64_t headroom_permille;      /* of what is used: what shall be available beside it */
+        uint64_t headroom_min_bytes;     /* and at least */
+        uint64_t horizon_usec;           /* how far ahead a rise of what is used is prolonged */
+        uint64_t pressure_permille;      /* the share of stalled time from which a guest is in distress */
+        uint64_t idle_tax_permille;      /* of its headroom that a guest loses if memory is short */
+        uint64_t quiet_usec;             /* how long memory has to lie idle before it leaves unasked */
+        uint64_t step_usec;              /* between two steps of an unasked way back */
+        uint64_t fresh_usec;             /* nothing leaves a guest whose sample is older */
+        uint64_t refusal_usec;           /* the first pause after a refusal; doubles with each */
+        uint64_t refusal_max_usec;       /* and at most */
+        uint64_t cushion_permille;       /* of the pool: what shall be free for the next burst */
         uint64_t host_pressure_permille; /* of the host's own stalled time, from which its guests give */
         uint64_t host_relief_permille;   /* of the pool: what they give then in one round */
 };
@@ -118,13 +118,19 @@ struct policy_history {
         uint64_t used_bytes, used_usec; /* by the last sample that counted */
         uint64_t rise_bytes_per_sec;
         uint64_t held_bytes[2], held_usec; /* peaks of what it wanted, in this window and the one before */
-        uint64_t grown_usec, shrunk_usec;  /* when it was last asked to */
-        uint64_t shrunk_want_bytes;        /* and what it wanted then */
-        uint64_t n_refusals;               /* since it last gave */
+        uint64_t grown_usec, asked_usec;   /* when it was last asked to grow, and to give */
+        uint64_t asked_used_bytes;         /* what it used when it was asked to give */
+        uint64_t asked_in_use_bytes;       /* and how much of that it was to give */
+        uint64_t shrunk_usec;              /* the same three, of when it last gave */
+        uint64_t shrunk_used_bytes, shrunk_in_use_bytes;
+        uint64_t n_refusals; /* of what lay idle, since it last gave */
         uint64_t refused_usec;
+        uint64_t n_denials; /* of what it had in use, since it last gave */
+        uint64_t denied_usec;
 };
 
-/* It gave something of what it was asked for, or refused all. */
+/* It gave something of what it was asked for, or refused all. Who refuses what lies idle in it is in debt and
+ * has a pause; who denies what it has in use is not asked for such for a while. */
 void policy_history_gave(struct policy_history *h);
 void policy_history_refused(struct policy_history *h, uint64_t now_usec);
 
@@ -161,7 +167,8 @@ enum policy_rule {
         POLICY_RULE_CHEAP,      /* the rest could not leave cheaply */
         POLICY_RULE_QUIET,      /* it has not been idle for long enough */
         POLICY_RULE_STEP,       /* slowly */
-        POLICY_RULE_HYSTERESIS, /* it was shrunk a moment ago, and wants no more than then */
+        POLICY_RULE_HYSTERESIS, /* it was shrunk a moment ago, and its demand is the same */
+        POLICY_RULE_IN_USE,     /* it did not give what it has in use, and is not asked again for a while */
         POLICY_RULE_MAX_VALUE,
         POLICY_RULE_INVALID = -1,
 };
@@ -196,10 +203,12 @@ struct policy_input {
  *  2. the growths together fit into what is free of the pool, less its reserve and what is reserved: what
  *     others are asked for in the same round counts only once they gave it;
  *  3. whoever is busy, off, or not running is left alone; nothing leaves without a fresh sample, nor in the
- *     pause after a refusal;
- *  4. what was shrunk grows again within quiet_usec only if it wants more than when it was shrunk;
+ *     pause after a refusal, and what is in use not in the pause after it was denied;
+ *  4. what gave grows again within quiet_usec only for another demand: if it uses more than when it was
+ * asked, by half a granule, or stalls though all was left to it that it used then;
  *  5. when memory is short each gets what it wants up to one level per weight (its min first): a guest that
- *     wants without end gets no more than that level, and nobody whose wants lie below it loses anything.
+ *     wants without end gets no more than that level, and nobody whose wants lie below it loses more than
+ *     headroom; who wants no more than its weight's part keeps headroom_min_bytes of that.
  * Which decisions are for doing is the caller's: those of partitions in mode AUTO. */
 void policy_decide(
         const struct policy_input *in, struct policy_decision *ret, struct policy_history *ret_history);

@@ -10,6 +10,7 @@
 #include "common/cleanup.h"
 #include "common/json.h"
 #include "common/size.h"
+#include "hvd/sim/floor.h"
 #include "hvd/sim/sim.h"
 
 static const struct sim_policy *const policies[] = {
@@ -22,7 +23,8 @@ static const struct sim_policy *const policies[] = {
 };
 
 static bool arg_policies[ARRAY_SIZE(policies)];
-static bool arg_any_policy, arg_json, arg_explain;
+static bool arg_any_policy, arg_json, arg_explain, arg_has_floor;
+static double arg_floor;
 static uint64_t arg_seed = 1;
 static struct sim_mechanism arg_mechanism;
 static struct policy_config arg_config;
@@ -37,6 +39,7 @@ static void help(void)
                "  --grow TIME,SIZE         until the first memory comes, and how much a second (100ms,8G)\n"
                "  --shrink TIME,SIZE       until the first leaves, and how much a second (150ms,2G)\n"
                "  --explain                tell of each change of hvd's policy in sentences\n"
+               "  --floor GIB-SECONDS      how much anyone must move to leave no more than that short\n"
                "  --seed N                 of what guests say at random (1)\n"
                "  -o, --output text|json   one JSON object a line (text)\n"
                "  --version, --help\n\n"
@@ -101,6 +104,18 @@ static int parse_number(const char *value, uint64_t *ret)
         return -EINVAL;
 }
 
+static int parse_floor(const char *value)
+{
+        char *end;
+
+        arg_floor = strtod(value, &end);
+        arg_has_floor = true;
+        if (value[0] >= '0' && value[0] <= '9' && *end == '\0' && arg_floor < 1e15)
+                return 0;
+        fprintf(stderr, "hvd-sim: '%s' is no number of GiB-seconds\n", value);
+        return -EINVAL;
+}
+
 /* 1: go on; 0: done; -EINVAL: said what is wrong. */
 static int parse_argv(int argc, char **argv)
 {
@@ -112,6 +127,7 @@ static int parse_argv(int argc, char **argv)
                 ARG_SHRINK,
                 ARG_SEED,
                 ARG_EXPLAIN,
+                ARG_FLOOR,
                 ARG_VERSION
         };
         static const struct option options[] = {
@@ -121,6 +137,7 @@ static int parse_argv(int argc, char **argv)
                 { "grow", required_argument, NULL, ARG_GROW },
                 { "shrink", required_argument, NULL, ARG_SHRINK },
                 { "explain", no_argument, NULL, ARG_EXPLAIN },
+                { "floor", required_argument, NULL, ARG_FLOOR },
                 { "seed", required_argument, NULL, ARG_SEED },
                 { "output", required_argument, NULL, 'o' },
                 { "version", no_argument, NULL, ARG_VERSION },
@@ -153,6 +170,9 @@ static int parse_argv(int argc, char **argv)
                         break;
                 case ARG_EXPLAIN:
                         arg_explain = true;
+                        break;
+                case ARG_FLOOR:
+                        r = parse_floor(optarg);
                         break;
                 case ARG_SEED:
                         r = parse_number(optarg, &arg_seed);
@@ -219,9 +239,34 @@ static void print_row(const struct sim_result *r, double seconds)
                 (double)r->partition_usec / USEC_PER_SEC / MAX(seconds, 1e-6));
 }
 
+static const char *base_name(const char *path)
+{
+        return strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+}
+
+static int run_floor(const char *path, const struct trace *trace)
+{
+        _cleanup_json_ struct json_object *o = json_object_new_object();
+        double moved;
+
+        if (!o || sim_least_moved(trace, arg_floor, &moved) < 0)
+                return -ENOMEM;
+        if (!arg_json) {
+                printf("%s: who leaves at most %g GiB-seconds short moves at least %.1f GiB\n",
+                        base_name(path), arg_floor, moved);
+                return 0;
+        }
+        if (json_add_string(o, "trace", base_name(path)) < 0 ||
+                json_add(o, "shortfall_gib_seconds", json_object_new_double(arg_floor)) < 0 ||
+                json_add(o, "least_moved_gib", json_object_new_double(moved)) < 0)
+                return -ENOMEM;
+        puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+        return 0;
+}
+
 static int run_trace(const char *path, const struct trace *trace)
 {
-        const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+        const char *name = base_name(path);
         bool is_first = true;
 
         for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
@@ -277,7 +322,7 @@ int main(int argc, char **argv)
                         fprintf(stderr, "hvd-sim: %s\n", error.message);
                         return EXIT_FAILURE;
                 }
-                r = run_trace(argv[optind], &trace);
+                r = arg_has_floor ? run_floor(argv[optind], &trace) : run_trace(argv[optind], &trace);
                 trace_done(&trace);
                 if (r < 0) {
                         fprintf(stderr, "hvd-sim: Out of memory\n");

@@ -73,31 +73,33 @@ static uint64_t distance(uint64_t a, uint64_t b)
         return a > b ? a - b : b - a;
 }
 
-/* Back and forth without a reason: a change against the last one, soon after it, while the guest wants what
- * it wanted. */
-static void note_change(struct sim *s, struct sim_partition *p, uint64_t target)
+/* What moved. Back and forth without a reason: a change against the last one, soon after it, while the guest
+ * wants what it wanted when that was begun. */
+static void note_change(struct sim *s, struct sim_partition *p, uint64_t from, uint64_t demand)
 {
-        int direction = target > p->current_bytes ? 1 : -1;
+        int direction = p->current_bytes > from ? 1 : -1;
 
-        if (distance(target, p->current_bytes) < OSCILLATION_BYTES)
+        if (distance(from, p->current_bytes) < OSCILLATION_BYTES)
                 return;
         s->result.n_changes++;
         p->n_changes++;
         s->result.n_changes_max = MAX(s->result.n_changes_max, p->n_changes);
         if (p->last_direction == -direction && s->now_usec - p->last_moved_usec < OSCILLATION_USEC &&
-                distance(p->demand_bytes, p->last_demand_bytes) < OSCILLATION_BYTES)
+                distance(demand, p->last_demand_bytes) < OSCILLATION_BYTES)
                 s->result.n_oscillations++;
         p->last_direction = direction;
         p->last_moved_usec = s->now_usec;
-        p->last_demand_bytes = p->demand_bytes;
+        p->last_demand_bytes = demand;
 }
 
 void sim_change(struct sim *s, struct sim_partition *p, uint64_t target)
 {
         uint64_t granule = s->mechanism.granule_bytes;
 
-        if (p->is_changing)
+        if (p->is_changing) {
                 p->claimed_bytes = p->current_bytes;
+                note_change(s, p, p->from_bytes, p->begun_demand_bytes);
+        }
         p->is_changing = false;
         if (target > p->current_bytes) {
                 target = MIN(target, p->current_bytes + sim_free_bytes(s));
@@ -106,22 +108,24 @@ void sim_change(struct sim *s, struct sim_partition *p, uint64_t target)
                 target = p->current_bytes - (p->current_bytes - target) / granule * granule;
         if (target == p->current_bytes)
                 return;
-        note_change(s, p, target);
         p->is_changing = true;
         p->was_refused = false;
         p->from_bytes = p->current_bytes;
         p->target_bytes = target;
         p->claimed_bytes = MAX(target, p->current_bytes);
         p->begun_usec = s->now_usec;
+        p->begun_demand_bytes = p->demand_bytes;
 }
 
 void sim_set(struct sim *s, struct sim_partition *p, uint64_t bytes)
 {
-        if (bytes == p->current_bytes)
+        uint64_t from = p->current_bytes;
+
+        if (bytes == from)
                 return;
-        note_change(s, p, bytes);
-        s->result.moved_gib += (double)distance(bytes, p->current_bytes) / GIB;
+        s->result.moved_gib += (double)distance(bytes, from) / GIB;
         p->current_bytes = p->claimed_bytes = bytes;
+        note_change(s, p, from, p->demand_bytes);
 }
 
 /* What a guest gives now, of a change that asks for `bytes`. */
@@ -170,6 +174,7 @@ static bool move(struct sim *s, struct sim_partition *p)
         p->is_changing = false;
         p->claimed_bytes = now;
         p->changed_usec = s->now_usec;
+        note_change(s, p, p->from_bytes, p->begun_demand_bytes);
         return true;
 }
 

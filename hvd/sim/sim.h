@@ -36,6 +36,7 @@ struct sim_partition {
         /* the change under way: */
         bool is_changing, was_refused;
         uint64_t from_bytes, target_bytes, begun_usec, changed_usec;
+        uint64_t begun_demand_bytes;
         /* what it last said: */
         struct policy_sample sample;
         uint64_t stalled_usec, window_usec, stall_in_window_usec, pushed_usec;

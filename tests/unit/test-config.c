@@ -372,12 +372,12 @@ static void test_policy(void **state)
         assert_int_equal(load(true, &c, &error), 0);
         assert_int_equal(c->policy_mode, POLICY_MODE_OBSERVE);
         assert_null(policy_config_check(&c->policy));
-        assert_int_equal(c->policy.quiet_usec, 60 * USEC_PER_SEC);
+        assert_int_equal(c->policy.quiet_usec, 300 * USEC_PER_SEC);
         config_free(c);
 
         write_text("hvd.conf",
                 "[policy]\nmode = auto\nperiod = 500ms\nsample = 5s\nheadroom = 200\nheadroom_min = 1G\n"
-                "horizon = 0\nquiet = 5m\ncushion = 0\nrefusal_max = 2h\n[hvd]\njobs_kept = 7\n");
+                "horizon = 0\nquiet = 2m\ncushion = 0\nrefusal_max = 2h\n[hvd]\njobs_kept = 7\n");
         if (load(true, &c, &error) < 0)
                 fail_msg("%s", error.message);
         assert_int_equal(c->policy_mode, POLICY_MODE_AUTO);
@@ -386,7 +386,7 @@ static void test_policy(void **state)
         assert_int_equal(c->policy.headroom_permille, 200);
         assert_int_equal(c->policy.headroom_min_bytes, GIB);
         assert_int_equal(c->policy.horizon_usec, 0);
-        assert_int_equal(c->policy.quiet_usec, 300 * USEC_PER_SEC);
+        assert_int_equal(c->policy.quiet_usec, 120 * USEC_PER_SEC);
         assert_int_equal(c->policy.cushion_permille, 0);
         assert_int_equal(c->policy.refusal_max_usec, 7200 * USEC_PER_SEC);
         assert_int_equal(c->policy.step_usec, 10 * USEC_PER_SEC);

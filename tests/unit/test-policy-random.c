@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* What holds whatever guests say and hosts are like: random hosts over many rounds, each round checked, and
- * decided a second time from its record. */
+ * decided a second time from its record. Two of three guests are honest and give as guestd does; what their
+ * demand is, and when it changed, is known to the checks and not to the policy. */
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,13 +34,28 @@ static uint64_t draw(uint64_t n)
         return n == 0 ? 0 : seed % n;
 }
 
+#define GUEST_MARGIN (64 * MIB)
+
+/* Of a guest, to judge what is done to it. */
+struct ledger {
+        uint64_t needs_usec;                    /* its demand changed last */
+        uint64_t asked_usec, asked_sample_usec; /* it was asked to give, by a sample of then */
+        uint64_t gave_usec, gave_sample_usec;   /* the same, of when it gave */
+};
+
 struct world {
         struct policy_input in;
         struct policy_partition partitions[GUESTS];
         struct policy_history history[GUESTS];
         uint64_t target[GUESTS]; /* of the change under way; 0: none */
         uint64_t needs[GUESTS];
+        struct ledger ledger[GUESTS];
 };
+
+static bool is_honest(size_t i)
+{
+        return i % 3 != 2;
+}
 
 static void world_init(struct world *w)
 {
@@ -79,6 +95,30 @@ static void world_init(struct world *w)
         w->in.pool.total_bytes = sum + w->in.pool.reserve_bytes + draw(sum + GIB);
 }
 
+/* The end of a change: who grows has it; who gives may refuse, and an honest one keeps what it needs. */
+static void end_change(struct world *w, size_t i)
+{
+        struct policy_partition *p = &w->partitions[i];
+        uint64_t now = w->target[i], keeps = w->needs[i] + GUEST_MARGIN;
+
+        if (now < p->current_bytes) {
+                if (is_honest(i) && now < keeps)
+                        now += (keeps - now + p->granule_bytes - 1) / p->granule_bytes * p->granule_bytes;
+                if (now >= p->current_bytes || draw(8) == 0) {
+                        now = p->current_bytes;
+                        policy_history_refused(&w->history[i], w->in.now_usec);
+                } else {
+                        policy_history_gave(&w->history[i]);
+                        w->ledger[i].gave_usec = w->ledger[i].asked_usec;
+                        w->ledger[i].gave_sample_usec = w->ledger[i].asked_sample_usec;
+                }
+        }
+        p->current_bytes = p->claimed_bytes = now;
+        p->changed_usec = w->in.now_usec;
+        p->leaving_bytes = 0;
+        p->is_busy = false;
+}
+
 /* A moment later: changes end, guests want other things, and say something, be it true or not. */
 static void world_step(struct world *w)
 {
@@ -89,21 +129,14 @@ static void world_step(struct world *w)
                 struct policy_partition *p = &w->partitions[i];
 
                 p->state = draw(20) == 0 ? draw(POLICY_STATE_MAX) : POLICY_RUNNING;
-                if (p->is_busy && draw(2)) {
-                        if (w->target[i] > p->current_bytes || draw(8) > 0) {
-                                if (w->target[i] < p->current_bytes)
-                                        policy_history_gave(&w->history[i]);
-                                p->current_bytes = w->target[i];
-                                p->changed_usec = w->in.now_usec;
-                        } else
-                                policy_history_refused(&w->history[i], w->in.now_usec);
-                        p->claimed_bytes = p->current_bytes;
-                        p->leaving_bytes = 0;
-                        p->is_busy = false;
-                }
-                if (draw(12) == 0)
+                if (p->is_busy && draw(2))
+                        end_change(w, i);
+                if (draw(12) == 0) {
                         w->needs[i] = draw(20 * GIB);
-                p->resident_bytes = draw(p->current_bytes + 1);
+                        w->ledger[i].needs_usec = w->in.now_usec;
+                }
+                uint64_t used = is_honest(i) ? MIN(w->needs[i], p->current_bytes) : 0;
+                p->resident_bytes = used + draw(p->current_bytes - used + 1);
                 if (draw(6) == 0)
                         continue;
                 p->sample = (struct policy_sample) {
@@ -114,7 +147,7 @@ static void world_step(struct world *w)
                         .has_removable = draw(2),
                         .removable_bytes = draw(4 * GIB),
                 };
-                if (i % 3 == 2) { /* says anything */
+                if (!is_honest(i)) { /* says anything */
                         p->sample.available_bytes = draw(POLICY_BYTES_MAX + 1);
                         p->sample.some_permille = draw(1001);
                         p->sample.full_permille = draw(1001);
@@ -124,8 +157,8 @@ static void world_step(struct world *w)
         }
 }
 
-static void check_one(
-        const struct world *w, const struct policy_history *before, const struct policy_decision *d, size_t i)
+static void check_one(const struct world *w, const struct policy_history *before,
+        const struct policy_history *after, const struct policy_decision *d, size_t i)
 {
         const struct policy_partition *p = &w->partitions[i];
         uint64_t moved = d->target_bytes > p->current_bytes ? d->target_bytes - p->current_bytes
@@ -133,6 +166,13 @@ static void check_one(
 
         assert_int_equal(d->action == POLICY_KEEP, moved == 0);
         assert_int_equal(moved % p->granule_bytes, 0);
+        /* A refusal is forgiven only to who by its next word needed what it was asked for. */
+        if (after->n_refusals < before->n_refusals) {
+                assert_true(p->sample.taken_usec >= before->refused_usec &&
+                            before->used_usec < before->refused_usec);
+                assert_true(d->used_bytes + d->pressed_bytes + d->headroom_bytes + p->granule_bytes >
+                            p->current_bytes);
+        }
         if (d->action == POLICY_KEEP) {
                 assert_true(d->bound != POLICY_RULE_NONE);
                 return;
@@ -141,14 +181,15 @@ static void check_one(
         assert_true(p->mode != POLICY_MODE_OFF && p->state == POLICY_RUNNING && !p->is_busy);
         if (d->action == POLICY_GROW) {
                 assert_true(d->target_bytes > p->current_bytes);
-                if (p->max_bytes > 0)
-                        assert_true(d->target_bytes <= p->max_bytes);
-                if (before->n_refusals > 0)
+                assert_true(d->target_bytes <=
+                            (p->max_bytes > 0 ? p->max_bytes : MAX(p->current_bytes, p->desired_bytes)));
+                if (after->n_refusals > 0)
                         assert_true(d->target_bytes < MAX(d->weight_bytes, p->min_bytes) + p->granule_bytes);
                 if (before->shrunk_usec > 0 &&
                         w->in.now_usec - before->shrunk_usec < w->in.config.quiet_usec &&
                         p->claimed_bytes >= p->min_bytes)
-                        assert_true(d->want_bytes > before->shrunk_want_bytes);
+                        assert_true(d->used_bytes >= before->shrunk_used_bytes + p->granule_bytes / 2 ||
+                                    (d->cause == POLICY_RULE_PRESSURE && before->shrunk_in_use_bytes == 0));
                 return;
         }
         assert_true(d->target_bytes >= p->min_bytes && d->target_bytes >= p->floor_bytes);
@@ -156,21 +197,54 @@ static void check_one(
         assert_true(w->in.now_usec - p->sample.taken_usec <= w->in.config.fresh_usec);
         if (p->sample.has_removable)
                 assert_true(moved <= p->sample.removable_bytes);
-        if (before->n_refusals > 0)
+        if (after->n_refusals > 0)
                 assert_true(w->in.now_usec - before->refused_usec >= w->in.config.refusal_usec);
 }
 
+/* Nobody whose demand is what it was is shrunk and grown again within the window. */
+static void check_oscillation(const struct world *w, const struct policy_decision *d, size_t i)
+{
+        const struct policy_partition *p = &w->partitions[i];
+        const struct ledger *l = &w->ledger[i];
+
+        if (!is_honest(i) || p->mode != POLICY_MODE_AUTO || d->action != POLICY_GROW ||
+                p->claimed_bytes < p->min_bytes || l->gave_usec == 0 ||
+                w->in.now_usec - l->gave_usec >= w->in.config.quiet_usec)
+                return;
+        assert_true(l->needs_usec > l->gave_sample_usec);
+}
+
+/* Had one refused once more it would get no more now. */
+static void check_refusal(const struct world *w, const struct policy_decision *decisions)
+{
+        struct policy_input in = w->in;
+        struct policy_history history[GUESTS], after[GUESTS];
+        struct policy_decision others[GUESTS];
+        size_t i = draw(in.n_partitions);
+
+        memcpy(history, w->history, sizeof(history));
+        history[i].n_refusals++;
+        history[i].refused_usec = in.now_usec - draw(2 * in.config.refusal_usec);
+        in.history = history;
+        policy_decide(&in, others, after);
+        if (others[i].action == POLICY_GROW)
+                assert_true(decisions[i].action == POLICY_GROW &&
+                            others[i].target_bytes <= decisions[i].target_bytes);
+}
+
 static void check_round(
-        const struct world *w, const struct policy_history *before, const struct policy_decision *decisions)
+        const struct world *w, const struct policy_history *after, const struct policy_decision *decisions)
 {
         uint64_t taken = w->in.pool.reserve_bytes + w->in.pool.reserved_bytes, grown = 0;
 
         for (size_t i = 0; i < w->in.n_partitions; i++) {
-                check_one(w, &before[i], &decisions[i], i);
+                check_one(w, &w->history[i], &after[i], &decisions[i], i);
+                check_oscillation(w, &decisions[i], i);
                 taken += w->partitions[i].claimed_bytes;
                 if (decisions[i].action == POLICY_GROW)
                         grown += decisions[i].target_bytes - w->partitions[i].current_bytes;
         }
+        assert_true(taken - w->in.pool.reserved_bytes <= w->in.pool.total_bytes);
         if (grown > 0)
                 assert_true(taken + grown <= w->in.pool.total_bytes);
 }
@@ -201,6 +275,10 @@ static void take_decisions(struct world *w, const struct policy_decision *decisi
                 if (decisions[i].action == POLICY_KEEP || p->mode != POLICY_MODE_AUTO)
                         continue;
                 w->target[i] = decisions[i].target_bytes;
+                if (decisions[i].action == POLICY_SHRINK) {
+                        w->ledger[i].asked_usec = w->in.now_usec;
+                        w->ledger[i].asked_sample_usec = p->sample.taken_usec;
+                }
                 p->is_busy = true;
                 p->claimed_bytes = MAX(w->target[i], p->current_bytes);
                 p->leaving_bytes = p->claimed_bytes - w->target[i];
@@ -223,9 +301,10 @@ static void test_random(void **state)
                         world_step(&w);
                         memset(decisions, 0, sizeof(decisions));
                         policy_decide(&w.in, decisions, after);
-                        check_round(&w, w.history, decisions);
+                        check_round(&w, after, decisions);
                         if (k % 8 == 0)
                                 check_replay(&w, decisions);
+                        check_refusal(&w, decisions);
                         memcpy(w.history, after, sizeof(after));
                         take_decisions(&w, decisions);
                         for (size_t p = 0; p < w.in.n_partitions; p++)
