@@ -153,7 +153,7 @@ static enum run_state find_state(virDomainPtr domain, int *state)
         case VIR_DOMAIN_JOB_OPERATION_SAVE:
         case VIR_DOMAIN_JOB_OPERATION_DUMP:
         case VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
-                return RUN_PAUSED;
+                return RUN_SAVING;
         }
         switch (*state) {
         case VIR_DOMAIN_RUNNING:

@@ -229,8 +229,8 @@ static void test_migration(void **state)
         } cases[] = {
                 { VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, RUN_MIGRATING, "being migrated" },
                 { VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, RUN_MIGRATING, "being migrated" },
-                { VIR_DOMAIN_JOB_OPERATION_SAVE, RUN_PAUSED, "being saved" },
-                { VIR_DOMAIN_JOB_OPERATION_DUMP, RUN_PAUSED, "being saved" },
+                { VIR_DOMAIN_JOB_OPERATION_SAVE, RUN_SAVING, "being saved" },
+                { VIR_DOMAIN_JOB_OPERATION_DUMP, RUN_SAVING, "being saved" },
         };
         const struct partition_profile profile = { .weight = 7 };
         struct context c;
