@@ -212,7 +212,6 @@ static void run_look(struct lv_call *call, virDomainPtr domain)
         int state = VIR_DOMAIN_NOSTATE;
         enum run_state run_state = find_state(domain, &state);
         char *xml = run_state == RUN_STATE_MAX ? NULL : virDomainGetXMLDesc(domain, 0);
-        unsigned id = virDomainGetID(domain);
 
         if (!xml) {
                 const virError *e = virGetLastError();
@@ -223,8 +222,10 @@ static void run_look(struct lv_call *call, virDomainPtr domain)
                 return;
         }
         if (domain_account_parse(xml, &look->account, &call->error) >= 0) {
-                look->is_active = id != (unsigned)-1;
-                look->domain_id = (int)id;
+                /* By the XML itself: the domain may have ended since it was looked up, and this is what is
+                 * left. */
+                look->is_active = look->account.id >= 0;
+                look->domain_id = look->account.id;
                 look->account.snapshot.state = look->is_active ? run_state : RUN_ABSENT;
                 if (call->wants_balloon && look->is_active && run_state == RUN_RUNNING &&
                         look->account.snapshot.balloon.present)
