@@ -273,6 +273,47 @@ static int resize(struct lv_call *call, virDomainPtr domain)
         return r;
 }
 
+/* What the balloon's size counts from, of the running domain or of its definition. */
+static int ask_balloon_total(struct lv_call *call, virDomainPtr domain, unsigned flags, uint64_t *ret_bytes)
+{
+        struct domain_account a;
+        char *xml = virDomainGetXMLDesc(domain, flags);
+        if (!xml)
+                return -1;
+        int r = domain_account_parse(xml, &a, &call->error);
+        free(xml);
+        if (r < 0)
+                return 0;
+        *ret_bytes = platform_balloon_total(&a.snapshot);
+        domain_account_done(&a);
+        return 1;
+}
+
+/* The definition may have other DIMMs than the running domain: what the balloon has taken is the same in
+ * both. */
+static int set_balloon(struct lv_call *call, virDomainPtr domain)
+{
+        uint64_t running = 0, defined = 0;
+        int r = virDomainSetMemoryFlags(domain, (unsigned long)(call->bytes / KIB), VIR_DOMAIN_AFFECT_LIVE);
+
+        if (r < 0 || !call->persistent)
+                return r;
+        r = ask_balloon_total(call, domain, 0, &running);
+        if (r > 0)
+                r = ask_balloon_total(call, domain, VIR_DOMAIN_XML_INACTIVE, &defined);
+        if (r <= 0)
+                return r;
+        uint64_t taken = running - MIN(call->bytes, running);
+        if (taken >= defined) {
+                error_set(&call->error, ERROR_INVALID_SIZE,
+                        "The definition has %s, of which the balloon cannot take %s", SIZE(defined),
+                        SIZE(taken));
+                return 0;
+        }
+        return virDomainSetMemoryFlags(
+                domain, (unsigned long)((defined - taken) / KIB), VIR_DOMAIN_AFFECT_CONFIG);
+}
+
 static int enroll(struct lv_call *call, virDomainPtr domain)
 {
         struct error what;
@@ -314,8 +355,7 @@ static int change(struct lv_call *call, virDomainPtr domain)
         case LV_RESIZE:
                 return resize(call, domain);
         case LV_BALLOON:
-                return virDomainSetMemoryFlags(
-                        domain, (unsigned long)(call->bytes / KIB), change_flags(call));
+                return set_balloon(call, domain);
         case LV_ENROLL:
                 return enroll(call, domain);
         case LV_PROFILE: {
