@@ -319,6 +319,14 @@ static int enroll(struct lv_call *call, virDomainPtr domain)
         struct error what;
         char *changed = NULL, *xml;
 
+        if (!partition_name_valid(call->name)) {
+                error_set(&call->error, ERROR_INVALID_ARGUMENT,
+                        "'%s' is no name for a partition, which has at most %u of A-Z a-z 0-9 . _ - and "
+                        "begins with "
+                        "neither . nor -; 'virsh domrename' changes it",
+                        call->name, PARTITION_NAME_MAX);
+                return 0;
+        }
         if (virDomainIsPersistent(domain) == 0) {
                 error_set(&call->error, ERROR_INVALID_ARGUMENT,
                         "Domain '%s' has no persistent definition, and goes when it ends", call->name);
