@@ -186,6 +186,19 @@ expect 0 cli enroll plain
 assert_match "the second time" 'nothing is missing' "$out"
 expect 1 cli enroll nobody
 assert_match "an unknown one" "no domain 'nobody'" "$err"
+expect 1 cli enroll plain --max 512M
+assert_match "a max that leaves no room" 'has to be above' "$err"
+expect 2 cli enroll plain --slots none
+sed 's/<name>plain</<name>plain one</' "$work_dir/plain.xml" >"$work_dir/one.xml"
+virsh_ define "$work_dir/one.xml"
+expect 1 cli enroll 'plain one'
+assert_match "a name that is none for a partition" 'virsh domrename' "$err"
+virsh_ undefine 'plain one'
+sed -i 's/plain one/passing/' "$work_dir/one.xml"
+virsh_ create "$work_dir/one.xml"
+expect 1 cli enroll passing
+assert_match "a domain without a definition" 'no persistent definition' "$err"
+virsh_ destroy passing
 expect 1 cli undefine plain
 assert_match "how it goes" 'channel' "$err"
 
@@ -241,6 +254,29 @@ note "$(grep -o 'no room.*' <<<"$err")"
 virsh_ undefine d
 domain_settles v1 10 "$GiB"
 unfill v1
+
+step "an hvd that does not answer holds no start up beyond the limit"
+virsh_ define "$work_dir/d.xml"
+kill -STOP "$(lab hvd pid)"
+begin=$SECONDS
+run virsh_ start d
+kill -CONT "$(lab hvd pid)"
+assert_equal "exit of virsh start" 0 "$code"
+assert_at_most "seconds until it runs" "$(patience 10)" $((SECONDS - begin))
+assert_equal "reservations, as nobody waits for another one" 1 "$(cli -o json pool | jq '.reservations | length')"
+virsh_ destroy d
+
+step "a start that was cut off leaves no reservation behind the next one's"
+printf '[hvd]\npool_total = 16G\n' >"$LAB_DIR/hvd.conf.d/pool.conf"
+kill -HUP "$(lab hvd pid)"
+virsh_ dumpxml d >"$work_dir/d.xml"
+for _ in 1 2; do # libvirtd was killed after the first
+    lab_hook d prepare begin - <"$work_dir/d.xml"
+done
+await 3 "two reservations, c's and d's" reservations_are 2
+lab_hook d release end - <"$work_dir/d.xml"
+await 3 "c's alone" reservations_are 1
+virsh_ undefine d
 
 step "what was reserved goes with the domain"
 lab stop c
