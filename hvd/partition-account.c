@@ -76,6 +76,10 @@ int partition_check_usable(const struct partition *p, struct error *ret_error)
         if (!p->platform_up)
                 return error_set(ret_error, p->platform_error.code ?: ERROR_HYPERVISOR_ABSENT, "%s",
                         p->platform_error.message);
+        if (p->has_snapshot && run_state_is_transfer(p->snapshot.state))
+                return error_set(ret_error, ERROR_NOT_RUNNING,
+                        "Partition '%s' is being %s; its memory can change again when that has ended",
+                        p->definition.name, p->snapshot.state == RUN_MIGRATING ? "migrated" : "saved");
         if (p->has_snapshot && p->snapshot.state != RUN_RUNNING)
                 return error_set(ret_error, ERROR_NOT_RUNNING,
                         "Partition '%s' is %s; its memory can change only while it runs", p->definition.name,

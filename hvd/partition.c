@@ -22,9 +22,9 @@
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
 /* An end that did not answer, when something is perhaps to be restored, is asked again after. */
 #define RETRY_USEC (10 * USEC_PER_SEC)
-/* QEMU tells of a migration's beginning and end only those who change its capabilities: one that is seen is
- * looked at again after. */
-#define MIGRATION_USEC (2 * USEC_PER_SEC)
+/* QEMU tells of a migration's beginning and end only those who change its capabilities, and libvirt lets go
+ * of the domain some time after the event: one that is seen is looked at again after. */
+#define TRANSFER_USEC (2 * USEC_PER_SEC)
 
 /* --- settling --- */
 
@@ -59,8 +59,8 @@ static void on_settled(struct partition *p, const struct error *error, void *use
         uint64_t hooks_usec = again || error ? 0 : hooks_on_settled(p);
         if (hooks_usec > 0)
                 settle_after(p, hooks_usec);
-        if (p->has_snapshot && p->snapshot.state == RUN_MIGRATING)
-                settle_after(p, MIGRATION_USEC);
+        if (p->has_snapshot && run_state_is_transfer(p->snapshot.state))
+                settle_after(p, TRANSFER_USEC);
 }
 
 bool partition_is_settled(const struct partition *p)

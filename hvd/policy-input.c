@@ -72,6 +72,7 @@ static enum policy_state state_of(const struct partition *p, uint64_t now)
         case RUN_RUNNING:
                 break;
         case RUN_MIGRATING:
+        case RUN_SAVING:
                 return POLICY_MIGRATING;
         default:
                 return POLICY_PAUSED;

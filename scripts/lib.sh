@@ -143,15 +143,18 @@ lab_find_tools() {
     mv -T "$new" "$tools_dir" 2>/dev/null || rm -rf -- "$new" # another lab was faster
 }
 
-# watchdog_start FOLDER: takes down the lab of LAB_DIR and removes the folder when this script has ended, also by kill -9.
-# Sets watchdog_pid, the process group to end when the script has done that itself. It is no child of the script's: ctest,
-# when a test's time is up, kills all that descends from it.
+# watchdog_start FOLDER: takes down the lab of LAB_DIR and others in the folder, and removes that, when this script has ended,
+# also by kill -9. Sets watchdog_pid, the process group to end when the script has done that itself. It is no child of the
+# script's: ctest, when a test's time is up, kills all that descends from it.
 watchdog_start() {
     # shellcheck disable=SC2016  # it is for the inner shell
     watchdog_pid=$(
         setsid bash -c '
             tail --pid="$1" -s 0.5 -f /dev/null
             "$2" down
+            for mark in "$3"/*/lab; do
+                [[ ! -e $mark ]] || LAB_DIR=${mark%/lab} "$2" down
+            done
             rm -rf -- "$3"' watchdog $$ "$repo_root/scripts/lab" "$1" </dev/null >/dev/null 2>&1 &
         echo $!
     )

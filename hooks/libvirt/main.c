@@ -272,10 +272,10 @@ static int run(const char *operation)
                 return EXIT_SUCCESS;
         }
         int code = EXIT_SUCCESS;
+        /* Also what an earlier start left behind that nobody ended, as libvirtd was killed in the middle. */
+        release(a.snapshot.uuid);
         if (begins)
                 code = reserve(&c, &a, start_bytes(&a.snapshot));
-        else
-                release(a.snapshot.uuid);
         domain_account_done(&a);
         return code;
 }

@@ -153,7 +153,7 @@ static enum run_state find_state(virDomainPtr domain, int *state)
         case VIR_DOMAIN_JOB_OPERATION_SAVE:
         case VIR_DOMAIN_JOB_OPERATION_DUMP:
         case VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
-                return RUN_PAUSED;
+                return RUN_SAVING;
         }
         switch (*state) {
         case VIR_DOMAIN_RUNNING:
@@ -212,7 +212,6 @@ static void run_look(struct lv_call *call, virDomainPtr domain)
         int state = VIR_DOMAIN_NOSTATE;
         enum run_state run_state = find_state(domain, &state);
         char *xml = run_state == RUN_STATE_MAX ? NULL : virDomainGetXMLDesc(domain, 0);
-        unsigned id = virDomainGetID(domain);
 
         if (!xml) {
                 const virError *e = virGetLastError();
@@ -223,8 +222,10 @@ static void run_look(struct lv_call *call, virDomainPtr domain)
                 return;
         }
         if (domain_account_parse(xml, &look->account, &call->error) >= 0) {
-                look->is_active = id != (unsigned)-1;
-                look->domain_id = (int)id;
+                /* By the XML itself: the domain may have ended since it was looked up, and this is what is
+                 * left. */
+                look->is_active = look->account.id >= 0;
+                look->domain_id = look->account.id;
                 look->account.snapshot.state = look->is_active ? run_state : RUN_ABSENT;
                 if (call->wants_balloon && look->is_active && run_state == RUN_RUNNING &&
                         look->account.snapshot.balloon.present)
@@ -272,11 +273,60 @@ static int resize(struct lv_call *call, virDomainPtr domain)
         return r;
 }
 
+/* What the balloon's size counts from, of the running domain or of its definition. */
+static int ask_balloon_total(struct lv_call *call, virDomainPtr domain, unsigned flags, uint64_t *ret_bytes)
+{
+        struct domain_account a;
+        char *xml = virDomainGetXMLDesc(domain, flags);
+        if (!xml)
+                return -1;
+        int r = domain_account_parse(xml, &a, &call->error);
+        free(xml);
+        if (r < 0)
+                return 0;
+        *ret_bytes = platform_balloon_total(&a.snapshot);
+        domain_account_done(&a);
+        return 1;
+}
+
+/* The definition may have other DIMMs than the running domain: what the balloon has taken is the same in
+ * both. */
+static int set_balloon(struct lv_call *call, virDomainPtr domain)
+{
+        uint64_t running = 0, defined = 0;
+        int r = virDomainSetMemoryFlags(domain, (unsigned long)(call->bytes / KIB), VIR_DOMAIN_AFFECT_LIVE);
+
+        if (r < 0 || !call->persistent)
+                return r;
+        r = ask_balloon_total(call, domain, 0, &running);
+        if (r > 0)
+                r = ask_balloon_total(call, domain, VIR_DOMAIN_XML_INACTIVE, &defined);
+        if (r <= 0)
+                return r;
+        uint64_t taken = running - MIN(call->bytes, running);
+        if (taken >= defined) {
+                error_set(&call->error, ERROR_INVALID_SIZE,
+                        "The definition has %s, of which the balloon cannot take %s", SIZE(defined),
+                        SIZE(taken));
+                return 0;
+        }
+        return virDomainSetMemoryFlags(
+                domain, (unsigned long)((defined - taken) / KIB), VIR_DOMAIN_AFFECT_CONFIG);
+}
+
 static int enroll(struct lv_call *call, virDomainPtr domain)
 {
         struct error what;
         char *changed = NULL, *xml;
 
+        if (!partition_name_valid(call->name)) {
+                error_set(&call->error, ERROR_INVALID_ARGUMENT,
+                        "'%s' is no name for a partition, which has at most %u of A-Z a-z 0-9 . _ - and "
+                        "begins with "
+                        "neither . nor -; 'virsh domrename' changes it",
+                        call->name, PARTITION_NAME_MAX);
+                return 0;
+        }
         if (virDomainIsPersistent(domain) == 0) {
                 error_set(&call->error, ERROR_INVALID_ARGUMENT,
                         "Domain '%s' has no persistent definition, and goes when it ends", call->name);
@@ -313,8 +363,7 @@ static int change(struct lv_call *call, virDomainPtr domain)
         case LV_RESIZE:
                 return resize(call, domain);
         case LV_BALLOON:
-                return virDomainSetMemoryFlags(
-                        domain, (unsigned long)(call->bytes / KIB), change_flags(call));
+                return set_balloon(call, domain);
         case LV_ENROLL:
                 return enroll(call, domain);
         case LV_PROFILE: {

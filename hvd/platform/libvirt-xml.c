@@ -371,8 +371,9 @@ static int take_domain(xmlNode *root, struct domain_account *a)
 {
         struct platform_snapshot *s = &a->snapshot;
         xmlNode *devices = xml_child(root, "devices"), *max = xml_child(root, "maxMemory");
-        uint64_t total, current, of_devices, slots;
+        uint64_t total, current, of_devices, slots, id;
 
+        a->id = xml_attribute_u64(root, "id", INT_MAX, &id) ? (int)id : -1;
         if (!xml_text(xml_child(root, "name"), sizeof(a->name), a->name) ||
                 !xml_bytes(xml_child(root, "memory"), &total))
                 return -EBADMSG;

@@ -21,6 +21,7 @@
 /* One domain, running or defined. */
 struct domain_account {
         char name[DOMAIN_NAME_MAX + 1]; /* cut if longer */
+        int id; /* another one at each start; -1: it is not running, and this is its definition */
         bool has_channel;
         char channel_path[SOCKET_PATH_MAX + 1]; /* of a running one; another at each start */
         char channel_alias[PLATFORM_ID_MAX];

@@ -13,10 +13,16 @@ const char *run_state_to_string(enum run_state s)
                 [RUN_RUNNING] = "running",
                 [RUN_PAUSED] = "paused",
                 [RUN_MIGRATING] = "migrating",
+                [RUN_SAVING] = "saving",
                 [RUN_STOPPED] = "stopped",
         };
 
         return s < RUN_STATE_MAX ? names[s] : "absent";
+}
+
+bool run_state_is_transfer(enum run_state s)
+{
+        return s == RUN_MIGRATING || s == RUN_SAVING;
 }
 
 bool platform_arch_is_pseries(const char *arch)

@@ -29,10 +29,13 @@ enum run_state {
         RUN_RUNNING,
         RUN_PAUSED,
         RUN_MIGRATING,
+        RUN_SAVING,  /* its memory is being written to a file; it may run on meanwhile */
         RUN_STOPPED, /* shut down, crashed, not yet started */
         RUN_STATE_MAX,
 };
 const char *run_state_to_string(enum run_state s);
+/* All memory is on its way elsewhere: none of it can change, and no event is sure to tell of the end. */
+bool run_state_is_transfer(enum run_state s);
 
 struct platform_device {
         char id[PLATFORM_ID_MAX];

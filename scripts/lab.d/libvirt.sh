@@ -7,6 +7,8 @@
 # folders of the lab: labs disturb neither each other nor the system's libvirt. virtlogd is started first and
 # keeps the namespace; libvirtd may come and go, as in life. libvirt gives QEMU a clean environment, so that the
 # lab's mark is not in it: a domain's QEMU is known by its initrd (state.sh).
+#
+# They have a host name and a host's UUID of their own, too: libvirt migrates nothing to the same host.
 
 libvirt_uri() {
     echo "qemu+unix:///system?socket=$lab_dir/libvirt/run/libvirt-sock"
@@ -31,6 +33,7 @@ libvirt_folders() {
 unix_sock_dir = "$dir/run"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
+host_uuid = "$(</proc/sys/kernel/random/uuid)"
 TEXT
     # The lab's folder is its owner's alone, and so QEMU is its owner, too.
     cat >"$dir/etc/qemu.conf" <<'TEXT'
@@ -66,12 +69,12 @@ libvirt_logd_start() {
     libvirt_folders
     mkdir -p /run/libvirt /var/log/libvirt /var/cache/libvirt
     # shellcheck disable=SC2016  # it is for the inner shell
-    libvirt_daemon_start virtlogd virtlogd-sock unshare --mount --propagation private bash -c '
+    libvirt_daemon_start virtlogd virtlogd-sock unshare --mount --uts --propagation private bash -c '
         dir=$1
-        mount --bind "$dir/etc" /etc/libvirt && mount --bind "$dir/lib" /var/lib/libvirt &&
+        hostname "$2" && mount --bind "$dir/etc" /etc/libvirt && mount --bind "$dir/lib" /var/lib/libvirt &&
             mount --bind "$dir/run" /run/libvirt && mount --bind "$dir/log" /var/log/libvirt &&
             mount --bind "$dir/cache" /var/cache/libvirt || exit
-        exec virtlogd -t 0 -p "$dir/run/virtlogd.pid"' unshare "$dir"
+        exec virtlogd -t 0 -p "$dir/run/virtlogd.pid"' unshare "$dir" "lab-$$.invalid"
 }
 
 # Under the lock.
@@ -90,14 +93,15 @@ libvirt_enter() {
     local pid
 
     libvirt_inside=()
-    ! pid=$(pid_of "$lab_dir/libvirt/virtlogd.pid") || libvirt_inside=(nsenter --mount="/proc/$pid/ns/mnt")
+    ! pid=$(pid_of "$lab_dir/libvirt/virtlogd.pid") || libvirt_inside=(nsenter --mount="/proc/$pid/ns/mnt" --uts="/proc/$pid/ns/uts")
 }
 
 # hvd finds the domains by itself, once it knows where they are; and their channels, once it is inside.
 libvirt_tell_hvd() {
     local file=$lab_dir/hvd.conf.d/libvirt.conf pid
 
-    ! grep -q '^uri' "$file" || return 0
+    mkdir -p "$lab_dir/hvd.conf.d"
+    ! grep -qs '^uri' "$file" || return 0
     printf '[libvirt]\nenabled = yes\nuri = %s\n' "$(libvirt_uri)" >"$file.new"
     mv "$file.new" "$file"
     if pid=$(pid_of "$lab_dir/hvd.pid"); then
@@ -121,6 +125,7 @@ lab_libvirtd() {
             lab_find_build
             lab_lock
             libvirt_start
+            libvirt_tell_hvd
             lab_unlock
             ;;
         stop) end_pids "$pid" ;;

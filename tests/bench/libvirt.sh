@@ -9,6 +9,11 @@
 #         detach-device to its end, when the XML must be without the device. hvd and guestd stand still meanwhile
 # ours    hmc-cli from fork to exit, which is the word of both ends
 #
+# Then, with two domains running, 2 GiB in and out of each of them in turn, beside bare QMP on a QEMU of the same shape that
+# runs with them (bars: those of a QEMU of one's own, issue 2). The floor there is that of add-remove.sh: one DIMM, a guest
+# that brings blocks online by itself, hvd and guestd standing still. After each step hvd and the XML must agree, and in the
+# end nothing may have tainted a domain.
+#
 # Then what each says of removals: 2 GiB on an idle and on a full guest by turns. Counted is how often it says that all is
 # gone while libvirt or the guest has it. On the full guest the kernel's own eject never ends (x86): the domain is reset
 # after each of virsh's.
@@ -20,6 +25,8 @@ guest=v1
 row_virsh="virsh, one DIMM, onlined by the guest"
 row_ours="hmc-cli"
 row_hvd="  of it in hvd"
+row_bare="floor: bare QMP, one DIMM"
+declare -A bar_of_two=([add]=1.15 [remove]=1.5)
 
 virsh_() {
     lab virsh --quiet "$@"
@@ -33,16 +40,18 @@ xml_dimms() {
     virsh_ dumpxml "$guest" | grep -c "<memory model='dimm'>" || true
 }
 
-# expect_plugged BYTES: hvd has it so, and is done.
+# expect_plugged NAME BYTES: hvd has it so, and is done; and the XML.
 expect_plugged() {
-    local hvd tries
+    local hvd xml tries
 
     for tries in {1..100}; do
-        hvd=$(cli -o json show "$guest" | jq -r '"\(.plugged_bytes) \(.pending_bytes) \(.agent_state)"')
-        [[ $hvd != "$1 0 ready" ]] || break
+        hvd=$(cli -o json show "$1" | jq -r '"\(.plugged_bytes) \(.pending_bytes) \(.agent_state)"')
+        [[ $hvd != "$2 0 ready" ]] || break
         sleep 0.05
     done
-    [[ $hvd == "$1 0 ready" ]] || die "hvd (plugged, pending, agent) has $hvd, not $1 0 ready (${tries} tries)"
+    [[ $hvd == "$2 0 ready" ]] || die "hvd (plugged, pending, agent) has $hvd of $1, not $2 0 ready (${tries} tries)"
+    xml=$(virsh_ dumpxml "$1" --xpath '//devices/memory/target/size/text()' 2>/dev/null | awk '{ n += $1 } END { printf "%.0f", n * 1024 }')
+    [[ $xml == "$2" ]] || die "the XML of $1 has $xml bytes in DIMMs, hvd $2"
     sleep 0.3
 }
 
@@ -70,7 +79,7 @@ by_virsh() {
     [[ $(xml_dimms) == 0 ]] || die "virsh says detached, and the XML has the DIMM, on an idle guest"
     thaw
     set_auto_online offline
-    expect_plugged 0
+    expect_plugged "$guest" 0
 }
 
 by_us() {
@@ -83,12 +92,86 @@ by_us() {
             sample "$bench" "$direction 2 GiB" "$row_ours" $(($(usec_now) - begin))
             sample "$bench" "$direction 2 GiB" "$row_hvd" "$(cli -o json jobs | jq '.[-1].elapsed_usec')"
         }
-        expect_plugged "$([[ $direction == add ]] && echo $((2 * GiB)) || echo 0)"
+        expect_plugged "$guest" "$([[ $direction == add ]] && echo $((2 * GiB)) || echo 0)"
         # Where QEMU begins to put devices, and so what 2 GiB there end with.
         [[ -z $first || $direction == remove ]] ||
             last_block=$(($(cli -o json show "$guest" | jq '[.devices[].address] | min') / block_bytes + 2 * GiB / block_bytes - 1))
     done
 }
+
+# --- two domains ---
+
+# By the stopwatch of g1, as what follows.
+bare_qmp() {
+    set_auto_online online_movable
+    freeze
+    expect_bare 0 guest
+    measure "plug"$'\t'"$((2 * GiB))"$'\t1'
+    [[ -n $first ]] || sample "$bench" "add 2 GiB, two domains" "$row_bare" $((answers[-1]))
+    expect_bare $((2 * GiB)) "$first"
+    measure "unplug"$'\t1'
+    [[ -n $first ]] || sample "$bench" "remove 2 GiB, two domains" "$row_bare" $((answers[0]))
+    expect_bare 0 guest
+    thaw
+}
+
+ours_in() { # NAME
+    local direction
+
+    for direction in add remove; do
+        run_step "$build_dir/hmc-cli/hmc-cli" --bus "unix:path=$LAB_DIR/bus" "$direction-memory" "$1" 2G
+        measure "$step"
+        check_run "${answers[0]}"
+        [[ -n $first ]] || {
+            sample "$bench" "$direction 2 GiB, two domains" "$row_ours, $1" "$usec"
+            sample "$bench" "$direction 2 GiB, two domains" "$row_hvd" "$(cli -o json jobs | jq '.[-1].elapsed_usec')"
+        }
+        expect_plugged "$1" "$([[ $direction == add ]] && echo $((2 * GiB)) || echo 0)"
+    done
+}
+
+# That QEMU runs as root is the lab's doing.
+expect_untainted() { # NAME
+    local found
+
+    found=$(cat "$LAB_DIR"/libvirt/libvirtd.log "$LAB_DIR/libvirt/log/qemu/$1.log" | grep 'is tainted' |
+        grep -v 'high-privileges' || true)
+    [[ -z $found ]] || die "$1 is tainted: $found"
+}
+
+round_of_two() {
+    bare_qmp
+    ours_in "$guest"
+    ours_in v2
+}
+
+two_domains() {
+    local i direction
+
+    say "$bench: booting a second domain, and a QEMU of the same shape"
+    lab guest v2 --platform libvirt --memory 1G --max-memory 16G
+    boot g1 --memory 1G --max-memory 16G --slots 16
+    for direction in add remove; do
+        row "$bench" "$direction 2 GiB, two domains" "$row_bare" floor
+        row "$bench" "$direction 2 GiB, two domains" "$row_ours, $guest" ours "${bar_of_two[$direction]}"
+        row "$bench" "$direction 2 GiB, two domains" "$row_ours, v2" ours "${bar_of_two[$direction]}"
+        row "$bench" "$direction 2 GiB, two domains" "$row_hvd" info
+    done
+    first=guest
+    round_of_two
+    first=''
+    for ((i = 1; i <= bench_rounds; i++)); do
+        say "$bench: two domains, round $i of $bench_rounds"
+        round_of_two
+    done
+    expect_untainted "$guest"
+    expect_untainted v2
+    halt
+    lab stop v2
+    guest_name=$guest
+}
+
+# --- what is said of removals ---
 
 fill_guest() {
     # shellcheck disable=SC2016  # it is for the guest's shell
@@ -135,7 +218,7 @@ lie_of_ours() { # BUSY
     answer=$(cli -o json remove-memory "$guest" 2G --wait 20s) || true
     left=$(cli -o json show "$guest" | jq .plugged_bytes)
     guest "$guest" 'rm -f /tmp/fill'
-    ((left > 0)) || expect_plugged 0
+    ((left > 0)) || expect_plugged "$guest" 0
     [[ $(jq .done_bytes <<<"$answer") == $((2 * GiB - left)) && $(xml_dimms) == $((left > 0 ? left / GiB : 0)) ]] && lie=false || lie=true
     ((left == 0)) || cli remove-memory "$guest" "$((left / GiB))G" --wait 30s >/dev/null || die "the guest does not give its memory back"
     $lie
@@ -187,6 +270,7 @@ XML
         by_virsh
         by_us
     done
+    two_domains
     ((${BENCH_REMOVALS:-20} == 0)) || {
         count_lies
         cat "$work_dir/lies" >&2

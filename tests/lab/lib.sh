@@ -46,9 +46,20 @@ on_exit() {
     trap '' TERM HUP INT PIPE
     ((code == 0 || code == 77)) || tell_circumstances
     lab down || code=1
+    other_labs_down || code=1
     kill -- -"$watchdog_pid" 2>/dev/null || true
     rm -rf -- "$work_dir"
     exit "$code"
+}
+
+# What a test has besides its own lab.
+other_labs_down() {
+    local mark code=0
+
+    for mark in "$work_dir"/*/lab; do
+        [[ ! -e $mark ]] || LAB_DIR=${mark%/lab} lab down || code=1
+    done
+    return "$code"
 }
 
 # What somebody needs who was not there.

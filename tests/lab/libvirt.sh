@@ -7,45 +7,8 @@
 set -euo pipefail
 # shellcheck source=tests/lab/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
-
-virsh_() {
-    lab virsh --quiet "$@"
-}
-
-# xml_plugged NAME [OPTION]: bytes of its memory devices by libvirt.
-xml_plugged() {
-    local sizes
-    sizes=$(virsh_ dumpxml "$@" --xpath '//devices/memory[@model="dimm"]/target/size/text() |
-        //devices/memory/target/current/text()' 2>/dev/null || true)
-    awk '{ sum += $1 } END { printf "%.0f\n", sum * 1024 }' <<<"$sizes"
-}
-
-xml_plugged_is() { # NAME BYTES
-    [[ $(xml_plugged "$1") == "$2" ]]
-}
-
-# check_domain NAME PLUGGED: libvirt, hvd and the guest agree, and nothing is offline.
-check_domain() {
-    local account
-    account=$(guest_account "$1")
-    assert_equal "plugged memory of $1 by libvirt" "$2" "$(xml_plugged "$1")"
-    assert_equal "plugged, pending bytes of $1 by hvd" "$2 0" "$(show "$1" | jq -r '"\(.plugged_bytes) \(.pending_bytes)"')"
-    assert_equal "blocks of $1 beyond its base" "$2" \
-        $((($(jq .online+.offline <<<"$account") - base_blocks) * $(jq .block_bytes <<<"$account")))
-    assert_equal "offline blocks of $1" 0 "$(jq .offline <<<"$account")"
-}
-
-domain_settles() { # NAME SECONDS PLUGGED
-    local end=$((SECONDS + $2))
-
-    until (check_domain "$1" "$3") 2>/dev/null; do
-        ((SECONDS < end)) || {
-            check_domain "$1" "$3"
-            return
-        }
-        sleep 0.3
-    done
-}
+# shellcheck source=tests/lab/libvirt-lib.sh
+. "${BASH_SOURCE[0]%/*}/libvirt-lib.sh"
 
 # current_is NAME BYTES: by libvirt, without what the balloon has taken.
 current_is() {
@@ -80,16 +43,13 @@ reservations_are() { # N
     [[ $(cli -o json pool | jq '.reservations | length') == "$1" ]]
 }
 
-weight_is() { # NAME N
-    [[ $(show "$1" .weight) == "$2" ]]
+# lab_hook ARG...: libvirt's hook, as libvirtd calls it.
+lab_hook() {
+    "$LAB_DIR/libvirt/etc/hooks/qemu.d/opendlpar" "$@"
 }
 
-# That QEMU runs as root is the lab's doing.
-check_untainted() {
-    local found
-    found=$(cat "$LAB_DIR"/libvirt/libvirtd.log "$LAB_DIR/libvirt/log/qemu/$1.log" | grep 'is tainted' |
-        grep -v 'high-privileges' || true)
-    assert_equal "what tainted $1" "" "$found"
+weight_is() { # NAME N
+    [[ $(show "$1" .weight) == "$2" ]]
 }
 
 # take_lost NAME: what libvirtd lost by its end (see below) has left, by the domain's next start.
@@ -226,6 +186,19 @@ expect 0 cli enroll plain
 assert_match "the second time" 'nothing is missing' "$out"
 expect 1 cli enroll nobody
 assert_match "an unknown one" "no domain 'nobody'" "$err"
+expect 1 cli enroll plain --max 512M
+assert_match "a max that leaves no room" 'has to be above' "$err"
+expect 2 cli enroll plain --slots none
+sed 's/<name>plain</<name>plain one</' "$work_dir/plain.xml" >"$work_dir/one.xml"
+virsh_ define "$work_dir/one.xml"
+expect 1 cli enroll 'plain one'
+assert_match "a name that is none for a partition" 'virsh domrename' "$err"
+virsh_ undefine 'plain one'
+sed -i 's/plain one/passing/' "$work_dir/one.xml"
+virsh_ create "$work_dir/one.xml"
+expect 1 cli enroll passing
+assert_match "a domain without a definition" 'no persistent definition' "$err"
+virsh_ destroy passing
 expect 1 cli undefine plain
 assert_match "how it goes" 'channel' "$err"
 
@@ -281,6 +254,29 @@ note "$(grep -o 'no room.*' <<<"$err")"
 virsh_ undefine d
 domain_settles v1 10 "$GiB"
 unfill v1
+
+step "an hvd that does not answer holds no start up beyond the limit"
+virsh_ define "$work_dir/d.xml"
+kill -STOP "$(lab hvd pid)"
+begin=$SECONDS
+run virsh_ start d
+kill -CONT "$(lab hvd pid)"
+assert_equal "exit of virsh start" 0 "$code"
+assert_at_most "seconds until it runs" "$(patience 10)" $((SECONDS - begin))
+assert_equal "reservations, as nobody waits for another one" 1 "$(cli -o json pool | jq '.reservations | length')"
+virsh_ destroy d
+
+step "a start that was cut off leaves no reservation behind the next one's"
+printf '[hvd]\npool_total = 16G\n' >"$LAB_DIR/hvd.conf.d/pool.conf"
+kill -HUP "$(lab hvd pid)"
+virsh_ dumpxml d >"$work_dir/d.xml"
+for _ in 1 2; do # libvirtd was killed after the first
+    lab_hook d prepare begin - <"$work_dir/d.xml"
+done
+await 3 "two reservations, c's and d's" reservations_are 2
+lab_hook d release end - <"$work_dir/d.xml"
+await 3 "c's alone" reservations_are 1
+virsh_ undefine d
 
 step "what was reserved goes with the domain"
 lab stop c

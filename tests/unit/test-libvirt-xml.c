@@ -53,6 +53,7 @@ static void test_running(void **state)
         struct error error;
 
         assert_int_equal(domain_account_parse(running, &a, &error), 0);
+        assert_int_equal(a.id, 3);
         assert_string_equal(a.name, "web1");
         assert_string_equal(a.snapshot.uuid, UUID);
         assert_string_equal(a.snapshot.arch, "x86_64");
@@ -138,6 +139,7 @@ static void test_lacking(void **state)
 
                 assert_int_equal(
                         domain_account_parse(domain(cases[i].head, cases[i].devices), &a, &error), 0);
+                assert_int_equal(a.id, -1);
                 assert_int_equal(domain_account_lacks(&a, sizeof(text), text), cases[i].lacks);
                 assert_int_equal(strstr(text, "<channel type='unix'>") != NULL, cases[i].channel);
                 assert_int_equal(

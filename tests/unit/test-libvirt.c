@@ -54,6 +54,17 @@ int virDomainGetJobStats(
         return virTypedParamsAddInt(params, n_params, &n_max, VIR_DOMAIN_JOB_OPERATION, now);
 }
 
+/* How often the balloon's statistics are to be renewed was said so often, and at last so. On the lookers. */
+static atomic_uint n_periods, last_period, last_flags;
+
+int virDomainSetMemoryStatsPeriod(virDomainPtr domain, int period, unsigned flags)
+{
+        atomic_store(&last_period, (unsigned)period);
+        atomic_store(&last_flags, flags);
+        atomic_fetch_add(&n_periods, 1);
+        return 0;
+}
+
 static void on_up(struct platform *p, void *userdata)
 {
         ((struct context *)userdata)->n_ups++;
@@ -229,8 +240,8 @@ static void test_migration(void **state)
         } cases[] = {
                 { VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, RUN_MIGRATING, "being migrated" },
                 { VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, RUN_MIGRATING, "being migrated" },
-                { VIR_DOMAIN_JOB_OPERATION_SAVE, RUN_PAUSED, "being saved" },
-                { VIR_DOMAIN_JOB_OPERATION_DUMP, RUN_PAUSED, "being saved" },
+                { VIR_DOMAIN_JOB_OPERATION_SAVE, RUN_SAVING, "being saved" },
+                { VIR_DOMAIN_JOB_OPERATION_DUMP, RUN_SAVING, "being saved" },
         };
         const struct partition_profile profile = { .weight = 7 };
         struct context c;
@@ -287,23 +298,32 @@ static void test_profile(void **state)
         assert_int_equal(c.error.code, ERROR_HYPERVISOR_ABSENT);
 }
 
-/* QEMU's own word of the balloon, in place of the XML's, with its statistics. */
-static void test_balloon(void **state)
+/* A domain whose balloon has the attributes and elements. */
+static void begin_balloon(struct context *c, const char *balloon)
 {
         static const char node[] =
                 "<node><domain type='test'><name>test</name><memory unit='GiB'>4</memory><vcpu>1</vcpu>"
-                "<os><type>hvm</type></os><devices><memballoon model='virtio'/></devices></domain></node>";
+                "<os><type>hvm</type></os><devices><memballoon "
+                "model='virtio'>%s</memballoon></devices></domain>"
+                "</node>";
         char path[] = "/tmp/test-libvirt-XXXXXX", uri[64];
-        struct context c;
         int fd = mkstemp(path);
 
         assert_true(fd >= 0);
-        assert_int_equal(write(fd, node, strlen(node)), strlen(node));
+        assert_true(dprintf(fd, node, balloon) > 0);
         close(fd);
         snprintf(uri, sizeof(uri), "test://%s", path);
-        begin_up(&c, uri);
+        atomic_store(&n_periods, 0);
+        begin_up(c, uri);
         unlink(path);
+}
 
+/* QEMU's own word of the balloon, in place of the XML's, with its statistics. */
+static void test_balloon(void **state)
+{
+        struct context c;
+
+        begin_balloon(&c, "");
         assert_int_equal(platform_query(c.platform, false, on_snapshot, &c, NULL), 0);
         RUN_UNTIL(&c, c.n_snapshots == 1);
         assert_true(c.snapshot.balloon.present);
@@ -328,6 +348,35 @@ static void test_balloon(void **state)
         end(&c);
 }
 
+/* The statistics need a period: one is set in the running domain where it has none, and no other is touched.
+ */
+static void test_balloon_period(void **state)
+{
+        static const struct {
+                const char *stats;
+                bool is_set;
+        } cases[] = {
+                { "", true },
+                { "<stats period='0'/>", true },
+                { "<stats period='7'/>", false },
+        };
+        struct context c;
+
+        for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+                begin_balloon(&c, cases[i].stats);
+                assert_int_equal(platform_query(c.platform, false, on_snapshot, &c, NULL), 0);
+                RUN_UNTIL(&c, c.n_snapshots == 1);
+                assert_true(c.snapshot.balloon.stats.updated_sec > 0);
+                assert_int_equal(atomic_load(&n_periods) > 0, cases[i].is_set);
+                if (cases[i].is_set) {
+                        assert_int_equal(atomic_load(&last_period), PLATFORM_STATS_SEC);
+                        assert_int_equal(atomic_load(&last_flags), VIR_DOMAIN_AFFECT_LIVE);
+                }
+                platform_snapshot_done(&c.snapshot);
+                end(&c);
+        }
+}
+
 static void test_out_of_reach(void **state)
 {
         struct libvirt_call *call;
@@ -350,6 +399,7 @@ int main(void)
                 cmocka_unit_test(test_migration),
                 cmocka_unit_test(test_profile),
                 cmocka_unit_test(test_balloon),
+                cmocka_unit_test(test_balloon_period),
                 cmocka_unit_test(test_out_of_reach),
         };
 
