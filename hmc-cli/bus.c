@@ -167,6 +167,7 @@ static const struct {
                         "stats_total_bytes", "stats_free_bytes", "stats_available_bytes" } },
         { "Nodes", { "node", "base_bytes", "plugged_bytes" } },
         { "Reservations", { "id", "owner", "bytes", "held" } },
+        { "Decisions", { "id", "time_usec", "partition", "decision", "text", "outcome" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },
         { "MemoryMap", { "start", "length", "state", "zone", "node", "device", "drc", "fate", "why",
                                "sampled_pages", "free_pages", "movable_pages", "huge_pages", "slab_pages",
