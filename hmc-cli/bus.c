@@ -169,6 +169,7 @@ static const struct {
         { "Reservations", { "id", "owner", "bytes", "held" } },
         { "Transitions", { "state", "time_usec" } },
         { "Usage", { "day", "mib_seconds" } },
+        { "Decisions", { "id", "time_usec", "partition", "decision", "text", "outcome" } },
         { "Survey", { "start", "length", "state", "zone", "node", "device", "drc" } },
         { "MemoryMap", { "start", "length", "state", "zone", "node", "device", "drc", "fate", "why",
                                "sampled_pages", "free_pages", "movable_pages", "huge_pages", "slab_pages",

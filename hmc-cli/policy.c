@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The automatic policy: whether it runs, and why it decided what it did. */
+/* The automatic policy: whether it runs, and for whom. */
 
 #include "hmc-cli/policy.h"
 
@@ -150,7 +150,7 @@ const struct cli_verb verb_policy = {
         .run = run_policy,
 };
 
-/* --- explain --- */
+/* --- times --- */
 
 const char *policy_time(uint64_t usec, char buffer[static POLICY_TIME_MAX])
 {
@@ -163,77 +163,3 @@ const char *policy_time(uint64_t usec, char buffer[static POLICY_TIME_MAX])
         snprintf(buffer + n, POLICY_TIME_MAX - n, ".%03" PRIu64, usec / USEC_PER_MSEC % 1000);
         return buffer;
 }
-
-static struct json_object *object_in(struct json_object *o, const char *key)
-{
-        struct json_object *v;
-
-        return json_get_object(o, key, &v) < 0 ? NULL : v;
-}
-
-void policy_print_explanation(FILE *f, struct json_object *explanation)
-{
-        static const struct {
-                const char *label, *key;
-        } figures[] = {
-                { "used", "used_bytes" },
-                { "more soon", "pressed_bytes" },
-                { "headroom", "headroom_bytes" },
-                { "wants", "want_bytes" },
-                { "may have", "share_bytes" },
-                { "by weight", "weight_bytes" },
-                { "target", "target_bytes" },
-        };
-        struct json_object *decision = object_in(explanation, "decision");
-        char time[POLICY_TIME_MAX];
-
-        text_put(f, field_string(explanation, "text"));
-        fputc('\n', f);
-        if (!decision)
-                return;
-        output_line(f, "decided at", policy_time(field_u64(explanation, "time_usec"), time));
-        output_line(f, "mode", field_string(explanation, "mode"));
-        output_line(f, "action", field_string(decision, "action"));
-        output_line(f, "cause", field_string(decision, "cause"));
-        output_line(f, "bound by", field_string(decision, "bound"));
-        output_line(f, "what came of it", field_string(explanation, "outcome"));
-        for (size_t i = 0; i < ARRAY_SIZE(figures); i++)
-                output_line(f, figures[i].label, TEXT_SIZE(field_u64(decision, figures[i].key)));
-}
-
-static int run_explain(struct cli *cli, const struct cli_verb *verb, int argc, char **argv)
-{
-        _cleanup_bus_error_ sd_bus_error bus_error = SD_BUS_ERROR_NULL;
-        _cleanup_message_ sd_bus_message *reply = NULL;
-        _cleanup_json_ struct json_object *explanation = NULL;
-        _cleanup_free_ char *path = NULL;
-        const char *words[CLI_POSITIONALS_MAX], *text;
-        int r;
-
-        if (!bus_begin(cli, verb, argc, argv, words, &r))
-                return r;
-        r = bus_partition_path(words[0], &path);
-        if (r < 0)
-                return output_fail_errno(cli, r);
-        r = sd_bus_call_method(
-                cli->bus, HVD_NAME, path, HVD_PARTITION_INTERFACE, "Explain", &bus_error, &reply, NULL);
-        if (r < 0)
-                return bus_fail_partition(cli, words[0], &bus_error, r);
-        r = sd_bus_message_read_basic(reply, 's', &text);
-        if (r >= 0)
-                r = json_parse(text, strlen(text), &explanation);
-        if (r < 0)
-                return output_fail_errno(cli, r);
-        if (cli->arg_json)
-                output_json(explanation);
-        else
-                policy_print_explanation(stdout, explanation);
-        return CLI_DONE;
-}
-
-const struct cli_verb verb_explain = {
-        .name = "explain",
-        .positionals = { "PARTITION" },
-        .help = "Says what the policy decided last of a partition, on what, and what bound it",
-        .run = run_explain,
-};

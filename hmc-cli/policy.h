@@ -20,5 +20,7 @@ int policy_set_mode(
 /* "14:03:07.250", the local time of a CLOCK_REALTIME. */
 #define POLICY_TIME_MAX 32
 const char *policy_time(uint64_t usec, char buffer[static POLICY_TIME_MAX]);
-/* What Explain() gave, in sentences and then figure by figure. */
+/* What Explain() or ExplainDecision() gave, in sentences and then figure by figure. */
 void policy_print_explanation(FILE *f, struct json_object *explanation);
+/* What ListDecisions() gave, as objects whose `decision` is one: a row each. 0 or -errno. */
+int policy_print_decisions(FILE *f, struct json_object *decisions);

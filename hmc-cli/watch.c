@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 
 #include <json-c/linkhash.h>
@@ -94,9 +95,32 @@ static int draw_table(FILE *f, struct json_object *partitions)
         return output_cells_print(f, columns, ARRAY_SIZE(columns), &cells);
 }
 
+/* How many of the latest decisions have room below the table, as the terminal wraps them: what is drawn
+ * beyond its last line would push the table out of sight. */
+static size_t n_fitting(const struct watch *w)
+{
+        size_t n = MIN(w->n_decisions, (size_t)DECISIONS_MAX), room, i;
+        /* The time, the table's head, an empty line behind each, and where the cursor stays. */
+        size_t others = (size_t)json_object_object_length(w->partitions) + 5;
+        struct winsize size = { 0 };
+
+        if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_row == 0 || size.ws_col == 0)
+                return n;
+        room = size.ws_row - MIN((size_t)size.ws_row, others);
+        for (i = 0; i < n; i++) {
+                const char *line = w->decisions[(w->n_decisions - 1 - i) % DECISIONS_MAX];
+                size_t lines = strlen(line) / size.ws_col + 1;
+
+                if (lines > room)
+                        break;
+                room -= lines;
+        }
+        return i;
+}
+
 static int draw(struct watch *w)
 {
-        size_t n = MIN(w->n_decisions, (size_t)DECISIONS_MAX);
+        size_t n = n_fitting(w);
         char time[POLICY_TIME_MAX];
 
         printf("\033[H\033[J%s  Ctrl-C leaves\n\n", policy_time(now_usec(), time));

@@ -31,7 +31,6 @@ struct domains {
         struct error error; /* why it is not */
         TAILQ_HEAD(lacking_list, lacking) lacking;
         size_t n_lacking;
-        TAILQ_HEAD(, profile_write) writes;
 };
 
 /* --- what they lack --- */
@@ -131,26 +130,6 @@ static struct partition *adopt(struct domains *d, const struct libvirt_domain *d
         return p;
 }
 
-struct profile_write {
-        TAILQ_ENTRY(profile_write) entry;
-        struct domains *domains;
-        char uuid[40];
-        struct partition_profile profile;
-        struct libvirt_call *call; /* NULL: answered */
-        profile_written_t done;
-        void *userdata;
-};
-
-struct profile_write *profile_write_free(struct profile_write *w)
-{
-        if (!w)
-                return NULL;
-        libvirt_call_free(w->call);
-        TAILQ_REMOVE(&w->domains->writes, w, entry);
-        free(w);
-        return NULL;
-}
-
 static void set_profile(struct partition *p, const struct partition_profile *profile)
 {
         if (memcmp(&p->definition.profile, profile, sizeof(*profile)) == 0)
@@ -159,22 +138,8 @@ static void set_profile(struct partition *p, const struct partition_profile *pro
         manager_partition_changed(p->manager, p);
 }
 
-static void on_profile_written(const char *text, const struct error *error, void *userdata)
-{
-        struct profile_write *w = userdata;
-        profile_written_t done = w->done;
-        void *done_userdata = w->userdata;
-        struct partition *p = error ? NULL : find(w->domains, w->uuid);
-
-        w->call = NULL;
-        if (p)
-                set_profile(p, &w->profile);
-        profile_write_free(w);
-        done(error, done_userdata);
-}
-
 int domains_set_profile(struct domains *d, struct partition *p, const struct partition_profile *profile,
-        profile_written_t done, void *userdata, struct profile_write **ret, struct error *ret_error)
+        libvirt_text_t done, void *userdata, struct libvirt_call **ret, struct error *ret_error)
 {
         struct partition_definition definition = p->definition;
 
@@ -184,21 +149,16 @@ int domains_set_profile(struct domains *d, struct partition *p, const struct par
                 r = domains_check(d, ret_error);
         if (r < 0)
                 return r;
-        struct profile_write *w = calloc(1, sizeof(*w));
-        if (!w)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        w->domains = d;
-        memcpy(w->uuid, p->definition.domain, sizeof(w->uuid));
-        w->profile = *profile;
-        w->done = done;
-        w->userdata = userdata;
-        TAILQ_INSERT_TAIL(&d->writes, w, entry);
-        r = libvirt_set_profile(d->connection, w->uuid, profile, on_profile_written, w, &w->call, ret_error);
-        if (r < 0)
-                profile_write_free(w);
-        else
-                *ret = w;
-        return r;
+        return libvirt_set_profile(
+                d->connection, p->definition.domain, profile, done, userdata, ret, ret_error);
+}
+
+void domains_profile_written(struct domains *d, const char *uuid, const struct partition_profile *profile)
+{
+        struct partition *p = find(d, uuid);
+
+        if (p)
+                set_profile(p, profile);
 }
 
 static void on_domain(const struct libvirt_domain *domain, void *userdata)
@@ -329,8 +289,6 @@ struct domains *domains_free(struct domains *d)
                 return NULL;
         while (!TAILQ_EMPTY(&d->lacking))
                 forget_lacking(d, TAILQ_FIRST(&d->lacking)->uuid);
-        while (!TAILQ_EMPTY(&d->writes))
-                profile_write_free(TAILQ_FIRST(&d->writes));
         libvirt_connection_free(d->connection);
         sd_event_unref(d->event);
         free(d);
@@ -346,7 +304,6 @@ int domains_new(sd_event *event, struct manager *m, struct domains **ret)
         d->event = sd_event_ref(event);
         d->manager = m;
         TAILQ_INIT(&d->lacking);
-        TAILQ_INIT(&d->writes);
         manager_set_domains(m, d);
         domains_configure(d);
         *ret = d;

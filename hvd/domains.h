@@ -21,15 +21,13 @@ struct libvirt_connection *domains_connection(struct domains *d);
 /* Why nothing can be asked of libvirt, or 0. */
 int domains_check(struct domains *d, struct error *ret_error);
 
-/* Has a profile written into the domain's metadata. When libvirt has answered, and the partition, if there is
- * one still, has the profile, or has not, done is called; exactly once, unless the handle is freed before,
- * which leaves the writing to run out. INVALID_ARGUMENT: the profile is none; NOT_RUNNING: it is being
- * migrated. */
-struct profile_write;
-typedef void (*profile_written_t)(const struct error *error, void *userdata);
+/* Has a profile written into the domain's metadata, as libvirt_set_profile() does: when that is done without
+ * an error the caller says so by domains_profile_written(), and need not wait until the domain was looked at.
+ * INVALID_ARGUMENT: the profile is none; NOT_RUNNING: it is being migrated. */
 int domains_set_profile(struct domains *d, struct partition *p, const struct partition_profile *profile,
-        profile_written_t done, void *userdata, struct profile_write **ret, struct error *ret_error);
-struct profile_write *profile_write_free(struct profile_write *w);
+        libvirt_text_t done, void *userdata, struct libvirt_call **ret, struct error *ret_error);
+/* The partition of that domain, if there is one still, has the profile now. */
+void domains_profile_written(struct domains *d, const char *uuid, const struct partition_profile *profile);
 
 /* The domains that lack something, to be partitions or to be moved, by name: NULL begins, NULL ends. */
 struct lacking;

@@ -8,6 +8,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "common/text.h"
 #include "hvd/memory/auto.h"
 #include "hvd/policy-internal.h"
 #include "hvd/pool.h"
@@ -18,7 +19,10 @@
 /* Until what has no fitting size is looked at again. */
 #define UNFIT_USEC (30 * USEC_PER_SEC)
 
-#define SAY(p, ...) snprintf((p)->policy.outcome, sizeof((p)->policy.outcome), __VA_ARGS__)
+/* What does not fit is cut between characters: it goes on the bus. */
+#define SAY(p, ...)                                                                                          \
+        (snprintf((p)->policy.outcome, sizeof((p)->policy.outcome), __VA_ARGS__),                            \
+                text_clean((p)->policy.outcome, sizeof((p)->policy.outcome), (p)->policy.outcome))
 
 /* 1 if a job is under way; 0 if not, and the outcome says why. */
 static bool submit(struct partition *p, struct job_request *request, enum policy_action action)

@@ -3,6 +3,8 @@
 /* The calls that are about libvirt's domains, or wait for libvirt's answer: EnrollDomain and
  * ListLackingDomains of the Manager, and a Partition's SetProfile where the profile is in its metadata. */
 
+#include <stdio.h>
+
 #include "common/log.h"
 #include "hvd/bus/internal.h"
 #include "hvd/domains.h"
@@ -12,15 +14,15 @@ struct domain_call {
         TAILQ_ENTRY(domain_call) entry;
         struct bus *bus;
         sd_bus_message *message;
-        struct libvirt_call *enrolling; /* one of the two */
-        struct profile_write *writing;
+        struct libvirt_call *libvirt;
+        char uuid[40]; /* SetProfile: of the domain, whose partition may be gone by then */
+        struct partition_profile profile;
 };
 
 static void call_free(struct domain_call *call)
 {
         TAILQ_REMOVE(&call->bus->domain_calls, call, entry);
-        libvirt_call_free(call->enrolling);
-        profile_write_free(call->writing);
+        libvirt_call_free(call->libvirt);
         sd_bus_message_unref(call->message);
         free(call);
 }
@@ -48,8 +50,7 @@ static void answer(struct domain_call *call, const char *text, const struct erro
 {
         int r;
 
-        call->enrolling = NULL;
-        call->writing = NULL;
+        call->libvirt = NULL;
         if (error)
                 r = sd_bus_reply_method_errorf(
                         call->message, error_code_dbus_name(error->code), "%s", error->message);
@@ -98,7 +99,7 @@ int bus_method_enroll_domain(sd_bus_message *m, void *userdata, sd_bus_error *e)
         if (!call)
                 return -ENOMEM;
         if (libvirt_enroll(domains_connection(domains), name, max_bytes, slots, on_enrolled, call,
-                    &call->enrolling, &error) < 0) {
+                    &call->libvirt, &error) < 0) {
                 call_free(call);
                 return bus_fail(e, &error);
         }
@@ -126,9 +127,13 @@ int bus_method_list_lacking_domains(sd_bus_message *m, void *userdata, sd_bus_er
 
 /* --- SetProfile --- */
 
-static void on_written(const struct error *error, void *userdata)
+static void on_written(const char *text, const struct error *error, void *userdata)
 {
-        answer(userdata, NULL, error);
+        struct domain_call *call = userdata;
+
+        if (!error)
+                domains_profile_written(manager_domains(call->bus->manager), call->uuid, &call->profile);
+        answer(call, NULL, error);
 }
 
 int bus_set_domain_profile(struct bus *b, sd_bus_message *m, struct partition *p,
@@ -139,8 +144,10 @@ int bus_set_domain_profile(struct bus *b, sd_bus_message *m, struct partition *p
 
         if (!call)
                 return -ENOMEM;
+        snprintf(call->uuid, sizeof(call->uuid), "%s", p->definition.domain);
+        call->profile = *profile;
         if (domains_set_profile(
-                    manager_domains(b->manager), p, profile, on_written, call, &call->writing, &error) < 0) {
+                    manager_domains(b->manager), p, profile, on_written, call, &call->libvirt, &error) < 0) {
                 call_free(call);
                 return bus_fail(e, &error);
         }

@@ -64,6 +64,8 @@ int bus_get_partition_policy_mode(sd_bus *bus, const char *path, const char *int
         sd_bus_message *reply, void *userdata, sd_bus_error *e);
 int bus_set_partition_policy_mode(sd_bus *bus, const char *path, const char *interface, const char *property,
         sd_bus_message *value, void *userdata, sd_bus_error *e);
+int bus_method_list_decisions(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_explain_decision(sd_bus_message *m, void *userdata, sd_bus_error *e);
 int bus_method_explain(sd_bus_message *m, void *userdata, sd_bus_error *e);
 void bus_policy_decided(const struct policy_news *news, void *userdata);
 

@@ -152,6 +152,10 @@ static const sd_bus_vtable vtable[] = {
                 SD_BUS_RESULT("u", id), bus_method_reserve, 0),
         SD_BUS_METHOD_WITH_ARGS(
                 "ReleaseReservation", SD_BUS_ARGS("u", id), SD_BUS_NO_RESULT, bus_method_release, 0),
+        SD_BUS_METHOD_WITH_ARGS("ListDecisions", SD_BUS_ARGS("s", partition, "u", max),
+                SD_BUS_RESULT("a(ttssss)", decisions), bus_method_list_decisions, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ExplainDecision", SD_BUS_ARGS("t", id), SD_BUS_RESULT("s", explanation),
+                bus_method_explain_decision, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_PROPERTY("Version", "s", get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_WRITABLE_PROPERTY("PolicyMode", "s", bus_get_policy_mode, bus_set_policy_mode, 0, CHANGES),
         SD_BUS_PROPERTY("PoolTotal", "t", get_pool, 0, CHANGES),

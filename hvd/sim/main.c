@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* hvd-sim: policies over traces. */
+/* hvd-sim: policies over traces, and what hvd decided once more. */
 
 #include <getopt.h>
 #include <stdio.h>
@@ -11,7 +11,9 @@
 #include "common/json.h"
 #include "common/size.h"
 #include "hvd/sim/floor.h"
+#include "hvd/sim/replay.h"
 #include "hvd/sim/sim.h"
+#include "hvd/store/store.h"
 
 static const struct sim_policy *const policies[] = {
         &sim_policy_optimum,
@@ -25,13 +27,15 @@ static const struct sim_policy *const policies[] = {
 static bool arg_policies[ARRAY_SIZE(policies)];
 static bool arg_any_policy, arg_json, arg_explain, arg_has_floor;
 static double arg_floor;
-static uint64_t arg_seed = 1;
+static uint64_t arg_seed = 1, arg_last = STORE_DECISIONS_MAX;
+static const char *arg_replay;
 static struct sim_mechanism arg_mechanism;
 static struct policy_config arg_config;
 
 static void help(void)
 {
-        printf("hvd-sim [OPTIONS...] TRACE...\n\n"
+        printf("hvd-sim [OPTIONS...] TRACE...\n"
+               "hvd-sim [--last N] --replay STORE\n\n"
                "Runs hvd's policy, and others, over traces of what guests wanted.\n\n"
                "  --policy NAME            only this one; may be repeated\n"
                "  --set KEY=VALUE          a key of [policy], see hvd.conf(5); may be repeated\n"
@@ -40,6 +44,8 @@ static void help(void)
                "  --shrink TIME,SIZE       until the first leaves, and how much a second (150ms,2G)\n"
                "  --explain                tell of each change of hvd's policy in sentences\n"
                "  --floor GIB-SECONDS      how much anyone must move to leave no more than that short\n"
+               "  --replay STORE           decide again what hvd decided, from the inputs in its store\n"
+               "  --last N                 of these the latest so many (all)\n"
                "  --seed N                 of what guests say at random (1)\n"
                "  -o, --output text|json   one JSON object a line (text)\n"
                "  --version, --help\n\n"
@@ -128,6 +134,8 @@ static int parse_argv(int argc, char **argv)
                 ARG_SEED,
                 ARG_EXPLAIN,
                 ARG_FLOOR,
+                ARG_REPLAY,
+                ARG_LAST,
                 ARG_VERSION
         };
         static const struct option options[] = {
@@ -139,6 +147,8 @@ static int parse_argv(int argc, char **argv)
                 { "explain", no_argument, NULL, ARG_EXPLAIN },
                 { "floor", required_argument, NULL, ARG_FLOOR },
                 { "seed", required_argument, NULL, ARG_SEED },
+                { "replay", required_argument, NULL, ARG_REPLAY },
+                { "last", required_argument, NULL, ARG_LAST },
                 { "output", required_argument, NULL, 'o' },
                 { "version", no_argument, NULL, ARG_VERSION },
                 { "help", no_argument, NULL, 'h' },
@@ -177,6 +187,12 @@ static int parse_argv(int argc, char **argv)
                 case ARG_SEED:
                         r = parse_number(optarg, &arg_seed);
                         break;
+                case ARG_REPLAY:
+                        arg_replay = optarg;
+                        break;
+                case ARG_LAST:
+                        r = parse_number(optarg, &arg_last);
+                        break;
                 case 'o':
                         arg_json = strcmp(optarg, "json") == 0;
                         if (!arg_json && strcmp(optarg, "text") != 0) {
@@ -196,7 +212,11 @@ static int parse_argv(int argc, char **argv)
                 }
         if (r < 0)
                 return r;
-        if (optind == argc) {
+        if (arg_replay && optind < argc) {
+                fprintf(stderr, "hvd-sim: --replay takes no trace\n");
+                return -EINVAL;
+        }
+        if (!arg_replay && optind == argc) {
                 fprintf(stderr,
                         "hvd-sim: no trace; write hvd-sim TRACE..., and see hvd-sim(1) for the format\n");
                 return -EINVAL;
@@ -299,6 +319,33 @@ static int run_trace(const char *path, const struct trace *trace)
         return 0;
 }
 
+static int run_replay(const char *path)
+{
+        _cleanup_json_ struct json_object *o = json_object_new_object();
+        struct replay_result result = { 0 };
+        struct store *store;
+        struct error error;
+        int r = store_open_readonly(path, &store, &error);
+
+        if (r >= 0) {
+                r = replay_store(store, (unsigned)MIN(arg_last, (uint64_t)STORE_DECISIONS_MAX), stderr,
+                        &result, &error);
+                store_free(store);
+        }
+        if (r < 0) {
+                fprintf(stderr, "hvd-sim: %s\n", error.message);
+                return EXIT_FAILURE;
+        }
+        if (!arg_json)
+                printf("%u decisions, of which %u come out as they were\n", result.n, result.n_same);
+        else if (json_add_u64(o, "decisions", result.n) < 0 || json_add_u64(o, "same", result.n_same) < 0) {
+                fprintf(stderr, "hvd-sim: Out of memory\n");
+                return EXIT_FAILURE;
+        } else
+                puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+        return result.n == result.n_same ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
         struct error error;
@@ -308,6 +355,8 @@ int main(int argc, char **argv)
         int r = parse_argv(argc, argv);
         if (r <= 0)
                 return r < 0 ? 2 : EXIT_SUCCESS;
+        if (arg_replay)
+                return run_replay(arg_replay);
         for (; optind < argc; optind++) {
                 FILE *file = fopen(argv[optind], "re");
                 struct trace trace;

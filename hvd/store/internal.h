@@ -28,6 +28,7 @@ enum statement {
         ROUND_GET,
         DECISION_PUT,
         DECISION_END,
+        DECISION_GET,
         DECISION_LIST,
         ROUNDS_TRIM,
         DECISIONS_TRIM,

@@ -4,6 +4,7 @@
  */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,6 +120,39 @@ int store_decision_end(struct store *s, uint64_t id, const char *outcome, struct
         return store_finish(s, st, "keep what came of a decision", ret_error);
 }
 
+static struct store_decision read_decision(sqlite3_stmt *st)
+{
+        return (struct store_decision) {
+                .id = column_u64(st, 0),
+                .round = column_u64(st, 1),
+                .time_usec = column_u64(st, 2),
+                .partition = column_text(st, 3),
+                .decision = column_text(st, 4),
+                .text = column_text(st, 5),
+                .outcome = column_text(st, 6),
+        };
+}
+
+int store_decision_get(
+        struct store *s, uint64_t id, store_decision_t callback, void *userdata, struct error *ret_error)
+{
+        _cleanup_reset_ sqlite3_stmt *st = s->statements[DECISION_GET];
+
+        bind_u64(st, 1, id);
+        int code = sqlite3_step(st);
+        if (code == SQLITE_DONE) {
+                error_set(ret_error, ERROR_INVALID_ARGUMENT,
+                        "There is no decision %" PRIu64
+                        ", or no longer; 'hmc-cli explain --last 100' shows the latest",
+                        id);
+                return -ENOENT;
+        }
+        if (code != SQLITE_ROW)
+                return store_error(s, code, "say a decision", ret_error);
+        struct store_decision d = read_decision(st);
+        return callback(&d, userdata);
+}
+
 int store_decision_foreach(struct store *s, const char *partition, unsigned max, store_decision_t callback,
         void *userdata, struct error *ret_error)
 {
@@ -128,15 +162,7 @@ int store_decision_foreach(struct store *s, const char *partition, unsigned max,
         bind_text(st, 1, partition);
         bind_u64(st, 2, max);
         while ((code = sqlite3_step(st)) == SQLITE_ROW) {
-                struct store_decision d = {
-                        .id = column_u64(st, 0),
-                        .round = column_u64(st, 1),
-                        .time_usec = column_u64(st, 2),
-                        .partition = column_text(st, 3),
-                        .decision = column_text(st, 4),
-                        .text = column_text(st, 5),
-                        .outcome = column_text(st, 6),
-                };
+                struct store_decision d = read_decision(st);
 
                 r = callback(&d, userdata);
                 if (r != 0)

@@ -22,6 +22,10 @@
         "'{\"device\":null,\"block\":null,\"code\":\"interrupted\","                                         \
         "\"message\":\"hvd was restarted while the job ran; what it had moved stays moved\"}'"
 
+#define DECISION_COLUMNS                                                                                     \
+        "SELECT d.id, d.round, r.time_usec, d.partition, d.decision, d.text, d.outcome"                      \
+        " FROM decisions d JOIN rounds r ON r.id = d.round"
+
 /* Each entry takes the schema from version i to i + 1; they are never edited, only added to. "%s" becomes
  * STRICT where this SQLite has it (3.37). */
 static const char *const migrations[] = {
@@ -134,9 +138,8 @@ static const char *const statements[STATEMENT_MAX] = {
         [DECISION_PUT] = "INSERT INTO decisions (round, partition, decision, text, outcome)"
                          " VALUES (?1, ?2, ?3, ?4, ?5)",
         [DECISION_END] = "UPDATE decisions SET outcome = ?2 WHERE id = ?1",
-        [DECISION_LIST] = "SELECT d.id, d.round, r.time_usec, d.partition, d.decision, d.text, d.outcome"
-                          " FROM decisions d JOIN rounds r ON r.id = d.round"
-                          " WHERE ?1 = '' OR d.partition = ?1 ORDER BY d.id DESC LIMIT ?2",
+        [DECISION_GET] = DECISION_COLUMNS " WHERE d.id = ?1",
+        [DECISION_LIST] = DECISION_COLUMNS " WHERE ?1 = '' OR d.partition = ?1 ORDER BY d.id DESC LIMIT ?2",
         [ROUNDS_TRIM] = "DELETE FROM rounds WHERE id <= max(ifnull((SELECT max(id) FROM rounds), 0) - ?1,"
                         " ifnull((SELECT max(id) FROM (SELECT id, sum(bytes) OVER (ORDER BY id DESC) AS sum"
                         " FROM rounds) WHERE sum > ?2), 0))",
@@ -320,17 +323,33 @@ static void store_freep(struct store **s)
         store_free(*s);
 }
 
-int store_open(const char *path, struct store **ret, struct error *ret_error)
+static int bring_up_to_date(struct store *s, int version, struct error *ret_error)
+{
+        int e = execute(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", "be opened", ret_error);
+
+        return e < 0 ? e : migrate(s, version, ret_error);
+}
+
+static int check_version(int version, struct error *ret_error)
+{
+        if ((size_t)version == ARRAY_SIZE(migrations))
+                return 0;
+        error_set(ret_error, ERROR_INTERNAL,
+                "The store is of an older hvd (schema %d; this is %zu): hvd itself brings it up to date",
+                version, ARRAY_SIZE(migrations));
+        return -EPROTONOSUPPORT;
+}
+
+static int open_store(const char *path, bool readonly, struct store **ret, struct error *ret_error)
 {
         _cleanup_(store_freep) struct store *s = NULL;
+        int version = 0, flags = readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
         struct error reason;
-        int version = 0;
 
         s = calloc(1, sizeof(*s));
         if (!s)
                 return error_set_errno(ret_error, ERROR_INTERNAL, ENOMEM, "The store cannot be opened");
-        int code = sqlite3_open_v2(
-                path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+        int code = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
         int e = code == SQLITE_OK ? 0 : store_error(s, code, "be opened", &reason);
         if (e >= 0) {
                 sqlite3_extended_result_codes(s->db, 1);
@@ -338,10 +357,7 @@ int store_open(const char *path, struct store **ret, struct error *ret_error)
                 e = check_identity(s, path, &version, &reason);
         }
         if (e >= 0)
-                e = execute(
-                        s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", "be opened", &reason);
-        if (e >= 0)
-                e = migrate(s, version, &reason);
+                e = readonly ? check_version(version, &reason) : bring_up_to_date(s, version, &reason);
         if (e >= 0)
                 e = prepare(s, &reason);
         if (e >= 0) {
@@ -354,6 +370,16 @@ int store_open(const char *path, struct store **ret, struct error *ret_error)
                 error_set(ret_error, reason.code, "%s (%s)%s", reason.message, path,
                         e == -EBADMSG ? "; restore it, or move it away to begin anew" : "");
         return e;
+}
+
+int store_open(const char *path, struct store **ret, struct error *ret_error)
+{
+        return open_store(path, false, ret, ret_error);
+}
+
+int store_open_readonly(const char *path, struct store **ret, struct error *ret_error)
+{
+        return open_store(path, true, ret, ret_error);
 }
 
 int store_partition_put(struct store *s, const struct partition_definition *d, struct error *ret_error)

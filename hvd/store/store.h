@@ -29,6 +29,9 @@ struct store_job {
  * one transaction. -EBADMSG: the file is damaged, or no database at all; -EPROTONOSUPPORT: written by a newer
  * hvd, or by another program. The file is left as it is then. */
 int store_open(const char *path, struct store **ret, struct error *ret_error);
+/* One that is there, and hvd may have open, for reading alone: every other call that changes it fails.
+ * -EPROTONOSUPPORT also when an older hvd wrote it. */
+int store_open_readonly(const char *path, struct store **ret, struct error *ret_error);
 struct store *store_free(struct store *s); /* NULL is fine; returns NULL */
 
 /* Inserts or replaces by name. The caller has checked the definition. */
@@ -158,6 +161,9 @@ int store_decision_end(struct store *s, uint64_t id, const char *outcome, struct
 typedef int (*store_decision_t)(const struct store_decision *d, void *userdata);
 int store_decision_foreach(struct store *s, const char *partition, unsigned max, store_decision_t callback,
         void *userdata, struct error *ret_error);
+/* That one; what the callback returns. -ENOENT (INVALID_ARGUMENT): there is none, or no longer. */
+int store_decision_get(
+        struct store *s, uint64_t id, store_decision_t callback, void *userdata, struct error *ret_error);
 
 int store_sample_put(struct store *s, const struct store_sample *sample, struct error *ret_error);
 /* Those of a time, oldest first; likewise. */

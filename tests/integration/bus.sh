@@ -69,6 +69,8 @@ check_interface "$root" "$name.Manager" <<'E1'
 .MoveMemory method ssta{sv} o
 .Reserve method sta{sv} u
 .ReleaseReservation method u -
+.ListDecisions method su a(ttssss)
+.ExplainDecision method t s
 .JobNew signal uo
 .JobRemoved signal uos
 .PolicyDecided signal sssttsss
@@ -225,7 +227,6 @@ expect 0 cli -o json explain web1
 assert_equal "what is explained" "web1 off null" "$(jq -r '"\(.partition) \(.mode) \(.decision)"' <<<"$out")"
 expect 1 cli -o json explain nobody
 assert_equal "code" unknown-partition "$(jq -r .error.code <<<"$out")"
-expect 2 cli explain
 "$build/hmc-cli/hmc-cli" --bus "unix:path=$work/bus" -o json watch >"$work/watched" &
 watcher=$!
 watched() { # JQ-FILTER: of some line

@@ -20,6 +20,7 @@ fi
 
 # Open to all; whatever else hvd has is refused.
 readers="$name.Manager.GetPartition $name.Manager.ListLackingDomains $name.Partition.Survey $name.Partition.Explain $name.Partition.GetUsage"
+readers+=" $name.Manager.ListDecisions $name.Manager.ExplainDecision"
 
 as() { # UID COMMAND...
     local uid=$1
@@ -50,6 +51,7 @@ arguments() { # SIGNATURE
         s) echo "s web1" ;;
         u) echo "u 1" ;;
         t) echo "t 1073741824" ;;
+        su) echo "su web1 1" ;;
         'a{sv}') echo "a{sv} 0" ;;
         'ta{sv}') echo "ta{sv} 1073741824 0" ;;
         'sa{sv}') echo "sa{sv} web1 0" ;;

@@ -17,6 +17,7 @@
 #include "hmc-cli/bus.h"
 #include "hmc-cli/output.h"
 #include "hmc-cli/partition.h"
+#include "hmc-cli/policy.h"
 #include "hmc-cli/report.h"
 
 static struct json_object *parse(const char *text)
@@ -435,6 +436,78 @@ static void test_errors(void **state)
         assert_false(bus_error_is_unreachable(NULL, -ENOMEM));
 }
 
+#define DECISION                                                                                             \
+        "\"decision\":{\"partition\":\"web1\",\"action\":\"grow\",\"cause\":\"pressure\","                   \
+        "\"bound\":\"free-first\",\"target_bytes\":1207959552,\"used_bytes\":1040187392,"                    \
+        "\"pressed_bytes\":134217728,\"headroom_bytes\":268435456,\"want_bytes\":1442840576,"                \
+        "\"share_bytes\":1342177280,\"weight_bytes\":1073741824}"
+#define EXPLAINED                                                                                            \
+        "{\"partition\":\"web1\",\"mode\":\"auto\",\"text\":\"web1 grows.\",\"time_usec\":250000,"           \
+        "\"outcome\":\"job 7\\u001b[1m\"," DECISION
+
+static char *explained(const char *text)
+{
+        _cleanup_json_ struct json_object *o = parse(text);
+        char *said = NULL;
+        size_t size;
+        FILE *f = open_memstream(&said, &size);
+
+        assert_non_null(f);
+        if (json_object_is_type(o, json_type_array))
+                assert_int_equal(policy_print_decisions(f, o), 0);
+        else
+                policy_print_explanation(f, o);
+        fclose(f);
+        return said;
+}
+
+/* What was decided, on which figures, and what bound it: of one, and of many in a row. */
+static void test_decisions(void **state)
+{
+        static const char *const lines[] = {
+                "web1 grows.\n",
+                "  cause         pressure\n",
+                "  bound by      free-first\n",
+                "  came of it    job 7 [1m\n",
+                "  used          992 MiB\n",
+                "  wants         1.34 GiB\n",
+                "  has           1 GiB\n",
+                "  available     32 MiB\n",
+                "  stalled       25.7 % of the time\n",
+                "  touched       1000 MiB\n",
+                "  pool          4 GiB\n",
+        };
+        char *said =
+                explained(EXPLAINED ",\"input\":{\"pool\":{\"total_bytes\":4294967296},\"partitions\":[{"
+                                    "\"current_bytes\":1073741824,"
+                                    "\"resident_bytes\":1048576000,"
+                                    "\"sample\":{\"available_bytes\":33554432,\"some_permille\":257}}]}}");
+
+        for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+                if (!strstr(said, lines[i]))
+                        fail_msg("'%s' is not in '%s'", lines[i], said);
+        free(said);
+
+        /* Of an hvd that said less. */
+        said = explained("{\"partition\":\"web1\",\"mode\":\"off\",\"text\":\"It is off.\"}");
+        assert_string_equal(said, "It is off.\n");
+        free(said);
+        said = explained(EXPLAINED "}");
+        assert_null(strstr(said, "touched"));
+        free(said);
+
+        said = explained(
+                "[{\"id\":41,\"time_usec\":1,\"partition\":\"web1\",\"text\":\"\",\"outcome\":\"\"," DECISION
+                "},{\"id\":42,\"time_usec\":2,\"partition\":\"web2\",\"text\":\"\",\"outcome\":\"job 7: "
+                "DONE\"," DECISION "}]");
+        assert_non_null(strstr(said, "41 "));
+        assert_non_null(strstr(
+                said, "web1      grow   1152 MiB 992 MiB  256 MiB 1.34 GiB 1.25 GiB pressure free-first -"));
+        assert_non_null(strstr(said, "web2      grow   1152 MiB 992 MiB  256 MiB 1.34 GiB 1.25 GiB pressure "
+                                     "free-first job 7: DONE"));
+        free(said);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -449,6 +522,7 @@ int main(void)
                 cmocka_unit_test(test_sheet_of_pseries),
                 cmocka_unit_test(test_properties),
                 cmocka_unit_test(test_errors),
+                cmocka_unit_test(test_decisions),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/cleanup.h"
 #include "common/json.h"
@@ -585,6 +586,40 @@ static void test_policy(void **state)
         "DROP TRIGGER job_forgotten; DROP TABLE transitions; DROP TABLE owed; DROP TABLE reservations; "     \
         "DROP TABLE usage; "
 
+/* By another program while hvd has it open: what is there is read, and nothing changes. */
+static void test_readonly(void **state)
+{
+        struct store *s, *other = NULL;
+        struct store_decision seen = { 0 };
+        struct error error = { 0 };
+        uint64_t round, id = 0;
+
+        assert_int_equal(store_open_readonly(path, &other, &error), -ENOENT);
+        assert_non_null(strstr(error.message, path));
+        assert_int_equal(access(path, F_OK), -1);
+
+        s = open_store();
+        assert_int_equal(store_round_put(s, 7, "{}", &round, NULL), 0);
+        put_decision(s, round, "web1", &id);
+        if (store_open_readonly(path, &other, &error) < 0)
+                fail_msg("%s", error.message);
+        assert_int_equal(store_decision_get(other, id, on_decision, &seen, &error), 0);
+        assert_int_equal(seen.id, 1);
+        assert_int_equal(seen.round, round);
+        assert_int_equal(seen.time_usec, 7);
+        assert_int_equal(store_decision_get(other, id + 1, on_decision, &seen, &error), -ENOENT);
+        assert_non_null(strstr(error.message, "There is no decision 2"));
+        assert_int_equal(store_kept_put(other, "web1", 1, &error), -EACCES);
+        put_decision(s, round, "web2", &id);
+        assert_int_equal(store_decision_get(other, id, on_decision, &seen, &error), 0);
+        store_free(other);
+        store_free(s);
+
+        run_sql("PRAGMA user_version = 2");
+        assert_int_equal(store_open_readonly(path, &other, &error), -EPROTONOSUPPORT);
+        assert_non_null(strstr(error.message, "older hvd (schema 2"));
+}
+
 /* A store of an older schema is brought up to date, with what it has. */
 static void test_older(void **state)
 {
@@ -687,6 +722,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_usage, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_older, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_readonly, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
                 cmocka_unit_test(test_in_memory),
