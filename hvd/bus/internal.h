@@ -13,6 +13,7 @@ struct bus {
         struct manager *manager;
         struct polkit *polkit;
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
+        void *dirty_by_path;       /* the same: a thousand may be at once */
         sd_event_source *flush;
         TAILQ_HEAD(, survey_call) surveys;
         TAILQ_HEAD(, domain_call) domain_calls;
