@@ -19,7 +19,8 @@ if ((EUID != 0)); then
 fi
 
 # Open to all; whatever else hvd has is refused.
-readers="$name.Manager.GetPartition $name.Manager.ListLackingDomains $name.Partition.Survey $name.Partition.Explain"
+readers="$name.Manager.GetPartition $name.Manager.ListPartitions $name.Manager.ListJobs $name.Manager.ListLackingDomains"
+readers+=" $name.Partition.Survey $name.Partition.Explain"
 
 as() { # UID COMMAND...
     local uid=$1
