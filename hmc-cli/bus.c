@@ -402,55 +402,93 @@ int bus_get_all(const struct cli *cli, const char *path, const char *interface, 
         return 0;
 }
 
-/* One object of GetManagedObjects: the interfaces at the position, of which the wanted one goes into *ret. */
-static int read_interfaces(sd_bus_message *m, const char *interface, struct json_object **ret)
+/* A table's columns: what the values are called, the keys of that, and whether anybody wants them. */
+struct columns {
+        char **names;
+        char (*keys)[80];
+        bool *is_wanted;
+        size_t n;
+};
+
+static void columns_done(struct columns *c)
 {
-        int r;
-
-        r = sd_bus_message_enter_container(m, SD_BUS_TYPE_ARRAY, "{sa{sv}}");
-        if (r < 0)
-                return r;
-        while ((r = sd_bus_message_enter_container(m, SD_BUS_TYPE_DICT_ENTRY, "sa{sv}")) > 0) {
-                const char *name;
-
-                r = sd_bus_message_read_basic(m, 's', &name);
-                if (r < 0)
-                        return r;
-                r = strcmp(name, interface) == 0 ? bus_read_properties(m, ret)
-                                                 : sd_bus_message_skip(m, "a{sv}");
-                if (r < 0)
-                        return r;
-                r = sd_bus_message_exit_container(m);
-                if (r < 0)
-                        return r;
-        }
-        return r < 0 ? r : sd_bus_message_exit_container(m);
+        for (size_t i = 0; i < c->n; i++)
+                free(c->names[i]);
+        free(c->names);
+        free(c->keys);
+        free(c->is_wanted);
 }
 
-static int read_objects(sd_bus_message *m, const char *interface, struct json_object *array)
+static bool is_one_of(const char *const *keys, const char *key)
 {
-        int r;
+        while (*keys && strcmp(*keys, key) != 0)
+                keys++;
+        return *keys;
+}
 
-        r = sd_bus_message_enter_container(m, SD_BUS_TYPE_ARRAY, "{oa{sa{sv}}}");
+static int read_columns(sd_bus_message *m, const char *const *wanted, struct columns *ret)
+{
+        int r = sd_bus_message_read_strv(m, &ret->names);
+
         if (r < 0)
                 return r;
-        while ((r = sd_bus_message_enter_container(m, SD_BUS_TYPE_DICT_ENTRY, "oa{sa{sv}}")) > 0) {
-                _cleanup_json_ struct json_object *o = NULL;
+        while (ret->names && ret->names[ret->n])
+                ret->n++;
+        ret->keys = calloc(ret->n + 1, sizeof(*ret->keys));
+        ret->is_wanted = calloc(ret->n + 1, sizeof(*ret->is_wanted));
+        if (!ret->keys || !ret->is_wanted)
+                return -ENOMEM;
+        for (size_t i = 0; i < ret->n; i++) {
+                text_snake_case(ret->names[i], ret->keys[i], sizeof(ret->keys[i]));
+                ret->is_wanted[i] = !wanted || is_one_of(wanted, ret->keys[i]);
+        }
+        return 0;
+}
 
-                r = sd_bus_message_skip(m, "o");
+static int read_row(sd_bus_message *m, const struct columns *columns, struct json_object **ret)
+{
+        _cleanup_json_ struct json_object *o = json_object_new_object();
+
+        if (!o)
+                return -ENOMEM;
+        for (size_t i = 0; i < columns->n; i++) {
+                struct json_object *v = NULL;
+                int r = columns->is_wanted[i] ? bus_read_value(m, columns->names[i], &v)
+                                              : sd_bus_message_skip(m, NULL);
+
                 if (r < 0)
                         return r;
-                r = read_interfaces(m, interface, &o);
-                if (r < 0)
-                        return r;
-                if (o) {
-                        r = json_array_add(array, steal_pointer(o));
-                        if (r < 0)
-                                return r;
+                if (columns->is_wanted[i] && json_object_object_add(o, columns->keys[i], v) < 0) {
+                        json_object_put(v);
+                        return -ENOMEM;
                 }
-                r = sd_bus_message_exit_container(m);
-                if (r < 0)
-                        return r;
+        }
+        *ret = steal_pointer(o);
+        return 0;
+}
+
+/* (as names, a(...) rows), see docs/dbus.md. */
+static int read_table(sd_bus_message *m, const char *const *wanted, struct json_object *array)
+{
+        _cleanup_(columns_done) struct columns columns = {};
+        const char *contents;
+        char type;
+        int r = read_columns(m, wanted, &columns);
+
+        if (r >= 0)
+                r = sd_bus_message_peek_type(m, &type, &contents);
+        if (r >= 0)
+                r = sd_bus_message_enter_container(m, SD_BUS_TYPE_ARRAY, contents);
+        while (r >= 0 && (r = sd_bus_message_at_end(m, false)) == 0) {
+                struct json_object *o = NULL;
+
+                r = sd_bus_message_enter_container(m, SD_BUS_TYPE_STRUCT, NULL);
+                if (r >= 0)
+                        r = read_row(m, &columns, &o);
+                if (r >= 0)
+                        r = json_array_add(array, o);
+                if (r >= 0)
+                        r = sd_bus_message_exit_container(m);
         }
         return r < 0 ? r : sd_bus_message_exit_container(m);
 }
@@ -467,7 +505,8 @@ static int compare_objects(const void *a, const void *b)
         return strverscmp(field_string(x, sort_key), field_string(y, sort_key));
 }
 
-int bus_get_objects(const struct cli *cli, const char *interface, const char *key, struct json_object **ret)
+int bus_get_objects(const struct cli *cli, const char *method, const char *key, const char *const *wanted,
+        struct json_object **ret)
 {
         _cleanup_bus_error_ sd_bus_error error = SD_BUS_ERROR_NULL;
         _cleanup_message_ sd_bus_message *reply = NULL;
@@ -476,11 +515,11 @@ int bus_get_objects(const struct cli *cli, const char *interface, const char *ke
 
         if (!array)
                 return output_fail_errno(cli, -ENOMEM);
-        r = sd_bus_call_method(cli->bus, HVD_NAME, HVD_PATH, "org.freedesktop.DBus.ObjectManager",
-                "GetManagedObjects", &error, &reply, NULL);
+        r = sd_bus_call_method(
+                cli->bus, HVD_NAME, HVD_PATH, HVD_MANAGER_INTERFACE, method, &error, &reply, NULL);
         if (r < 0)
                 return bus_fail(cli, &error, r);
-        r = read_objects(reply, interface, array);
+        r = read_table(reply, cli->arg_json ? NULL : wanted, array);
         if (r < 0)
                 return output_fail_errno(cli, r);
         sort_key = key;

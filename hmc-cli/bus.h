@@ -54,9 +54,12 @@ int bus_fail_partition(const struct cli *cli, const char *name, const sd_bus_err
 /* GetAll of an interface, and waits. The caller owns *ret. 0, or -errno with *ret_error set. */
 int bus_get_all(const struct cli *cli, const char *path, const char *interface, struct json_object **ret,
         sd_bus_error *ret_error);
-/* All objects that have the interface, as an array of their properties, sorted by the number or string `key`.
- * Exit code. */
-int bus_get_objects(const struct cli *cli, const char *interface, const char *key, struct json_object **ret);
+/* All that ListPartitions or ListJobs lists, as an array of their properties, sorted by the number or string
+ * `key`. Without -o json of the properties only those that `wanted` names (keys, with a NULL behind them;
+ * NULL: all): of a thousand partitions all of them take longer to build than everything else together. Exit
+ * code. */
+int bus_get_objects(const struct cli *cli, const char *method, const char *key, const char *const *wanted,
+        struct json_object **ret);
 
 /* Reads a{sv} at the message's position: keys in snake_case, arrays of structs with named members as objects.
  * Adds to *o (made if NULL), replacing what it has. 0 or -errno. */

@@ -58,7 +58,7 @@ static int run_jobs(struct cli *cli, const struct cli_verb *verb, int argc, char
 
         if (!bus_begin(cli, verb, argc, argv, words, &r))
                 return r;
-        r = bus_get_objects(cli, HVD_JOB_INTERFACE, "id", &jobs);
+        r = bus_get_objects(cli, "ListJobs", "id", NULL, &jobs);
         if (r != 0)
                 return r;
 

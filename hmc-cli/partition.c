@@ -236,13 +236,15 @@ int partition_print_list(FILE *f, struct json_object *partitions)
 
 static int run_list(struct cli *cli, const struct cli_verb *verb, int argc, char **argv)
 {
+        static const char *const wanted[] = { "name", "state", "agent_state", "base_bytes", "current_bytes",
+                "max_bytes", "plugged_bytes", "total_bytes", "available_bytes", "pressure", NULL };
         _cleanup_json_ struct json_object *partitions = NULL;
         const char *words[CLI_POSITIONALS_MAX];
         int r;
 
         if (!bus_begin(cli, verb, argc, argv, words, &r))
                 return r;
-        r = bus_get_objects(cli, HVD_PARTITION_INTERFACE, "name", &partitions);
+        r = bus_get_objects(cli, "ListPartitions", "name", wanted, &partitions);
         if (r != 0)
                 return r;
 

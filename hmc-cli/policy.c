@@ -109,6 +109,8 @@ static void put_policy(const char *mode)
 
 static int run_policy(struct cli *cli, const struct cli_verb *verb, int argc, char **argv)
 {
+        static const char *const wanted[] = { "name", "policy_mode", "current_bytes", "min_bytes",
+                "desired_bytes", "max_bytes", "weight", NULL };
         _cleanup_bus_error_ sd_bus_error bus_error = SD_BUS_ERROR_NULL;
         _cleanup_json_ struct json_object *manager = NULL, *partitions = NULL;
         const char *words[CLI_POSITIONALS_MAX], *mode = NULL;
@@ -128,7 +130,7 @@ static int run_policy(struct cli *cli, const struct cli_verb *verb, int argc, ch
                 r = bus_get_all(cli, HVD_PATH, HVD_MANAGER_INTERFACE, &manager, &bus_error);
         if (r < 0)
                 return bus_fail(cli, &bus_error, r);
-        r = bus_get_objects(cli, HVD_PARTITION_INTERFACE, "name", &partitions);
+        r = bus_get_objects(cli, "ListPartitions", "name", wanted, &partitions);
         if (r != 0)
                 return r;
 

@@ -108,6 +108,8 @@ static int print_json(const struct cli *cli, struct json_object *pool, struct js
 
 static int run_pool(struct cli *cli, const struct cli_verb *verb, int argc, char **argv)
 {
+        static const char *const wanted[] = { "name", "current_bytes", "requested_bytes", "pending_bytes",
+                "min_bytes", "desired_bytes", "max_bytes", "weight", NULL };
         _cleanup_bus_error_ sd_bus_error bus_error = SD_BUS_ERROR_NULL;
         _cleanup_json_ struct json_object *pool = NULL, *partitions = NULL;
         const char *words[CLI_POSITIONALS_MAX];
@@ -118,7 +120,7 @@ static int run_pool(struct cli *cli, const struct cli_verb *verb, int argc, char
         r = bus_get_all(cli, HVD_PATH, HVD_MANAGER_INTERFACE, &pool, &bus_error);
         if (r < 0)
                 return bus_fail(cli, &bus_error, r);
-        r = bus_get_objects(cli, HVD_PARTITION_INTERFACE, "name", &partitions);
+        r = bus_get_objects(cli, "ListPartitions", "name", wanted, &partitions);
         if (r != 0)
                 return r;
 

@@ -370,7 +370,7 @@ static int ask_partitions(struct watch *w)
                 return output_fail_errno(w->cli, -ENOMEM);
         }
         w->partitions = partitions;
-        int r = bus_get_objects(w->cli, HVD_PARTITION_INTERFACE, "name", &array);
+        int r = bus_get_objects(w->cli, "ListPartitions", "name", NULL, &array);
         for (size_t i = 0; r == 0 && i < json_object_array_length(array); i++) {
                 struct json_object *p = json_object_array_get_idx(array, i);
                 _cleanup_free_ char *path = NULL;

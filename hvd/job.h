@@ -87,6 +87,12 @@ enum job_stop {
         JOB_STOP_DEADLINE,
 };
 
+/* A place in a partition's list of the jobs that it is part of. */
+struct job_link {
+        TAILQ_ENTRY(job_link) entry;
+        struct job *job;
+};
+
 /* One request, as an explicit state machine. job.c changes state, one place only; the mechanism that carries
  * it out calls the functions below.
  *
@@ -96,8 +102,9 @@ enum job_stop {
  * the parent's mechanism. A leg may have legs. */
 struct job {
         struct manager *manager;
-        struct partition *partition; /* NULL once it ended and the partition was removed */
-        TAILQ_ENTRY(job) entry;      /* the manager's list, by id */
+        struct partition *partition;     /* NULL once it ended and the partition was removed */
+        TAILQ_ENTRY(job) entry;          /* the manager's list, by id */
+        struct job_link link, peer_link; /* the partition's list and the peer's, until it ended */
         uint32_t id;
         char partition_name[64];
         struct partition *peer; /* move: who gets it; likewise */

@@ -32,9 +32,7 @@ struct manager {
         sd_event *event;
         struct config *config;
         struct store *store;
-        TAILQ_HEAD(partition_list, partition) partitions; /* by name */
-        size_t n_partitions;
-        struct partition *found;        /* by the last search; NULL: none */
+        struct roster partitions;
         TAILQ_HEAD(job_list, job) jobs; /* by id */
         unsigned n_ended;
         const struct manager_observer *observer;
@@ -56,34 +54,22 @@ struct manager {
 
 /* --- partitions --- */
 
-/* The bus asks for the same one several times, and for all in their order: with a thousand of them a list
- * from the beginning each time would be most of what a call costs. */
 struct partition *manager_find_partition(struct manager *m, const char *name)
 {
-        struct partition *p = m->found;
-
-        if (p && strcmp(p->definition.name, name) != 0)
-                p = TAILQ_NEXT(p, entry);
-        if (!p || strcmp(p->definition.name, name) != 0)
-                TAILQ_FOREACH (p, &m->partitions, entry)
-                        if (strcmp(p->definition.name, name) == 0)
-                                break;
-        if (p)
-                m->found = p;
-        return p;
+        return roster_find(&m->partitions, name);
 }
 
 struct partition *manager_next_partition(struct manager *m, struct partition *after)
 {
-        return after ? TAILQ_NEXT(after, entry) : TAILQ_FIRST(&m->partitions);
+        return roster_next(&m->partitions, after);
 }
 
 /* A socket serves one client: two partitions on one would take turns and both see a stranger's guest. */
 static int check_sockets(struct manager *m, const struct partition_definition *d, struct error *ret_error)
 {
-        struct partition *p;
+        struct partition *p = NULL;
 
-        TAILQ_FOREACH (p, &m->partitions, entry)
+        while ((p = manager_next_partition(m, p)))
                 if ((d->qmp_path[0] && strcmp(p->definition.qmp_path, d->qmp_path) == 0) ||
                         (d->channel_path[0] && strcmp(p->definition.channel_path, d->channel_path) == 0))
                         return error_set(ret_error, ERROR_INVALID_ARGUMENT,
@@ -95,14 +81,14 @@ static int check_sockets(struct manager *m, const struct partition_definition *d
 static int add_partition(struct manager *m, const struct partition_definition *d, bool from_file,
         struct partition **ret, struct error *ret_error)
 {
-        struct partition *p, *other;
+        struct partition *p;
         int r = partition_definition_check(d, ret_error);
         if (r < 0)
                 return r;
         if (manager_find_partition(m, d->name))
                 return error_set(ret_error, ERROR_PARTITION_EXISTS,
                         "Partition '%s' is already defined; undefine it first to define it anew", d->name);
-        if (m->n_partitions >= MANAGER_PARTITIONS_MAX)
+        if (m->partitions.n >= MANAGER_PARTITIONS_MAX)
                 return error_set(ret_error, ERROR_LIMIT,
                         "There are %u partitions already, which is the limit", MANAGER_PARTITIONS_MAX);
         r = check_sockets(m, d, ret_error);
@@ -121,14 +107,7 @@ static int add_partition(struct manager *m, const struct partition_definition *d
         }
         p->balloon_unheard = p->balloon_owed_bytes > 0; /* since the reset, as far as is known */
 
-        TAILQ_FOREACH (other, &m->partitions, entry)
-                if (strcmp(other->definition.name, d->name) > 0)
-                        break;
-        if (other)
-                TAILQ_INSERT_BEFORE(other, p, entry);
-        else
-                TAILQ_INSERT_TAIL(&m->partitions, p, entry);
-        m->n_partitions++;
+        roster_insert(&m->partitions, p);
         policy_runner_partition_added(m->policy, p);
         NOTIFY(m, partition_added, p);
         if (ret)
@@ -136,16 +115,14 @@ static int add_partition(struct manager *m, const struct partition_definition *d
         return 0;
 }
 
-static void end_jobs_of(struct manager *m, struct partition *p);
+static void end_jobs_of(struct partition *p);
 
 static void drop_partition(struct manager *m, struct partition *p)
 {
-        end_jobs_of(m, p);
+        end_jobs_of(p);
         metering_keep(p);
         NOTIFY(m, partition_removed, p);
-        TAILQ_REMOVE(&m->partitions, p, entry);
-        m->n_partitions--;
-        m->found = NULL;
+        roster_remove(&m->partitions, p);
         partition_free(p);
         policy_runner_partition_removed(m->policy);
         manager_pool_changed(m);
@@ -269,11 +246,29 @@ void manager_job_changed(struct manager *m, struct job *j)
         NOTIFY(m, job_changed, j);
 }
 
+/* It is of its partitions until it has ended. */
+static void join_partitions(struct job *j)
+{
+        j->link.job = j->peer_link.job = j;
+        TAILQ_INSERT_TAIL(&j->partition->jobs, &j->link, entry);
+        if (j->peer)
+                TAILQ_INSERT_TAIL(&j->peer->jobs, &j->peer_link, entry);
+}
+
+static void leave_partitions(struct job *j)
+{
+        if (j->partition)
+                TAILQ_REMOVE(&j->partition->jobs, &j->link, entry);
+        if (j->peer)
+                TAILQ_REMOVE(&j->peer->jobs, &j->peer_link, entry);
+}
+
 static void forget_job(struct manager *m, struct job *j)
 {
         if (j->ended_usec)
                 m->n_ended--;
         NOTIFY(m, job_forgotten, j);
+        leave_partitions(j);
         TAILQ_REMOVE(&m->jobs, j, entry);
         job_free(j);
 }
@@ -291,23 +286,30 @@ static void trim_jobs(struct manager *m)
         }
 }
 
-/* Whether nothing that came earlier is to be done with any of its partitions. */
-static bool is_first(struct manager *m, const struct job *j)
+static bool is_queued(const struct job *j)
 {
-        struct job *earlier;
+        return j->state == JOB_QUEUED && j->stop == JOB_STOP_NO;
+}
 
-        if (j->partition->active || j->partition->is_leaving)
+static bool is_first_of(const struct partition *p, const struct job *j)
+{
+        const struct job_link *link;
+
+        if (p->active || p->is_leaving)
                 return false;
-        if (j->peer && (j->peer->active || j->peer->is_leaving))
-                return false;
-        TAILQ_FOREACH (earlier, &m->jobs, entry) {
-                if (earlier == j)
+        TAILQ_FOREACH (link, &p->jobs, entry) {
+                if (link->job == j)
                         return true;
-                if (earlier->state == JOB_QUEUED && earlier->stop == JOB_STOP_NO &&
-                        (job_concerns(earlier, j->partition) || job_concerns(earlier, j->peer)))
+                if (is_queued(link->job))
                         return false;
         }
         return true;
+}
+
+/* Whether nothing that came earlier is to be done with any of its partitions. */
+static bool is_first(const struct job *j)
+{
+        return is_first_of(j->partition, j) && (!j->peer || is_first_of(j->peer, j));
 }
 
 static void take(struct partition *p, struct job *j)
@@ -318,23 +320,23 @@ static void take(struct partition *p, struct job *j)
 
 static void start_next_job(struct manager *m, struct partition *p)
 {
-        struct job *j;
+        struct job_link *link;
 
         if (!p || p->active || p->is_leaving)
                 return;
-        TAILQ_FOREACH (j, &m->jobs, entry)
-                if (job_concerns(j, p) && j->state == JOB_QUEUED && j->stop == JOB_STOP_NO) {
-                        if (!is_first(m, j))
-                                return;
-                        take(j->partition, j);
-                        if (j->peer)
-                                take(j->peer, j);
-                        j->mechanism = request_mechanism(j->partition, &j->request);
-                        j->announced = true;
-                        notify_job(m->notify, j, HOOK_BEGIN);
-                        job_start(j);
-                        return;
-                }
+        TAILQ_FOREACH (link, &p->jobs, entry)
+                if (is_queued(link->job))
+                        break;
+        struct job *j = link ? link->job : NULL;
+        if (!j || !is_first(j))
+                return;
+        take(j->partition, j);
+        if (j->peer)
+                take(j->peer, j);
+        j->mechanism = request_mechanism(j->partition, &j->request);
+        j->announced = true;
+        notify_job(m->notify, j, HOOK_BEGIN);
+        job_start(j);
 }
 
 /* A guest can cause restore jobs at will: of each partition only the last one is kept, so that they do not
@@ -382,6 +384,7 @@ void manager_job_ended(struct manager *m, struct job *j)
 
         record_kept_after(m->store, p, j);
         record_kept_after(m->store, peer, j);
+        leave_partitions(j);
         j->partition = j->peer = NULL;
         let_go(p, j);
         let_go(peer, j);
@@ -393,27 +396,16 @@ void manager_job_ended(struct manager *m, struct job *j)
         trim_jobs(m);
 }
 
-static struct job *find_live_job(struct manager *m, const struct partition *p)
-{
-        struct job *j;
-
-        TAILQ_FOREACH (j, &m->jobs, entry)
-                if (job_concerns(j, p))
-                        return j;
-        return NULL;
-}
-
 /* The partition goes: its jobs end at once, as they are. */
-static void end_jobs_of(struct manager *m, struct partition *p)
+static void end_jobs_of(struct partition *p)
 {
-        struct job *j;
         struct error error;
 
         error_set(&error, ERROR_CANCELLED, "The partition was undefined");
         p->active = NULL;
         p->is_leaving = true;
-        while ((j = find_live_job(m, p)))
-                job_abort(j, &error);
+        while (!TAILQ_EMPTY(&p->jobs))
+                job_abort(TAILQ_FIRST(&p->jobs)->job, &error);
 }
 
 static int submit(struct manager *m, struct partition *p, struct partition *peer,
@@ -433,6 +425,7 @@ static int submit(struct manager *m, struct partition *p, struct partition *peer
         if (peer)
                 snprintf(j->peer_name, sizeof(j->peer_name), "%s", peer->definition.name);
         TAILQ_INSERT_TAIL(&m->jobs, j, entry);
+        join_partitions(j);
         record_job(m->store, j);
         NOTIFY(m, job_added, j);
         start_next_job(m, p);
@@ -445,14 +438,17 @@ int manager_submit(struct manager *m, struct partition *p, struct partition *pee
         const struct job_request *request, struct job **ret, struct error *ret_error)
 {
         struct job_request complete = *request;
+        const struct job_link *link;
         size_t n_queued = 0;
-        struct job *j;
 
         int r = request_check(p, peer, &complete, ret_error);
         if (r < 0)
                 return r;
-        TAILQ_FOREACH (j, &m->jobs, entry)
-                n_queued += (job_concerns(j, p) || job_concerns(j, peer)) && j->state == JOB_QUEUED;
+        TAILQ_FOREACH (link, &p->jobs, entry)
+                n_queued += link->job->state == JOB_QUEUED;
+        if (peer)
+                TAILQ_FOREACH (link, &peer->jobs, entry)
+                        n_queued += link->job->state == JOB_QUEUED && !job_concerns(link->job, p);
         if (n_queued >= m->config->jobs_queued)
                 return error_set(ret_error, ERROR_BUSY, "Partition '%s' has %zu jobs waiting already",
                         p->definition.name, n_queued);
@@ -514,10 +510,10 @@ static void take_partitions(struct manager *m)
         struct partition *p, *next;
         struct error error;
 
-        for (p = TAILQ_FIRST(&m->partitions); p; p = next) {
+        for (p = roster_next(&m->partitions, NULL); p; p = next) {
                 const struct partition_definition *d = find_definition(m->config, p->definition.name);
 
-                next = TAILQ_NEXT(p, entry);
+                next = roster_next(&m->partitions, p);
                 if (!p->from_file)
                         continue;
                 if (!d || !same_sockets(d, &p->definition))
@@ -628,6 +624,8 @@ static int on_stored_partition(const struct partition_definition *d, void *userd
 
 struct manager *manager_free(struct manager *m)
 {
+        struct partition *p;
+
         if (!m)
                 return NULL;
         m->observer = NULL;
@@ -635,9 +633,8 @@ struct manager *manager_free(struct manager *m)
         m->pool = pool_free(m->pool);
         while (!TAILQ_EMPTY(&m->jobs))
                 forget_job(m, TAILQ_FIRST(&m->jobs));
-        while (!TAILQ_EMPTY(&m->partitions)) {
-                struct partition *p = TAILQ_FIRST(&m->partitions);
-                TAILQ_REMOVE(&m->partitions, p, entry);
+        while ((p = roster_next(&m->partitions, NULL))) {
+                roster_remove(&m->partitions, p);
                 partition_free(p);
         }
         config_free(m->config);
@@ -658,7 +655,7 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         m->event = sd_event_ref(event);
         m->config = config;
         m->store = store;
-        TAILQ_INIT(&m->partitions);
+        roster_init(&m->partitions);
         TAILQ_INIT(&m->jobs);
 
         clock_gettime(CLOCK_REALTIME, &now);

@@ -8,6 +8,7 @@
 #include "hvd/config.h"
 #include "hvd/job.h"
 #include "hvd/partition.h"
+#include "hvd/roster.h"
 #include "hvd/store/store.h"
 
 /* Owns the partitions, the jobs and the pool; the only place where they meet. */
@@ -26,7 +27,7 @@ struct manager_observer {
         void (*policy_decided)(const struct policy_news *news, void *userdata); /* borrowed for the call */
 };
 
-#define MANAGER_PARTITIONS_MAX  1024U
+#define MANAGER_PARTITIONS_MAX  ROSTER_MAX
 #define MANAGER_JOBS_ENDED_KEPT 128U /* readable on the bus after they ended */
 
 /* Takes ownership of config and store. Partitions from both are defined at once. */

@@ -318,6 +318,7 @@ int partition_new(struct manager *m, sd_event *event, const struct partition_def
 
         p->manager = m;
         p->definition = *d;
+        TAILQ_INIT(&p->jobs);
         if (d->domain[0])
                 error_set(&p->platform_error, ERROR_HYPERVISOR_ABSENT,
                         "The domain does not run; 'virsh start %s' starts it", d->name);

@@ -18,6 +18,7 @@
 
 struct manager;
 struct job;
+struct job_link;
 
 /* One guest and what is known of it. The fields are for reading; partition.c and partition-refresh.c write
  * them. */
@@ -43,9 +44,10 @@ struct partition {
         struct partition_policy policy;
         struct partition_meter meter;
 
-        struct job *active;     /* NULL: idle */
-        bool is_leaving;        /* it is being undefined: nothing begins any more */
-        uint64_t settled_bytes; /* current, when the active job began */
+        TAILQ_HEAD(, job_link) jobs; /* that wait or are under way, as one or as peer; by id. The manager's */
+        struct job *active;          /* NULL: idle */
+        bool is_leaving;             /* it is being undefined: nothing begins any more */
+        uint64_t settled_bytes;      /* current, when the active job began */
         uint64_t kept_bytes; /* current without DIMMs, as the last job left it; 0: none did. The manager's */
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */

@@ -54,12 +54,12 @@ uint64_t policy_growth_pause(const struct partition_policy *s)
 
 static bool is_busy(const struct partition *p)
 {
-        struct job *j = NULL;
+        const struct job_link *link;
 
         if (p->active || p->is_leaving)
                 return true;
-        while ((j = manager_next_job(p->manager, j)))
-                if (!job_state_is_end(j->state) && job_concerns(j, p))
+        TAILQ_FOREACH (link, &p->jobs, entry)
+                if (!job_state_is_end(link->job->state))
                         return true;
         return false;
 }
@@ -296,6 +296,7 @@ int policy_gather(struct policy_runner *r, uint64_t now_usec)
                 describe(r, p, now_usec, &round->partitions[i]);
                 round->before[i] = p->policy.history;
                 round->subjects[i] = p;
+                p->policy.place = i;
                 i++;
         }
         round->input = (struct policy_input) {

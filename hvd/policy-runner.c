@@ -42,10 +42,10 @@ uint64_t policy_runner_wanted_bytes(const struct policy_runner *r, const struct 
         if (policy_runner_partition_mode(r, p) == POLICY_MODE_OFF || p->policy.history.used_usec == 0 ||
                 now - p->policy.history.used_usec > round->input.config.fresh_usec)
                 return 0;
-        for (size_t i = 0; i < round->input.n_partitions; i++)
-                if (strcmp(round->partitions[i].name, p->definition.name) == 0)
-                        return round->decisions[i].want_bytes;
-        return 0;
+        size_t i = p->policy.place;
+        return i < round->input.n_partitions && strcmp(round->partitions[i].name, p->definition.name) == 0
+                       ? round->decisions[i].want_bytes
+                       : 0;
 }
 
 /* --- rounds --- */

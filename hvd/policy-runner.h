@@ -24,6 +24,7 @@ struct partition_policy {
         bool has_mode; /* of its own */
         enum policy_mode mode;
         enum policy_mode applied; /* in the last round */
+        size_t place;             /* in the last round, if it took part */
         struct policy_history history;
         uint64_t seen_bytes, changed_usec; /* current when it was last looked at, and since when */
         struct resident_process process;   /* its QEMU */

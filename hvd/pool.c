@@ -67,15 +67,15 @@ static int64_t follow_jobs(const struct partition *p, int64_t *ret_peak)
 {
         bool moving = p->active && p->active->request.kind != JOB_RESTORE_MEMORY;
         uint64_t at_rest = partition_current_bytes(p);
-        struct job *j = NULL;
+        const struct job_link *link;
 
         if (p->has_snapshot && p->kept_bytes)
                 at_rest = p->kept_bytes + partition_dimm_bytes(p);
         int64_t bytes = (int64_t)(moving ? p->settled_bytes : at_rest), peak = bytes;
 
-        while ((j = manager_next_job(p->manager, j)))
-                if (job_concerns(j, p) && !job_state_is_end(j->state) && !j->request.dry_run)
-                        bytes = after_job(p, j, bytes, &peak);
+        TAILQ_FOREACH (link, &p->jobs, entry)
+                if (!job_state_is_end(link->job->state) && !link->job->request.dry_run)
+                        bytes = after_job(p, link->job, bytes, &peak);
         *ret_peak = peak;
         return bytes;
 }

@@ -47,12 +47,38 @@ static uint64_t excess_of(const struct partition *p)
         return current - MIN(current, floor);
 }
 
-static struct donor *find_donor(struct reclaim *c, const char *name)
+/* Where the donor of that name is, or would be: they are in the order of names, as partitions are. */
+static size_t find_place(const struct reclaim *c, const char *name)
 {
-        for (size_t i = 0; i < c->n_donors; i++)
-                if (strcmp(c->donors[i].name, name) == 0)
-                        return &c->donors[i];
-        return NULL;
+        size_t low = 0, high = c->n_donors;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+
+                if (strcmp(c->donors[middle].name, name) < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+/* Finds the donor of that name, or makes one. NULL: out of memory. */
+static struct donor *get_donor(struct reclaim *c, const char *name)
+{
+        size_t i = find_place(c, name);
+
+        if (i < c->n_donors && strcmp(c->donors[i].name, name) == 0)
+                return &c->donors[i];
+        struct donor *grown = reallocarray(c->donors, c->n_donors + 1, sizeof(*grown));
+        if (!grown)
+                return NULL;
+        c->donors = grown;
+        memmove(&grown[i + 1], &grown[i], (c->n_donors - i) * sizeof(*grown));
+        c->n_donors++;
+        grown[i] = (struct donor) { 0 };
+        snprintf(grown[i].name, sizeof(grown[i].name), "%s", name);
+        return &grown[i];
 }
 
 /* Who has something to give now. Returns the sum. */
@@ -66,19 +92,10 @@ static uint64_t find_donors(struct reclaim *c)
                 c->donors[i].excess_bytes = 0;
         while ((p = manager_next_partition(m, p))) {
                 uint64_t excess = excess_of(p);
-                struct donor *d = find_donor(c, p->definition.name);
+                struct donor *d = excess > 0 ? get_donor(c, p->definition.name) : NULL;
 
-                if (excess == 0 || (d && d->is_refused))
+                if (!d || d->is_refused)
                         continue;
-                if (!d) {
-                        struct donor *grown = reallocarray(c->donors, c->n_donors + 1, sizeof(*grown));
-                        if (!grown)
-                                continue;
-                        c->donors = grown;
-                        d = &grown[c->n_donors++];
-                        *d = (struct donor) { 0 };
-                        snprintf(d->name, sizeof(d->name), "%s", p->definition.name);
-                }
                 d->partition = p;
                 d->excess_bytes = excess;
                 sum += excess;

@@ -5,6 +5,7 @@
 #include "hvd/bus/bus.h"
 
 #include <inttypes.h>
+#include <search.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -117,9 +118,17 @@ static void emit_changed(struct bus *b, const char *path, const char *interface)
                 log_warning("PropertiesChanged of %s could not be sent: %s", path, strerrordesc_np(-r));
 }
 
+static int compare_dirty(const void *a, const void *b)
+{
+        const struct dirty *x = a, *y = b;
+
+        return strcmp(x->path, y->path);
+}
+
 static void dirty_free(struct bus *b, struct dirty *d)
 {
         TAILQ_REMOVE(&b->dirty, d, entry);
+        tdelete(d, &b->dirty_by_path, compare_dirty);
         free(d->path);
         free(d);
 }
@@ -136,14 +145,12 @@ static int on_flush(sd_event_source *s, uint64_t usec, void *userdata)
         return 0;
 }
 
-static struct dirty *find_dirty(struct bus *b, const char *path)
+static struct dirty *find_dirty(struct bus *b, char *path)
 {
-        struct dirty *d;
+        struct dirty key = { .path = path };
+        struct dirty *const *found = tfind(&key, &b->dirty_by_path, compare_dirty);
 
-        TAILQ_FOREACH (d, &b->dirty, entry)
-                if (strcmp(d->path, path) == 0)
-                        return d;
-        return NULL;
+        return found ? *found : NULL;
 }
 
 void bus_mark_dirty(struct bus *b, char *path, const char *interface)
@@ -155,8 +162,13 @@ void bus_mark_dirty(struct bus *b, char *path, const char *interface)
         struct dirty *d = calloc(1, sizeof(*d));
         if (!d)
                 return;
-        d->path = steal_pointer(owned);
+        d->path = owned;
         d->interface = interface;
+        if (!tsearch(d, &b->dirty_by_path, compare_dirty)) {
+                free(d);
+                return;
+        }
+        steal_pointer(owned);
         TAILQ_INSERT_TAIL(&b->dirty, d, entry);
         if (TAILQ_FIRST(&b->dirty) != d || TAILQ_NEXT(d, entry))
                 return; /* it is armed */
@@ -164,7 +176,7 @@ void bus_mark_dirty(struct bus *b, char *path, const char *interface)
         sd_event_source_set_enabled(b->flush, SD_EVENT_ONESHOT);
 }
 
-static void mark_clean(struct bus *b, const char *path)
+static void mark_clean(struct bus *b, char *path)
 {
         struct dirty *d = find_dirty(b, path);
 

@@ -13,6 +13,7 @@ struct bus {
         struct manager *manager;
         struct polkit *polkit;
         TAILQ_HEAD(, dirty) dirty; /* objects whose PropertiesChanged is due */
+        void *dirty_by_path;       /* the same: a thousand may be at once */
         sd_event_source *flush;
         TAILQ_HEAD(, survey_call) surveys;
         TAILQ_HEAD(, domain_call) domain_calls;
@@ -54,6 +55,22 @@ int bus_method_list_lacking_domains(sd_bus_message *m, void *userdata, sd_bus_er
 int bus_set_domain_profile(struct bus *b, sd_bus_message *m, struct partition *p,
         const struct partition_profile *profile, sd_bus_error *e);
 void bus_reserves_free(struct bus *b);
+
+/* table.c: every property of a kind of object, as (as names, a(...) rows). Open; append each object, of the
+ * vtable's userdata; send. 0 or -errno. The reply stays the caller's. */
+struct bus_table {
+        sd_bus_message *reply;
+        const sd_bus_vtable *vtable;
+        char row[256]; /* the signature of what is in a row; D-Bus has at most 255 */
+};
+/* The types of all properties of a partition and of a job: sd-bus sends no answer that is not of them. */
+#define BUS_PARTITION_ROW "(sssssstttttxtttuttdtuua(ssttuuttttsuutt)a(ttbbtttt)a(utt)s)"
+#define BUS_JOB_ROW       "(usssststtdttttttta(ssss)sasas)"
+int bus_table_open(struct bus_table *t, sd_bus_message *reply, const sd_bus_vtable *vtable);
+int bus_table_append(const struct bus_table *t, const char *interface, void *object, sd_bus_error *e);
+int bus_table_send(const struct bus_table *t);
+int bus_method_list_partitions(sd_bus_message *m, void *userdata, sd_bus_error *e);
+int bus_method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *e);
 
 /* policy.c */
 int bus_get_policy_mode(sd_bus *bus, const char *path, const char *interface, const char *property,

@@ -170,6 +170,28 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
+static int append_jobs(struct bus *b, sd_bus_message *reply, sd_bus_error *e)
+{
+        struct bus_table table;
+        struct job *j = NULL;
+        int r = bus_table_open(&table, reply, vtable);
+
+        while (r >= 0 && (j = manager_next_job(b->manager, j)))
+                r = bus_table_append(&table, BUS_IFACE_JOB, j, e);
+        return r < 0 ? r : bus_table_send(&table);
+}
+
+int bus_method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        sd_bus_message *reply = NULL;
+        int r = sd_bus_message_new_method_return(m, &reply);
+
+        if (r >= 0)
+                r = append_jobs(userdata, reply, e);
+        sd_bus_message_unref(reply);
+        return r < 0 ? r : 1;
+}
+
 int bus_job_register(struct bus *b)
 {
         sd_bus_slot *slot;

@@ -466,6 +466,28 @@ static const sd_bus_vtable vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
+static int append_partitions(struct bus *b, sd_bus_message *reply, sd_bus_error *e)
+{
+        struct bus_table table;
+        struct partition *p = NULL;
+        int r = bus_table_open(&table, reply, vtable);
+
+        while (r >= 0 && (p = manager_next_partition(b->manager, p)))
+                r = bus_table_append(&table, BUS_IFACE_PARTITION, p, e);
+        return r < 0 ? r : bus_table_send(&table);
+}
+
+int bus_method_list_partitions(sd_bus_message *m, void *userdata, sd_bus_error *e)
+{
+        sd_bus_message *reply = NULL;
+        int r = sd_bus_message_new_method_return(m, &reply);
+
+        if (r >= 0)
+                r = append_partitions(userdata, reply, e);
+        sd_bus_message_unref(reply);
+        return r < 0 ? r : 1;
+}
+
 int bus_partition_register(struct bus *b)
 {
         sd_bus_slot *slot;

@@ -7,6 +7,7 @@
 #            the 99th percentile at most 1.2 times what they are while the other holds still (it is stopped for every other
 #            block of commands, so that the machine is the same)
 # memory     what hvd's resident set grows by over the whole of each flood: at most 4 MiB
+# read       what hvd reads in all while it is flooded, beside what it reads in the calm: that there is a flood
 #
 # valid      a guest that sends messages as they should be, without end: events, answers to what nobody asks any more
 # garbage    one that sends what is none, deep and long, and begins anew whenever it is thrown out
@@ -18,7 +19,7 @@
 . "$repo_root/tests/bench/lib-fleet.sh"
 
 flood_kinds=(valid garbage ost)
-flood_shows=25 flood_adds=10 # in a block
+flood_shows=50 flood_adds=20 # in a block
 
 timed() { # FILE COMMAND...
     local begin=$EPOCHREALTIME file=$1
@@ -61,24 +62,48 @@ report() { # KIND GROWN-KIB
     fleet_row flood "$1" "growth of hvd's memory" "$(jq -n "$2 / 102.4 | round / 10")" MiB 4 "$none"
 }
 
+flood_over() { # KIND
+    die "the flood '$1' is over before its time: $(cat "$fleet_files/$1.err")"
+}
+
+# Sets read_kib: what hvd has read in all.
+flood_read() {
+    read_kib=$(($(awk '/^rchar:/ { print $2 }' "/proc/$hvd_pid/io") / 1024))
+}
+
+# timed_block KIND calm|flood: a block; sets rate, what hvd reads in a second, in KiB.
+timed_block() {
+    local from begin=$EPOCHREALTIME
+
+    flood_read
+    from=$read_kib
+    block "$@"
+    flood_read
+    rate=$(((read_kib - from) * 1000000 / (${EPOCHREALTIME/./} - ${begin/./})))
+}
+
 flood() { # KIND PID
-    local i before grown
+    local i before grown calm_rate=0 flood_rate=0
 
     # Once around, so that what comes once is not counted.
     block "$1" once
     fleet_memory
     before=$rss_kib grown=0
     for ((i = 0; i < flood_blocks; i++)); do
-        block "$1" calm
-        kill -CONT "$2"
+        timed_block "$1" calm
+        calm_rate=$((calm_rate + rate / flood_blocks))
+        kill -CONT "$2" 2>/dev/null || flood_over "$1"
         sleep 0.5
-        block "$1" flood
+        timed_block "$1" flood
+        flood_rate=$((flood_rate + rate / flood_blocks))
         fleet_memory
         grown=$((rss_kib - before > grown ? rss_kib - before : grown))
-        kill -STOP "$2"
+        kill -STOP "$2" 2>/dev/null || flood_over "$1"
         sleep 0.5
     done
-    kill -0 "$2" 2>/dev/null || die "the flood '$1' is over before its time: $(cat "$fleet_files/$1.err")"
+    ((flood_rate > calm_rate + 8)) || flood_over "$1"
+    fleet_row flood "$1" "read in the calm" "$calm_rate" KiB/s
+    fleet_row flood "$1" "read with the flood" "$flood_rate" KiB/s
     report "$1" "$grown"
 }
 
@@ -112,6 +137,7 @@ bench_run() {
     done
     # Those that flood are not done, and are not meant to be.
     kill -KILL "${fleet_pids[@]:1}"
+    wait "${fleet_pids[@]:1}" 2>/dev/null || true
     fleet_pids=("${fleet_pids[0]}")
     fleet_end
     fleet_table flood

@@ -417,8 +417,10 @@ static bool run_step(struct fake *f, const struct step *s)
                 connection_drop(f);
         else if (strcmp(verb, "on") == 0)
                 add_order(f, rest);
-        else
+        else if (strcmp(verb, "try") != 0)
                 run_sending(f, s->text);
+        else if (f->fd >= 0 && !f->eof)
+                run_sending(f, rest);
         return true;
 }
 

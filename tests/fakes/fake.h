@@ -28,6 +28,7 @@
  *                         taken.
  *   raw TEXT              sends TEXT as it is, with \n \r \t \\ and \xHH
  *   repeat N STEP         a sending step N times
+ *   try STEP              a sending step, or nothing when the peer has closed by then
  *   half STEP             only the first half of what it would send
  *   slowly STEP           one byte for each turn of the event loop
  *   wait MSEC             a pause; standing orders are carried out

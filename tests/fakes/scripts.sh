@@ -124,19 +124,20 @@ S
     esac
 }
 
-# Begins anew each time that hvd has had enough of it.
+# Begins anew each time that hvd has had enough of it, also while it was stopped.
 fake_guest_garbage() { # COUNT
     local deep huge
 
     printf -v deep '[%.0s' {1..500}
     printf -v huge '"%1000s",' x
     {
-        fake_guest_begin
+        fake_guest_begin "on welcome nothing"
         cat <<S
-repeat 20 raw $deep\\n
-repeat 40 raw {"type":"reply","id":1,"op":"get-blocks","ranges":[
-repeat 300 raw $huge
-repeat 200 raw nonsense\\n
+wait 100
+try repeat 20 raw $deep\\n
+try repeat 40 raw {"type":"reply","id":1,"op":"get-blocks","ranges":[
+try repeat 300 raw $huge
+try repeat 200 raw nonsense\\n
 expect-close
 S
     } | fake_repeat "$1"

@@ -66,6 +66,8 @@ check_interface "$root" "$name.Manager" <<'E1'
 .AddPartition method sa{sv} o
 .RemovePartition method s -
 .GetPartition method s o
+.ListPartitions method - asa(sssssstttttxtttuttdtuua(ssttuuttttsuutt)a(ttbbtttt)a(utt)s)
+.ListJobs method - asa(usssststtdttttttta(ssss)sasas)
 .MoveMemory method ssta{sv} o
 .Reserve method sta{sv} u
 .ReleaseReservation method u -
@@ -127,6 +129,11 @@ assert_match "managed objects" "$path" "$(call call "$name" "$root" org.freedesk
 
 begin "what is defined is shown, and kept"
 expect 0 cli -o json show web1
+shown=$out
+expect 0 cli -o json list
+assert_equal "web1 in the list, with the properties of GetAll" "$(jq -S 'del(.blocks, .survey_error)' <<<"$shown")" \
+    "$(jq -S '.[] | select(.name == "web1")' <<<"$out")"
+out=$shown
 assert_equal "web1" "web1 absent absent 1073741824 2147483648 10" \
     "$(jq -r '"\(.name) \(.state) \(.agent_state) \(.min_bytes) \(.desired_bytes) \(.weight)"' <<<"$out")"
 expect 0 cli show web1

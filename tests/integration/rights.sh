@@ -19,8 +19,9 @@ if ((EUID != 0)); then
 fi
 
 # Open to all; whatever else hvd has is refused.
-readers="$name.Manager.GetPartition $name.Manager.ListLackingDomains $name.Partition.Survey $name.Partition.Explain $name.Partition.GetUsage"
+readers="$name.Manager.GetPartition $name.Manager.ListPartitions $name.Manager.ListJobs $name.Manager.ListLackingDomains"
 readers+=" $name.Manager.ListDecisions $name.Manager.ExplainDecision"
+readers+=" $name.Partition.Survey $name.Partition.Explain $name.Partition.GetUsage"
 
 as() { # UID COMMAND...
     local uid=$1
