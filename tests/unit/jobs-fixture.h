@@ -31,7 +31,7 @@ struct fixture {
         struct partition *p;
 
         char traces[TRACES_MAX][TRACE_MAX]; /* by job id, modulo TRACES_MAX: "QUEUED SURVEYING ..." */
-        double progress;              /* of the last change of a job that was not over yet */
+        double progress;                    /* of the last change of a job that was not over yet */
         unsigned n_added, n_ended, n_forgotten, n_pool_changes;
         unsigned n_decided_grow; /* told of, of the policy's decisions */
 };
