@@ -65,7 +65,7 @@ struct bus_table {
 };
 /* The types of all properties of a partition and of a job: sd-bus sends no answer that is not of them. */
 #define BUS_PARTITION_ROW "(sssssstttttxtttuttdtuua(ssttuuttttsuutt)a(ttbbtttt)a(utt)s)"
-#define BUS_JOB_ROW       "(usssststtdttttttta(ssss)sasas)"
+#define BUS_JOB_ROW       "(usssststtdttttttta(ssss)a(st)sasas)"
 int bus_table_open(struct bus_table *t, sd_bus_message *reply, const sd_bus_vtable *vtable);
 int bus_table_append(const struct bus_table *t, const char *interface, void *object, sd_bus_error *e);
 int bus_table_send(const struct bus_table *t);
