@@ -67,7 +67,7 @@ check_interface "$root" "$name.Manager" <<'E1'
 .RemovePartition method s -
 .GetPartition method s o
 .ListPartitions method - asa(sssssstttttxtttuttdtuua(ssttuuttttsuutt)a(ttbbtttt)a(utt)s)
-.ListJobs method - asa(usssststtdttttttta(ssss)sasas)
+.ListJobs method - asa(usssststtdttttttta(ssss)a(st)sasas)
 .MoveMemory method ssta{sv} o
 .Reserve method sta{sv} u
 .ReleaseReservation method u -
