@@ -3,9 +3,10 @@
 /* Adding memory by DIMMs.
  *
  * The plan's pieces are taken in batches, one zone each: the guest is prepared for the zone (PREPARE),
- * backends and devices are plugged, QEMU says where they lie, and the guest reports their blocks online
- * (ONLINE), which is what counts. A batch is as large as the guest can bear: the page structures of new
- * memory cost 1/64 of it out of the memory that is there before.
+ * devices are plugged, QEMU says where they lie, and the guest reports their blocks online (ONLINE), which is
+ * what counts. Their backends are made while the guest prepares: that takes QEMU some time, and needs no
+ * guest. A batch is as large as the guest can bear: the page structures of new memory cost 1/64 of it out of
+ * the memory that is there before.
  *
  * A piece is in one of the states below, and in the end either ONLINE, or gone again (FAILED, WITHDRAWN), or
  * LEFT: plugged, without the guest's word, reported, and brought online or withdrawn when the guest speaks
@@ -334,16 +335,35 @@ static void plug(struct dimm_add *w, struct piece *piece)
         struct job *j = w->job;
 
         piece->state = PIECE_PLUGGING;
-        int r = platform_attach_dimm(j->partition->platform, piece->id, piece->backend, piece->size_bytes,
-                piece->node, on_plugged, piece, &piece->op);
+        int r = piece->op ? platform_attach_staged(piece->op)
+                          : platform_attach_dimm(j->partition->platform, piece->id, piece->backend,
+                                    piece->size_bytes, piece->node, on_plugged, piece, &piece->op);
         if (r >= 0) {
                 w->n_plugging++;
                 return;
         }
+        piece->op = NULL;
         struct error error;
         error_set_errno(&error, ERROR_HYPERVISOR_ABSENT, r, "QEMU cannot be told to plug %s", piece->id);
         piece->state = PIECE_FAILED;
         dimm_add_fail(w, piece->id, &error);
+}
+
+/* What cannot be staged is plugged in one step later, and what is wrong with it told then. */
+static void stage_batch(struct dimm_add *w)
+{
+        for (size_t i = w->batch; i < w->batch_end; i++) {
+                struct piece *piece = &w->pieces[i];
+
+                (void)platform_stage_dimm(w->job->partition->platform, piece->id, piece->backend,
+                        piece->size_bytes, piece->node, on_plugged, piece, &piece->op);
+        }
+}
+
+static void unstage_batch(struct dimm_add *w)
+{
+        for (size_t i = w->batch; i < w->batch_end; i++)
+                w->pieces[i].op = platform_op_free(w->pieces[i].op);
 }
 
 static void on_prepared(const struct message_reply *reply, const struct error *error, void *userdata)
@@ -354,6 +374,7 @@ static void on_prepared(const struct message_reply *reply, const struct error *e
         if (error || w->job->stop != JOB_STOP_NO) {
                 if (error)
                         dimm_add_fail(w, NULL, error);
+                unstage_batch(w);
                 wrap_up(w);
                 return;
         }
@@ -392,6 +413,8 @@ static void next_batch(struct dimm_add *w)
         if (guest_call_start(
                     w->job, &request, w->job->deadline_usec, on_prepared, NULL, w, &w->call, &error) < 0)
                 on_prepared(NULL, &error, w);
+        else
+                stage_batch(w);
 }
 
 /* --- planning --- */

@@ -122,6 +122,10 @@ struct platform_ops {
                 struct platform_op **ret);
         int (*attach_dimm)(struct platform *p, const char *id, const char *backend, uint64_t size_bytes,
                 int node, platform_done_t done, void *userdata, struct platform_op **ret);
+        /* Both NULL where a DIMM is made in one step. */
+        int (*stage_dimm)(struct platform *p, const char *id, const char *backend, uint64_t size_bytes,
+                int node, platform_done_t done, void *userdata, struct platform_op **ret);
+        int (*attach_staged)(struct platform_op *op);
         int (*detach)(struct platform *p, const char *id, const char *backend, uint64_t timeout_usec,
                 platform_done_t done, void *userdata, struct platform_op **ret);
         int (*delete_backend)(struct platform *p, const char *backend, platform_done_t done, void *userdata,
@@ -171,6 +175,23 @@ static inline int platform_attach_dimm(struct platform *p, const char *id, const
         uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
 {
         return p->ops->attach_dimm(p, id, backend, size_bytes, node, done, userdata, ret);
+}
+
+/* The first half of platform_attach_dimm(): its backend, of which the guest learns nothing. The operation
+ * then waits for platform_attach_staged(), and done is not called before; freeing it takes back what was
+ * made. -EOPNOTSUPP where a DIMM is made in one step. */
+static inline int platform_stage_dimm(struct platform *p, const char *id, const char *backend,
+        uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        return p->ops->stage_dimm ? p->ops->stage_dimm(p, id, backend, size_bytes, node, done, userdata, ret)
+                                  : -EOPNOTSUPP;
+}
+
+/* The second half. A backend that was refused is told by done, as of a whole attach. On a negative errno the
+ * operation is dead, without its callback: -ENOTCONN also when the connection was lost in between. */
+static inline int platform_attach_staged(struct platform_op *op)
+{
+        return (*(const struct platform_ops **)op)->attach_staged(op);
 }
 
 /* Unplugs a device and deletes its backend (if not empty): done without error means that the hypervisor says

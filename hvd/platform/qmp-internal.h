@@ -61,9 +61,10 @@ struct platform_op {
         bool devices_only, anonymous;      /* QUERY */
 
         char device[PLATFORM_ID_MAX], backend[PLATFORM_ID_MAX];
-        bool backend_created; /* ATTACH */
-        bool requested;       /* DETACH: QEMU took a device_del */
-        bool deleted;         /* DETACH: DEVICE_DELETED was seen */
+        struct json_object *device_add; /* ATTACH: while it is staged, what is still to be sent; owned */
+        bool backend_created;           /* ATTACH */
+        bool requested;                 /* DETACH: QEMU took a device_del */
+        bool deleted;                   /* DETACH: DEVICE_DELETED was seen */
         sd_event_source *reissue, *limit;
 };
 

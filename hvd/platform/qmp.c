@@ -3,8 +3,9 @@
 /* A QEMU of one's own, reached by its QMP socket.
  *
  * Owns the QMP client and the operations under way. An operation is a short sequence of commands: a query
- * sends all of its commands at once and gathers the answers; an attach sends object-add and device_add
- * together and deletes the backend when the device was refused; for a detach see qmp-detach.c. */
+ * sends all of its commands at once and gathers the answers; an attach sends object-add and, at once or when
+ * its owner says so (it is staged until then), device_add, without waiting for an answer in between, and
+ * deletes the backend when the device was refused; for a detach see qmp-detach.c. */
 
 #include "hvd/platform/platform.h"
 
@@ -29,6 +30,7 @@ struct platform_op *op_destroy(struct platform_op *op)
         sd_event_source_disable_unref(op->reissue);
         sd_event_source_disable_unref(op->limit);
         json_object_put(op->balloon);
+        json_object_put(op->device_add);
         platform_snapshot_done(&op->snapshot);
         free(op);
         return NULL;
@@ -181,7 +183,7 @@ static int attach_arguments(const char *id, const char *backend, uint64_t size_b
         return 0;
 }
 
-static int qmp_platform_attach_dimm(struct platform *base, const char *id, const char *backend,
+static int qmp_platform_stage_dimm(struct platform *base, const char *id, const char *backend,
         uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
 {
         struct qmp_platform *p = (struct qmp_platform *)base;
@@ -198,25 +200,61 @@ static int qmp_platform_attach_dimm(struct platform *base, const char *id, const
         }
         snprintf(op->device, sizeof(op->device), "%s", id);
         snprintf(op->backend, sizeof(op->backend), "%s", backend);
+        op->device_add = device;
 
-        /* Both at once: a round trip less, and QEMU takes them in order. */
         r = op_call(op, 0, "object-add", object, on_backend_added);
         if (r < 0) {
-                json_object_put(device);
                 op_destroy(op);
                 return r;
         }
         op->done = done;
-        op->n_pending = 1;
-        r = op_call(op, 1, "device_add", device, on_device_added);
-        if (r < 0)
-                error_set_errno(
-                        &op->error, ERROR_HYPERVISOR_ABSENT, r, "device_add could not be sent to QEMU");
-        else
-                op->n_pending++;
-        if (ret)
-                *ret = op;
+        op->n_pending = 2; /* device_add's is one of them from now on */
+        *ret = op;
         return 0;
+}
+
+static void on_unstaged(const struct error *error, void *userdata)
+{
+        if (error) /* also when there never was one; what is left over the restore job finds */
+                log_debug("A backend that is not needed could not be deleted: %s", error->message);
+}
+
+/* Takes back what was made ahead. QEMU takes commands in their order, so that object-add need not have been
+ * answered, and whoever asks for the backends after this does not see it. */
+static void unstage(struct platform_op *op)
+{
+        if (op->error.code == ERROR_NONE || op->error.code == ERROR_HYPERVISOR_SILENT)
+                qmp_platform_delete_backend(
+                        &op->platform->base, op->backend, on_unstaged, op->platform, NULL);
+        op_destroy(op);
+}
+
+static int qmp_platform_attach_staged(struct platform_op *op)
+{
+        const enum error_code code = op->error.code;
+
+        /* Another QEMU may have come since; in the same one the backend is an orphan. */
+        if (code != ERROR_NONE && code != ERROR_HYPERVISOR_REFUSED && code != ERROR_HYPERVISOR_SILENT) {
+                op_destroy(op);
+                return -ENOTCONN;
+        }
+        int r = op_call(op, 1, "device_add", steal_pointer(op->device_add), on_device_added);
+        if (r < 0)
+                unstage(op);
+        return r;
+}
+
+static int qmp_platform_attach_dimm(struct platform *base, const char *id, const char *backend,
+        uint64_t size_bytes, int node, platform_done_t done, void *userdata, struct platform_op **ret)
+{
+        struct platform_op *op;
+        int r = qmp_platform_stage_dimm(base, id, backend, size_bytes, node, done, userdata, &op);
+
+        if (r >= 0)
+                r = qmp_platform_attach_staged(op);
+        if (r >= 0 && ret)
+                *ret = op;
+        return r;
 }
 
 /* --- events --- */
@@ -348,6 +386,9 @@ static void on_qmp_down(struct qmp_client *c, const struct error *error, void *u
                                 break;
                         }
         while (op);
+        LIST_FOREACH (op, &p->ops, entry)
+                if (op->device_add)
+                        op_take_error(op, error);
         qmp_forget_pending_unplugs(p); /* what comes of them is not seen any more */
         p->base.handlers->on_down(&p->base, error, p->base.userdata);
 }
@@ -375,7 +416,10 @@ static struct platform_op *qmp_platform_op_free(struct platform_op *op)
 {
         if (op->kind == OP_KIND_QUERY)
                 return op_destroy(op);
-        op->done = NULL;
+        if (op->device_add)
+                unstage(op);
+        else
+                op->done = NULL;
         return NULL;
 }
 
@@ -384,6 +428,8 @@ const struct platform_ops qmp_platform_ops = {
         .free = qmp_platform_free,
         .query = qmp_platform_query,
         .attach_dimm = qmp_platform_attach_dimm,
+        .stage_dimm = qmp_platform_stage_dimm,
+        .attach_staged = qmp_platform_attach_staged,
         .detach = qmp_platform_detach,
         .delete_backend = qmp_platform_delete_backend,
         .resize = qmp_platform_resize,

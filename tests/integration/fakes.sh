@@ -258,8 +258,13 @@ expect "1" cli -o json add-memory p1 1G --wait 4s
 assert_match "the reason" '"code":"(agent-restarted|agent-silent|deadline)"' "$out"
 over
 
-begin "a guest that refuses to prepare: nothing is plugged"
-plain_qemu
+begin "a guest that refuses to prepare: nothing is plugged, and no backend stays"
+qemu <<'S'
+expect object-add {"id":"opendlpar-mem-0"}
+reply
+expect object-del {"id":"opendlpar-mem-0"}
+reply
+S
 guest <<'S'
 on prepare failure block-failed no auto_online_blocks in this kernel
 S

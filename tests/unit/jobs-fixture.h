@@ -114,11 +114,15 @@ void expect_cancel(struct fixture *fx);
 /* The two devices of most tests, and what each command for them looks like. */
 #define BOTH      "<0 4G 1G>,<1 5G 1G>"
 #define ONLINE(a) "[" a ",1G,'online','movable',0]"
-#define PLUG(n)                                                                                              \
+#define MAKE(n)                                                                                              \
         "expect object-add {'qom-type':'memory-backend-ram','id':'opendlpar-mem-" #n "','size':1G}\n"        \
-        "reply\n"                                                                                            \
+        "reply\n"
+#define INSERT(n)                                                                                            \
         "expect device_add {'driver':'pc-dimm','id':'opendlpar-dimm-" #n "','memdev':'opendlpar-mem-" #n     \
         "'}\n" TAKE(n)
+#define PLUG(n) MAKE(n) INSERT(n)
+/* Made while the guest was asked to prepare, and not needed then. */
+#define UNMAKE(n) "expect object-del {'id':'opendlpar-mem-" #n "'}\nreply\n"
 /* The guest has it. Said before device_add is answered, which is as good: no test waits for it in vain. */
 #define TAKE(n)                                                                                              \
         "event ACPI_DEVICE_OST {'info':{'device':'opendlpar-dimm-" #n                                        \

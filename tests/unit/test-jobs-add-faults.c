@@ -34,6 +34,7 @@ static void test_guest_silent_at_prepare(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "on cancel nothing\nexpect prepare\nexpect release\n");
         struct job *j = submit(fx, ADD(GIB, .wait_usec = 500 * USEC_PER_MSEC));
         RUN_UNTIL_END(fx, j);

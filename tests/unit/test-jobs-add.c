@@ -13,7 +13,7 @@ static void test_two_devices(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) DEVICES(BOTH, "2G") "reply\n");
+        script(fx->qmp, MAKE(0) MAKE(1) INSERT(0) "reply\n" INSERT(1) DEVICES(BOTH, "2G") "reply\n");
         script(fx->guest, "expect prepare {'zone':'movable','bytes':2G}\nreply\n"
                           "expect online {'targets':[[4G,1G],[5G,1G]],'zone':'movable'}\n"
                           "reply {'ranges':[[4G,2G,'online','movable',0]]}\n"
@@ -62,8 +62,9 @@ static void test_zones_in_batches(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "on get-state reply {" MEMORY("1G", "3G", "512M") "}\n");
-        script(fx->qmp, "expect object-add {'size':256M}\nreply\nexpect device_add\n" DEVICES(
-                                "<0 4G 256M>", "256M") "reply\n");
+        script(fx->qmp, "expect object-add {'size':256M}\nreply\nexpect device_add\n" DEVICES("<0 4G 256M>",
+                                "256M") "reply\n"
+                                        "expect object-add {'id':'opendlpar-mem-1','size':768M}\nreply\n");
         script(fx->guest, "expect prepare {'zone':'kernel','bytes':256M}\nreply\n"
                           "expect online {'targets':[[4G,256M]],'zone':'kernel'}\n"
                           "reply {'ranges':[[4G,256M,'online','kernel',0]]}\n"
@@ -72,8 +73,7 @@ static void test_zones_in_batches(void **state)
         RUN_UNTIL(fx, fake_finished(fx->guest));
         assert_int_equal(j->progress_bytes, 256 * MIB);
         assert_true(fx->progress >= 0.25 && fx->progress <= 0.25);
-        script(fx->qmp, "expect object-add {'id':'opendlpar-mem-1','size':768M}\nreply\n"
-                        "expect device_add\n" DEVICES("<0 4G 256M>,<1 4352M 768M>", "1G") "reply\n");
+        script(fx->qmp, "expect device_add\n" DEVICES("<0 4G 256M>,<1 4352M 768M>", "1G") "reply\n");
         script(fx->guest, "reply\nexpect online {'targets':[[4352M,768M]],'zone':'movable'}\n"
                           "reply {'ranges':[[4352M,768M,'online','movable',0]]}\n");
         RUN_UNTIL_END(fx, j);
@@ -152,9 +152,9 @@ static void test_one_device_refused(void **state)
 
         start(fx, "", "");
         script(fx->qmp,
-                PLUG(0) "error GenericError a used vhost backend has no free memory slots left\n" PLUG(1)
-                        DEVICES("<1 5G 1G>",
-                                "1G") "reply\nexpect object-del {'id':'opendlpar-mem-0'}\nreply\n");
+                MAKE(0) MAKE(1) INSERT(
+                        0) "error GenericError a used vhost backend has no free memory slots left\n" INSERT(1)
+                        DEVICES("<1 5G 1G>", "1G") "reply\n" UNMAKE(0));
         script(fx->guest, "expect prepare {'bytes':2G}\nreply\nexpect online {'targets':[[5G,1G]]}\n"
                           "reply {'ranges':[" ONLINE("5G") "]}\nexpect release\nreply\n");
         struct job *j = submit(fx, ADD(2 * GIB));
@@ -171,10 +171,8 @@ static void test_all_devices_refused(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "error GenericError no\n" PLUG(
-                                1) "error GenericError no\n"
-                                   "expect object-del {'id':'opendlpar-mem-0'}\nreply\n"
-                                   "expect object-del {'id':'opendlpar-mem-1'}\nreply\n");
+        script(fx->qmp, MAKE(0) MAKE(1) INSERT(0) "error GenericError no\n" INSERT(
+                                1) "error GenericError no\n" UNMAKE(0) UNMAKE(1));
         script(fx->guest, "expect prepare\nreply\nexpect release\nreply\n");
         struct job *j = submit(fx, ADD(2 * GIB));
         RUN_UNTIL_END(fx, j);
@@ -190,6 +188,7 @@ static void test_prepare_refused(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\nfailure zone-ratio Only 512 MiB may become Movable\n");
         struct job *j = submit(fx, ADD(GIB));
         RUN_UNTIL_END(fx, j);
@@ -345,7 +344,7 @@ static void test_device_vanishes(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) DEVICES("<1 5G 1G>", "1G") "reply\n");
+        script(fx->qmp, MAKE(0) MAKE(1) INSERT(0) "reply\n" INSERT(1) DEVICES("<1 5G 1G>", "1G") "reply\n");
         script(fx->guest, "expect prepare\nreply\nexpect online {'targets':[[5G,1G]]}\n"
                           "reply {'ranges':[" ONLINE("5G") "]}\nexpect release\nreply\n");
         struct job *j = submit(fx, ADD(2 * GIB));
@@ -378,9 +377,10 @@ static void test_all_or_nothing_refused(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) "error GenericError no\n" DEVICES("<0 4G 1G>",
-                                "1G") "expect object-del {'id':'opendlpar-mem-1'}\nreply\n" UNPLUG(0)
-                                DEVICES("", "0") LEAVE(0) "reply\n");
+        script(fx->qmp,
+                MAKE(0) MAKE(1) INSERT(0) "reply\n" INSERT(1) "error GenericError no\n" DEVICES(
+                        "<0 4G 1G>", "1G") "expect object-del {'id':'opendlpar-mem-1'}\nreply\n" UNPLUG(0)
+                        DEVICES("", "0") LEAVE(0) "reply\n");
         script(fx->guest,
                 "expect prepare\nreply\nexpect online {'targets':[[4G,1G]]}\n"
                 "reply {'ranges':[" ONLINE(
@@ -398,7 +398,7 @@ static void test_all_or_nothing_not_online(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) DEVICES(BOTH, "2G") "reply\n" UNPLUG(1)
+        script(fx->qmp, MAKE(0) MAKE(1) INSERT(0) "reply\n" INSERT(1) DEVICES(BOTH, "2G") "reply\n" UNPLUG(1)
                                 LEAVE(1) "reply\n" UNPLUG(0) DEVICES("", "0") LEAVE(0) "reply\n");
         script(fx->guest,
                 "expect prepare\nreply\nexpect online\n"
@@ -421,7 +421,7 @@ static void test_withdrawing_two_fails(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) DEVICES(BOTH, "2G") "reply\n");
+        script(fx->qmp, MAKE(0) MAKE(1) INSERT(0) "reply\n" INSERT(1) DEVICES(BOTH, "2G") "reply\n");
         script(fx->guest, "expect prepare\nreply\nexpect online\n"
                           "reply {'complete':false,'ranges':[" OFFLINE("4G") "," OFFLINE(
                                   "5G") "]}\n"
@@ -466,6 +466,7 @@ static void test_cancel_preparing(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\n");
         struct job *j = submit(fx, ADD(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest));

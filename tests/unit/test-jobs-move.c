@@ -62,6 +62,7 @@ static void test_moved(void **state)
 
         script(p.a->guest, RELEASE("5G") GONE);
         script(p.a->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
+        script(p.b->qmp, MAKE(0));
         script(p.b->guest, "expect prepare\n");
         struct job *j = move(&p, MOVE(GIB));
         assert_int_equal(pool_requested_bytes(p.a->p), 2 * GIB);
@@ -73,7 +74,7 @@ static void test_moved(void **state)
         assert_true(job_progress(j) >= 0.5 && job_progress(j) <= 0.5);
         assert_int_equal(pool_held_bytes(p.a->p) + pool_held_bytes(p.b->p), 4 * GIB);
         assert_int_equal(pool_account(p.a->manager).free_bytes, p.free_bytes);
-        script(p.b->qmp, PLUG(0) DEVICES("<0 4G 1G>", "1G") "reply\n");
+        script(p.b->qmp, INSERT(0) DEVICES("<0 4G 1G>", "1G") "reply\n");
         script(p.b->guest, "reply\nexpect online\nreply {'ranges':[" ONLINE("4G") "]}\n");
         RUN_UNTIL_END(p.a, j);
         assert_job(p.a, j, JOB_DONE, GIB, 0);
@@ -115,6 +116,7 @@ static void test_goes_back(void **state)
         script(p.a->guest, RELEASE("5G") GONE TAKE_ONLINE("5G"));
         script(p.a->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n" PLUG(1)
                                  DEVICES(BOTH, "2G") "reply\n");
+        script(p.b->qmp, MAKE(0) UNMAKE(0));
         script(p.b->guest, "expect prepare\nfailure zone-ratio There is too little kernel memory\n");
         struct job *j = move(&p, MOVE(GIB));
         RUN_UNTIL_END(p.a, j);
@@ -131,6 +133,7 @@ static void test_stays_in_the_pool(void **state)
 
         script(p.a->guest, RELEASE("5G") GONE);
         script(p.a->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
+        script(p.b->qmp, MAKE(0) UNMAKE(0));
         script(p.b->guest, "expect prepare\nfailure zone-ratio There is too little kernel memory\n");
         struct job *j = move(&p, MOVE(GIB, .return_to_pool = true));
         RUN_UNTIL_END(p.a, j);
@@ -169,6 +172,7 @@ static void test_cancelled(void **state)
 
         script(p.a->guest, RELEASE("5G") GONE);
         script(p.a->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
+        script(p.b->qmp, MAKE(0) UNMAKE(0));
         script(p.b->guest, "expect prepare @prepare\n");
         struct job *j = move(&p, MOVE(GIB));
         RUN_UNTIL(p.b, fake_finished(p.b->guest));
@@ -267,14 +271,17 @@ static void test_undefined(void **state)
 
         script(p.a->guest, RELEASE("5G") GONE);
         script(p.a->qmp, UNPLUG(1) DEVICES("<0 4G 1G>", "1G") LEAVE(1) "reply\n");
+        script(p.b->qmp, MAKE(0));
         script(p.b->guest, "expect prepare\n");
         struct job *j = move(&p, MOVE(GIB));
-        RUN_UNTIL(p.b, fake_finished(p.b->guest));
+        RUN_UNTIL(p.b, fake_finished(p.b->guest) && fake_finished(p.b->qmp));
+        script(p.b->qmp, "expect object-del {'id':'opendlpar-mem-0'}\n");
         assert_int_equal(manager_undefine(p.a->manager, "web2", &error), 0);
         p.b->p = NULL;
         assert_true(job_state_is_end(j->state));
         assert_null(j->partition);
         assert_null(p.a->p->active);
+        RUN_UNTIL(p.b, fake_finished(p.b->qmp));
         finish(p.a);
         assert_int_equal(partition_current_bytes(p.a->p), 2 * GIB);
         finish_second(p.a, p.b);

@@ -82,6 +82,7 @@ static void test_held(void **state)
         assert_int_equal(error.code, ERROR_POOL_EXHAUSTED);
         assert_non_null(strstr(error.message, "ask for at most 3G"));
         assert_int_equal(try_submit(fx, SET_TO(5 * GIB)), ERROR_POOL_EXHAUSTED);
+        script(fx->qmp, MAKE(0) MAKE(1) UNMAKE(0) UNMAKE(1));
         script(fx->guest, "expect prepare\n");
         struct job *first = submit(fx, ADD(2 * GIB));
         assert_int_equal(free_bytes(fx), GIB);

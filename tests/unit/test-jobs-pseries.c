@@ -112,9 +112,10 @@ static void test_method_found_wrong_later(void **state)
 
 /* --- additions --- */
 
-#define PLUG_LMB(n)                                                                                          \
+#define MAKE_LMB(n)                                                                                          \
         "expect object-add {'qom-type':'memory-backend-ram','id':'opendlpar-mem-" #n "','size':256M}\n"      \
-        "reply\n"                                                                                            \
+        "reply\n"
+#define INSERT_LMB(n)                                                                                        \
         "expect device_add {'driver':'pc-dimm','id':'opendlpar-dimm-" #n "','memdev':'opendlpar-mem-" #n     \
         "'}\n"
 #define NEW_LMBS "<0 1G 256M>,<1 1280M 256M>,<2 1536M 256M>,<3 1792M 256M>"
@@ -125,8 +126,9 @@ static void test_add(void **state)
         struct fixture *fx = *state;
 
         start_pseries(fx, "", "");
-        script(fx->qmp, PLUG_LMB(0) "reply\n" PLUG_LMB(1) "reply\n" PLUG_LMB(2) "reply\n" PLUG_LMB(3)
-                                DEVICES(NEW_LMBS, "1G") "reply\n");
+        script(fx->qmp,
+                MAKE_LMB(0) MAKE_LMB(1) MAKE_LMB(2) MAKE_LMB(3) INSERT_LMB(0) "reply\n" INSERT_LMB(
+                        1) "reply\n" INSERT_LMB(2) "reply\n" INSERT_LMB(3) DEVICES(NEW_LMBS, "1G") "reply\n");
         script(fx->guest,
                 "expect prepare {'zone':'movable','bytes':1G}\nreply\n"
                 "expect online "
@@ -202,7 +204,8 @@ static void test_add_refused_for_all(void **state)
 static void add_two(struct fixture *fx, const char *online_reply)
 {
         start_pseries(fx, "", "");
-        script(fx->qmp, PLUG_LMB(0) "reply\n" PLUG_LMB(1) DEVICES(TWO, "512M") "reply\n");
+        script(fx->qmp,
+                MAKE_LMB(0) MAKE_LMB(1) INSERT_LMB(0) "reply\n" INSERT_LMB(1) DEVICES(TWO, "512M") "reply\n");
         script(fx->guest, "expect prepare\nreply\nexpect online {'targets':" TWO_LMBS "}\n");
         script(fx->guest, online_reply);
 }

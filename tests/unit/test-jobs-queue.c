@@ -107,6 +107,7 @@ static void test_refused_in_its_turn(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\n");
         struct job *first = submit(fx, ADD(GIB));
         struct job *second = submit(fx, ADD(100 * MIB));
@@ -130,6 +131,7 @@ static void test_limit(void **state)
 
         start(fx, "", "");
         assert_int_equal(manager_config(fx->manager)->jobs_queued, limit);
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\n");
         for (unsigned i = 0; i <= limit; i++) /* one of them is active */
                 jobs[i] = submit(fx, ADD(GIB, .dry_run = i > 0));
@@ -150,6 +152,7 @@ static void test_deadline_and_cancel_in_the_queue(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\n");
         struct job *first = submit(fx, ADD(GIB));
         struct job *late = submit(fx, ADD(GIB, .wait_usec = 20 * USEC_PER_MSEC));
@@ -223,6 +226,7 @@ static void test_two_partitions(void **state)
         start(fx, "", "");
         struct fixture *other = start_second(fx, "web2", "", "");
 
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\n");
         struct job *slow = submit(fx, ADD(GIB));
         for (unsigned i = 0; i < MANAGER_JOBS_ENDED_KEPT + 10; i++) {

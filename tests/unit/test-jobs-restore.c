@@ -403,7 +403,7 @@ static void test_restore_after_the_queue(void **state)
         struct fixture *fx = *state;
 
         start(fx, DEVICES("<1 5G 1G>", "1G"), BLOCKS("," ONLINE("5G")));
-        script(fx->qmp, PLUG(0) DEVICES(BOTH, "2G") "reply\n");
+        script(fx->qmp, PLUG(0) DEVICES(BOTH, "2G") "reply\n" MAKE(2));
         script(fx->guest, "expect prepare\nreply\nexpect online\n");
         struct job *j = submit(fx, ADD(GIB)), *next = submit(fx, ADD(GIB));
         RUN_UNTIL(fx, fake_finished(fx->guest));
@@ -414,7 +414,7 @@ static void test_restore_after_the_queue(void **state)
         assert_ptr_equal(fx->p->active, next);
         assert_int_equal(fx->n_added, 2);
 
-        script(fx->qmp, PLUG(2) DEVICES(BOTH ",<2 6G 1G>", "3G") "reply\n");
+        script(fx->qmp, INSERT(2) DEVICES(BOTH ",<2 6G 1G>", "3G") "reply\n");
         script(fx->guest, "reply\nexpect online {'targets':[[6G,1G]]}\n"
                           "reply {'ranges':[" ONLINE("6G") "]}\n"
                                                            "expect online {'targets':[[4G,1G]]}\n" BOTH_ONLINE

@@ -34,7 +34,7 @@ static void test_up(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
-        script(fx->qmp, PLUG(0) "reply\n" PLUG(1) DEVICES(BOTH, "2G") "reply\n");
+        script(fx->qmp, MAKE(0) MAKE(1) INSERT(0) "reply\n" INSERT(1) DEVICES(BOTH, "2G") "reply\n");
         script(fx->guest, "expect prepare {'zone':'movable','bytes':2G}\nreply\n"
                           "expect online {'targets':[[4G,1G],[5G,1G]],'zone':'movable'}\n"
                           "reply {'ranges':[[4G,2G,'online','movable',0]]}\n");
@@ -113,6 +113,7 @@ static void test_in_its_turn(void **state)
         struct fixture *fx = *state;
 
         start(fx, "", "");
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\n");
         struct job *first = submit(fx, ADD(GIB));
         struct job *set = submit(fx, SET_TO(GIB));

@@ -77,13 +77,14 @@ static void test_two_legs(void **state)
         start_empty(fx);
         struct job *j = submit(fx, ADD(2 * GIB));
         run_first_leg(fx);
+        script(fx->qmp, MAKE(0));
         script(fx->guest, "expect prepare {'zone':'movable','bytes':1G}\n");
         RUN_UNTIL(fx, fake_finished(fx->guest));
         assert_int_equal(j->done_bytes, GIB);
         assert_true(job_progress(j) >= 0.5 && job_progress(j) <= 0.5);
         assert_ptr_equal(job_at_work(fx->p), j->leg);
         assert_ptr_equal(fx->p->active, j);
-        script(fx->qmp, PLUG(0) LIST(VM("1G", "1G") "," DIMM, "2G") "reply\n");
+        script(fx->qmp, INSERT(0) LIST(VM("1G", "1G") "," DIMM, "2G") "reply\n");
         script(fx->guest,
                 "reply\nexpect online {'targets':[[8G,1G]]}\nreply {'ranges':[" ONLINE("8G") "]}\n");
         RUN_UNTIL_END(fx, j);
@@ -152,7 +153,7 @@ static void test_undone(void **state)
         struct job *j = submit(fx, ADD(2 * GIB, .all_or_nothing = true));
         run_first_leg(fx);
         script(fx->guest, "expect prepare\nfailure zone-ratio There is too little kernel memory\n");
-        script(fx->qmp, RESIZE("0"));
+        script(fx->qmp, MAKE(0) UNMAKE(0) RESIZE("0"));
         RUN_UNTIL(fx, fake_finished(fx->qmp));
         script(fx->guest, STATE("1G", "0", "512M") BLOCKS(""));
         script(fx->qmp, EMPTY "reply\n");
@@ -196,6 +197,7 @@ static void test_cancelled(void **state)
         start_empty(fx);
         struct job *j = submit(fx, ADD(2 * GIB));
         run_first_leg(fx);
+        script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare @p\n");
         RUN_UNTIL(fx, fake_finished(fx->guest));
         expect_cancel(fx);
@@ -216,12 +218,15 @@ static void test_set_and_abort(void **state)
         start_empty(fx);
         struct job *j = submit(fx, SET_TO(3 * GIB));
         run_first_leg(fx);
+        script(fx->qmp, MAKE(0));
         script(fx->guest, "expect prepare {'zone':'movable','bytes':1G}\n");
-        RUN_UNTIL(fx, fake_finished(fx->guest));
+        RUN_UNTIL(fx, fake_finished(fx->guest) && fake_finished(fx->qmp));
         assert_non_null(j->leg->leg);
         assert_true(job_progress(j) >= 0.5 && job_progress(j) <= 0.5);
+        script(fx->qmp, "expect object-del {'id':'opendlpar-mem-0'}\n");
         assert_int_equal(manager_undefine(fx->manager, "web1", &error), 0);
         fx->p = NULL;
+        RUN_UNTIL(fx, fake_finished(fx->qmp));
         assert_int_equal(j->state, JOB_PARTIAL);
         assert_int_equal(j->done_bytes, GIB);
         assert_null(j->leg);

@@ -240,6 +240,8 @@ static void test_migration(void **state)
                 atomic_store(&operation, cases[i].operation);
                 c.n_snapshots = n_ops_done = 0;
                 assert_int_equal(platform_query(c.platform, false, on_snapshot, &c, NULL), 0);
+                assert_int_equal(platform_stage_dimm(c.platform, "d", "b", GIB, 0, on_op_done, NULL, NULL),
+                        -EOPNOTSUPP);
                 assert_int_equal(
                         platform_attach_dimm(c.platform, "d", "b", GIB, 0, on_op_done, NULL, NULL), 0);
                 RUN_UNTIL(&c, c.n_snapshots == 1 && n_ops_done == 1);

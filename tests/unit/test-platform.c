@@ -208,6 +208,7 @@ static void test_not_up(void **state)
 
         assert_int_equal(platform_query(c->platform, false, on_snapshot, &r, &op), -ENOTCONN);
         assert_int_equal(platform_attach_dimm(c->platform, "d", "b", GIB, -1, on_done, &r, &op), -ENOTCONN);
+        assert_int_equal(platform_stage_dimm(c->platform, "d", "b", GIB, -1, on_done, &r, &op), -ENOTCONN);
         assert_int_equal(platform_detach(c->platform, "d", "b", 1, on_done, &r, &op), -ENOTCONN);
         assert_int_equal(platform_delete_backend(c->platform, "b", on_done, &r, &op), -ENOTCONN);
         assert_null(op);
@@ -545,6 +546,102 @@ static void test_attach_freed(void **state)
         assert_null(platform_op_free(attach(c, -1, &r)));
         RUN_SCRIPT(c);
         drain(c);
+        assert_int_equal(r.n, 0);
+}
+
+/* --- an attach in two steps --- */
+
+static struct platform_op *stage(struct context *c, struct record *r)
+{
+        struct platform_op *op = NULL;
+
+        assert_int_equal(platform_stage_dimm(c->platform, "opendlpar-dimm-1", "opendlpar-mem-1", GIB, -1,
+                                 on_done, r, &op),
+                0);
+        return op;
+}
+
+static void test_staged(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", MAKE(1) "quiet 20\n");
+        struct platform_op *op = stage(c, &r);
+        RUN_SCRIPT(c);
+        assert_int_equal(r.n, 0);
+        script(c->fx->qmp, INSERT(1) "reply\nquiet 20\n");
+        assert_int_equal(platform_attach_staged(op), 0);
+        RUN(c, r.n == 1);
+        assert_record(&r, ERROR_NONE, "");
+        RUN_SCRIPT(c);
+}
+
+static void test_staged_refused(void **state)
+{
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "expect object-add\nerror GenericError Cannot allocate memory\n");
+        struct platform_op *op = stage(c, &r);
+        RUN_SCRIPT(c);
+        assert_int_equal(r.n, 0);
+        script(c->fx->qmp, "expect device_add\nerror GenericError Property memdev: not found\nquiet 20\n");
+        assert_int_equal(platform_attach_staged(op), 0);
+        RUN(c, r.n == 1);
+        assert_record(&r, ERROR_HYPERVISOR_REFUSED, "Cannot allocate memory");
+        RUN_SCRIPT(c);
+}
+
+/* Not needed after all: what was made is taken back, also when QEMU has not answered yet. */
+static void test_staged_freed(void **state)
+{
+        static const struct {
+                const char *before, *after;
+        } rows[] = {
+                { MAKE(1), UNMAKE(1) },
+                { "expect object-add @add\n", UNMAKE(1) "reply @add\n" },
+                { "expect object-add\nerror GenericError no\n", "quiet 20\n" },
+        };
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "");
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                script(c->fx->qmp, rows[i].before);
+                struct platform_op *op = stage(c, &r);
+                RUN_SCRIPT(c);
+                drain(c);
+                script(c->fx->qmp, rows[i].after);
+                assert_null(platform_op_free(op));
+                RUN_SCRIPT(c);
+                drain(c);
+        }
+        assert_int_equal(r.n, 0);
+}
+
+/* Whatever answers then is not known to have the backend: nothing is sent to it. */
+static void test_staged_connection_lost(void **state)
+{
+        static const char *const scripts[] = {
+                MAKE(1) "close\nnegotiate\n",
+                "expect object-add\nclose\nnegotiate\n",
+        };
+        struct context *c = *state;
+        struct record r = { 0 };
+
+        start_up(c, "", "");
+        for (unsigned i = 0; i < 2 * ARRAY_SIZE(scripts); i++) {
+                script(c->fx->qmp, scripts[i / 2]);
+                struct platform_op *op = stage(c, &r);
+                RUN(c, c->n_up == i + 2);
+                script(c->fx->qmp, "quiet 20\n");
+                if (i % 2 == 0)
+                        assert_int_equal(platform_attach_staged(op), -ENOTCONN);
+                else
+                        assert_null(platform_op_free(op));
+                RUN_SCRIPT(c);
+        }
         assert_int_equal(r.n, 0);
 }
 
@@ -1022,6 +1119,10 @@ int main(void)
                 TEST(test_attach_rollback_refused),
                 TEST(test_attach_connection_lost),
                 TEST(test_attach_freed),
+                TEST(test_staged),
+                TEST(test_staged_refused),
+                TEST(test_staged_freed),
+                TEST(test_staged_connection_lost),
                 TEST(test_detach),
                 TEST(test_detach_event_first),
                 TEST(test_detach_backend),
