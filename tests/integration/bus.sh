@@ -131,7 +131,7 @@ begin "what is defined is shown, and kept"
 expect 0 cli -o json show web1
 shown=$out
 expect 0 cli -o json list
-assert_equal "web1 in the list, with the properties of GetAll" "$(jq -S 'del(.blocks, .survey_error)' <<<"$shown")" \
+assert_equal "web1 in the list, with the properties of GetAll" "$(jq -S 'del(.blocks, .survey_error, .usage)' <<<"$shown")" \
     "$(jq -S '.[] | select(.name == "web1")' <<<"$out")"
 out=$shown
 assert_equal "web1" "web1 absent absent 1073741824 2147483648 10" \
