@@ -108,6 +108,21 @@ static void round_removable(const struct policy_partition *view, struct policy_s
                 sample->removable_bytes += view->granule_bytes - over;
 }
 
+/* Looked at with each sample, and not in each round: what a guest uses is held against what it has touched.
+ */
+static void look_at_process(const struct policy_runner *r, struct partition *p)
+{
+        const struct platform_snapshot *q = &p->snapshot;
+        struct partition_policy *s = &p->policy;
+        uint64_t taken_usec = partition_sample(p)->taken_usec;
+
+        if (s->resident_usec == taken_usec)
+                return;
+        s->resident_usec = taken_usec;
+        s->has_resident = resident_read(r->host.proc, &s->process, platform_pid(p->platform),
+                q->base_bytes + q->plugged_bytes, &s->resident_bytes);
+}
+
 /* Since when it is as it is. A change that no job of this hvd made (a balloon that follows, an eject) is seen
  * when it has been; what was sampled before does not count. */
 static void follow(struct partition *p, uint64_t now)
@@ -153,6 +168,8 @@ static void describe(
                 .claimed_bytes = pool_held_bytes(p),
                 .leaving_bytes = current - MIN(requested, current),
                 .changed_usec = s->changed_usec,
+                .has_resident = s->has_resident,
+                .resident_bytes = s->has_resident ? MIN(s->resident_bytes, POLICY_BYTES_MAX) : 0,
                 .sample = *partition_sample(p),
         };
         snprintf(ret->name, sizeof(ret->name), "%s", p->definition.name);
@@ -274,6 +291,7 @@ int policy_gather(struct policy_runner *r, uint64_t now_usec)
                         continue;
                 }
                 follow(p, now_usec);
+                look_at_process(r, p);
                 describe(r, p, now_usec, &round->partitions[i]);
                 round->before[i] = p->policy.history;
                 round->subjects[i] = p;

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "hvd/policy/policy.h"
+#include "hvd/resident.h"
 
 /* Runs the policy (hvd/policy) over the partitions: it hands over what they say and have, and has done what
  * is decided, as jobs like any other. When the host's mode is off it has no timer and asks no guest for
@@ -25,11 +26,14 @@ struct partition_policy {
         enum policy_mode applied; /* in the last round */
         struct policy_history history;
         uint64_t seen_bytes, changed_usec; /* current when it was last looked at, and since when */
-        uint64_t ready_usec;               /* since when its guestd is ready; 0: it is not */
-        uint64_t stored_usec;              /* the time of the last sample that was stored */
-        uint32_t job;                      /* ours that is under way; 0: none */
-        enum policy_action action;         /* of that job */
-        uint64_t decision;                 /* the last one that was told, in the store; 0: none */
+        struct resident_process process;   /* its QEMU */
+        bool has_resident;                 /* when the sample of resident_usec was taken up */
+        uint64_t resident_bytes, resident_usec;
+        uint64_t ready_usec;       /* since when its guestd is ready; 0: it is not */
+        uint64_t stored_usec;      /* the time of the last sample that was stored */
+        uint32_t job;              /* ours that is under way; 0: none */
+        enum policy_action action; /* of that job */
+        uint64_t decision;         /* the last one that was told, in the store; 0: none */
         struct policy_decision told;
         uint64_t told_usec;        /* 0: none was */
         uint64_t unfit_until_usec; /* nothing that could leave has a size that it could give until then */

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <systemd/sd-event.h>
 
 #include "common/error.h"
@@ -132,6 +133,7 @@ struct platform_ops {
         int (*set_balloon)(struct platform *p, uint64_t actual_bytes, platform_done_t done, void *userdata,
                 struct platform_op **ret);
         struct platform_op *(*op_free)(struct platform_op *op);
+        pid_t (*pid)(struct platform *p); /* NULL where the platform does not tell */
 };
 
 /* Embedded first in each implementation. */
@@ -207,6 +209,12 @@ static inline int platform_set_balloon(struct platform *p, uint64_t actual_bytes
         void *userdata, struct platform_op **ret)
 {
         return p->ops->set_balloon ? p->ops->set_balloon(p, actual_bytes, done, userdata, ret) : -EOPNOTSUPP;
+}
+
+/* The process that is the guest's hypervisor, as far as its socket tells (see resident.c); 0: not known. */
+static inline pid_t platform_pid(struct platform *p)
+{
+        return p->ops->pid ? p->ops->pid(p) : 0;
 }
 
 static inline struct platform_op *platform_op_free(struct platform_op *op)

@@ -379,6 +379,11 @@ static struct platform_op *qmp_platform_op_free(struct platform_op *op)
         return NULL;
 }
 
+static pid_t qmp_platform_pid(struct platform *base)
+{
+        return qmp_client_peer(((struct qmp_platform *)base)->qmp);
+}
+
 const struct platform_ops qmp_platform_ops = {
         .name = "qmp",
         .free = qmp_platform_free,
@@ -389,6 +394,7 @@ const struct platform_ops qmp_platform_ops = {
         .resize = qmp_platform_resize,
         .set_balloon = qmp_platform_set_balloon,
         .op_free = qmp_platform_op_free,
+        .pid = qmp_platform_pid,
 };
 
 int platform_qmp_new(sd_event *event, const char *socket, const char *channel,

@@ -590,6 +590,16 @@ bool qmp_client_is_up(struct qmp_client *c)
         return c->state == QMP_UP;
 }
 
+pid_t qmp_client_peer(struct qmp_client *c)
+{
+        struct ucred peer;
+        socklen_t size = sizeof(peer);
+
+        if (c->state != QMP_UP || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+                return 0;
+        return peer.pid;
+}
+
 struct qmp_counters qmp_client_counters(struct qmp_client *c)
 {
         return c->counters;

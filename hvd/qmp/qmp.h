@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <systemd/sd-event.h>
 
 #include "common/error.h"
@@ -45,6 +46,8 @@ int qmp_client_new(sd_event *event, const char *socket, const struct qmp_handler
 /* Pending calls end without their callbacks. NULL is fine; returns NULL. */
 struct qmp_client *qmp_client_free(struct qmp_client *c);
 bool qmp_client_is_up(struct qmp_client *c);
+/* The process that listens at the socket, or did when it was made; 0: not up, or not to be seen from here. */
+pid_t qmp_client_peer(struct qmp_client *c);
 
 /* Sends a command. Takes ownership of arguments (NULL: none) in every case. ret_call (may be NULL: then the
  * call runs on its own) receives a handle: freeing it drops the callback, the late reply is swallowed and

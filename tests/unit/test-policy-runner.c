@@ -356,6 +356,62 @@ static void test_host(void **state)
         end(fx, r);
 }
 
+static void write_process(struct fixture *fx, unsigned start)
+{
+        char name[32], text[256];
+
+        snprintf(name, sizeof(name), "%d", getpid());
+        snprintf(text, sizeof(text), "%s/proc/%s", fx->dir, name);
+        mkdir(text, 0700);
+        snprintf(name, sizeof(name), "%d/stat", getpid());
+        snprintf(text, sizeof(text), "%d (x) y) S 1 1 1 0 -1 4 1 1 1 1 1 1 1 1 20 0 3 0 %u 99\n", getpid(),
+                start);
+        write_proc(fx, name, text);
+        snprintf(name, sizeof(name), "%d/status", getpid());
+        write_proc(fx, name,
+                "Name:\tqemu-system-x86\nVmData:\t 2097152 kB\nVmRSS:\t  163840 kB\n"
+                "VmSwap:\t   40960 kB\nHugetlbPages:\t 0 kB\n");
+}
+
+static void remove_process(struct fixture *fx)
+{
+        static const char *const names[] = { "/stat", "/status", "" };
+        char path[96];
+
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+                snprintf(path, sizeof(path), "%s/proc/%d%s", fx->dir, getpid(), names[i]);
+                assert_int_equal(remove(path), 0);
+        }
+}
+
+/* A guest whose QEMU never touched three quarters of its memory claims to use it all, and to stall: it keeps
+ * nothing by that. Without such an account it would be believed, as one is whose QEMU is another one now. */
+static void test_idle_liar(void **state)
+{
+        struct fixture *fx = *state;
+
+        start_with_samples(fx, "", TOLD);
+        struct policy_runner *r = begin(fx);
+        write_process(fx, 1234);
+        RUN_UNTIL(fx, fx->p->policy.history.used_usec > 0);
+        script(fx->guest, SAYS("pressure", "16M"));
+        RUN_UNTIL(fx, r->round.partitions[0].sample.available_bytes == 16 * MIB);
+        assert_true(r->round.partitions[0].has_resident);
+        assert_int_equal(r->round.partitions[0].resident_bytes, 200 * MIB);
+        assert_int_equal(r->round.decisions[0].used_bytes, 200 * MIB);
+        assert_int_not_equal(r->round.decisions[0].action, POLICY_GROW);
+        assert_true(r->round.decisions[0].want_bytes <= 512 * MIB);
+
+        write_process(fx, 1235);
+        script(fx->guest, SAYS("pressure", "12M"));
+        RUN_UNTIL(fx, r->round.partitions[0].sample.available_bytes == 12 * MIB);
+        assert_false(r->round.partitions[0].has_resident);
+        assert_int_equal(r->round.decisions[0].action, POLICY_GROW);
+        finish(fx);
+        remove_process(fx);
+        end(fx, r);
+}
+
 /* A refusal is the guest's; what QEMU or an operator prevented is not. */
 static void test_results(void **state)
 {
@@ -591,6 +647,7 @@ int main(void)
                 TEST(test_off),
                 TEST(test_flood),
                 TEST(test_host),
+                TEST(test_idle_liar),
                 TEST(test_results),
                 TEST(test_replay),
                 TEST(test_recording),
