@@ -206,6 +206,9 @@ static void on_stall(struct loop_io *io, uint32_t events)
         if (!(events & EPOLLPRI))
                 return;
         s->has_stalled = true;
+        uint64_t usec = now_monotonic_usec();
+        log_debug("Tasks stall for memory, says the kernel's trigger at %" PRIu64 ".%06" PRIu64 " s",
+                usec / USEC_PER_SEC, usec % USEC_PER_SEC);
         look(s);
 }
 
