@@ -23,7 +23,7 @@ remove_from_full() {
     elapsed=$(((${EPOCHREALTIME/./} - ${begin/./}) / 1000))
     job_json=$out
     note "$(jq -r '"\(.state), \(.done_bytes / 1048576) MiB; \([.reasons[].code] | group_by(.) | map("\(.[0]) \(length)") | join(", "))"' <<<"$out") after $elapsed ms"
-    assert_at_most "milliseconds until the end, with a wait of $4 s" $(($4 * 1000 + $(patience 1500))) "$elapsed"
+    assert_at_most "milliseconds until the end, with a wait of $4 s" $(($4 * 1000 + $(patience 6000))) "$elapsed"
     check_reason_per_device "$1" "$job_json"
     check_accounts "$1"
     assert_equal "the guest's answer" alive "$(guest "$1" 'echo alive')"
