@@ -204,8 +204,8 @@ struct policy_input {
  *     others are asked for in the same round counts only once they gave it;
  *  3. whoever is busy, off, or not running is left alone; nothing leaves without a fresh sample, nor in the
  *     pause after a refusal, and what is in use not in the pause after it was denied;
- *  4. what gave grows again within quiet_usec only for another demand: if it uses more than when it was
- * asked, by half a granule, or stalls though all was left to it that it used then;
+ *  4. what gave grows again within quiet_usec only for another demand: if it uses half a granule more than
+ *     when it was asked, or stalls though all was left to it that it used then;
  *  5. when memory is short each gets what it wants up to one level per weight (its min first): a guest that
  *     wants without end gets no more than that level, and nobody whose wants lie below it loses more than
  *     headroom; who wants no more than its weight's part keeps headroom_min_bytes of that.

@@ -14,7 +14,7 @@
 #include "guestd/port.h"
 
 #define SESSION   "0123456789abcdef"
-#define WAIT_USEC (10 * USEC_PER_SEC)
+#define WAIT_USEC (60 * USEC_PER_SEC)
 
 struct env {
         struct loop loop;
