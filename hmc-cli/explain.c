@@ -90,13 +90,19 @@ void policy_print_explanation(FILE *f, struct json_object *explanation)
                 { "target", "target_bytes" },
         };
         struct json_object *decision = object_in(explanation, "decision");
-        char time[POLICY_TIME_MAX];
+        uint64_t decided_usec = field_u64(explanation, "time_usec");
+        time_t decided_sec = (time_t)(decided_usec / USEC_PER_SEC);
+        char clock[POLICY_TIME_MAX], day[16] = "", when[sizeof(clock) + sizeof(day)];
+        struct tm tm;
 
         text_put(f, field_string(explanation, "text"));
         fputc('\n', f);
         if (!decision)
                 return;
-        output_line(f, "decided at", policy_time(field_u64(explanation, "time_usec"), time));
+        if (localtime_r(&decided_sec, &tm))
+                strftime(day, sizeof(day), "%F ", &tm);
+        snprintf(when, sizeof(when), "%s%s", day, policy_time(decided_usec, clock));
+        output_line(f, "decided at", when);
         output_line(f, "mode", field_string(explanation, "mode"));
         output_line(f, "action", field_string(decision, "action"));
         output_line(f, "cause", field_string(decision, "cause"));

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "hvd/record.h"
 
 #define LACKING_MAX 1024U
 
@@ -201,6 +202,8 @@ static void on_domain(const struct libvirt_domain *domain, void *userdata)
         else
                 forget_lacking(d, domain->uuid);
         set_profile(p, &a->profile);
+        if (!domain->is_active)
+                record_owed(manager_store(d->manager), p, 0); /* the balloon of its next start is empty */
         partition_set_channel(p, domain->is_active && a->channel_path[0] ? a->channel_path : NULL);
 }
 

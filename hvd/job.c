@@ -92,6 +92,7 @@ static void note_transition(struct job *j)
                 .state = j->state,
                 .time_usec = job_realtime_usec(j, now_monotonic_usec()),
         };
+        j->has_transitions_due = true;
 }
 
 /* What becomes of a leg becomes of its parent. */

@@ -119,6 +119,7 @@ struct job {
         /* Of a job in its own right: the first states that it was in, and in the last place the newest. */
         struct job_transition transitions[JOB_TRANSITIONS_MAX];
         size_t n_transitions, n_transitions_stored;
+        bool has_transitions_due; /* that were not tried to be stored */
 
         uint64_t done_bytes;     /* confirmed by both ends */
         uint64_t progress_bytes; /* with what is under way */

@@ -46,14 +46,17 @@ void metering_keep(struct partition *p)
         struct error error;
 
         metering_note(p);
+        meter->kept_usec = 0;
         uint64_t mib_seconds = meter->mib_usec / USEC_PER_SEC;
         if (mib_seconds == 0)
                 return;
         /* What cannot be kept now is counted on. */
         if (store_usage_add(manager_store(p->manager), p->definition.name, today(), mib_seconds, &error) < 0)
                 log_debug("What partition '%s' used: %s", p->definition.name, error.message);
-        else
-                meter->mib_usec -= mib_seconds * USEC_PER_SEC;
+        else {
+                meter->kept_usec = mib_seconds * USEC_PER_SEC;
+                meter->mib_usec -= meter->kept_usec;
+        }
 }
 
 static void keep_all(struct metering *metering)
@@ -70,11 +73,15 @@ static void keep_all(struct metering *metering)
                 metering_keep(p);
         if (metering->day != today()) {
                 metering->day = today();
-                if (store_usage_trim(store, metering->day - STORE_USAGE_DAYS, &error) < 0)
+                if (metering->day > STORE_USAGE_DAYS &&
+                        store_usage_trim(store, metering->day - STORE_USAGE_DAYS, &error) < 0)
                         log_debug("%s", error.message);
         }
-        if (store_commit(store, &error) < 0)
-                log_warning("What partitions used in the last minute could not be stored: %s", error.message);
+        if (store_commit(store, &error) >= 0)
+                return;
+        log_warning("What partitions used in the last minute could not be stored: %s", error.message);
+        while ((p = manager_next_partition(metering->manager, p)))
+                p->meter.mib_usec += p->meter.kept_usec;
 }
 
 static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)

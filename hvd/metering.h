@@ -17,6 +17,7 @@ struct metering;
 struct partition_meter {
         uint64_t bytes, since_usec; /* what it has had since then (CLOCK_MONOTONIC) */
         uint64_t mib_usec;          /* and what was counted before that */
+        uint64_t kept_usec;         /* how much of that was written when it was last kept */
 };
 
 int metering_new(struct manager *m, struct metering **ret);

@@ -138,7 +138,9 @@ static void on_platform_down(struct platform *platform, const struct error *erro
         p->platform_error = *error;
         p->has_snapshot = false;
         platform_snapshot_done(&p->snapshot);
-        record_owed(manager_store(p->manager), p, 0); /* another QEMU's balloon is empty */
+        /* Another QEMU's balloon is empty; one that only does not answer is the same one. */
+        if (error->code != ERROR_HYPERVISOR_SILENT && error->code != ERROR_HYPERVISOR_MISBEHAVED)
+                record_owed(manager_store(p->manager), p, 0);
         p->balloon_unheard = false;
 
         tell_gone(p, error);

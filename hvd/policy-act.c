@@ -67,7 +67,9 @@ static uint64_t kept_bytes(
         uint64_t held = MAX(h->held_bytes[0], h->held_bytes[1]);
         bool is_need = d->cause == POLICY_RULE_ABOVE_SHARE || d->cause == POLICY_RULE_HOST_PRESSURE;
 
-        keep = MAX(keep, is_need ? d->share_bytes : held);
+        if (is_need)
+                held = MAX(d->share_bytes, h->asked_least_bytes);
+        keep = MAX(keep, held);
         if (d->cause == POLICY_RULE_IDLE)
                 keep = MAX(keep, view->desired_bytes);
         return MIN(keep, d->target_bytes);
@@ -84,6 +86,8 @@ static void shrink(struct partition *p, const struct policy_partition *view, con
                 spare = MIN(spare, view->sample.removable_bytes);
         auto_nearest(p, &request, bytes, &below, &above);
         request.bytes = below < bytes && above <= spare ? above : below;
+        uint64_t left = view->current_bytes - MIN(request.bytes, view->current_bytes);
+        p->policy.history.asked_in_use_bytes = h->asked_taxed_bytes - MIN(left, h->asked_taxed_bytes);
         if (request.bytes == 0)
                 SAY(p, "its devices have no size that it could spare: the smallest that can leave has %s",
                         above == UINT64_MAX ? "none" : SIZE(above));

@@ -45,8 +45,10 @@ void record_transitions(struct store *store, struct job *j)
 {
         struct error error;
 
-        if (is_unrecorded(j))
+        /* Once for each state: a store that somebody has locked takes its time to say so. */
+        if (is_unrecorded(j) || !j->has_transitions_due)
                 return;
+        j->has_transitions_due = false;
         for (; j->n_transitions_stored < j->n_transitions; j->n_transitions_stored++) {
                 const struct job_transition *from = &j->transitions[j->n_transitions_stored];
                 struct store_transition t = {

@@ -4,7 +4,8 @@
  * The pid comes from a socket's peer, and says who called listen(): that may have been a manager that handed
  * the socket on. So the process has to look like a QEMU that has the guest's memory as its own: by its name,
  * and by private writable memory for the whole of the guest (VmData leaves out what is shared: memfd, or a
- * file that vhost-user has open as well). */
+ * file that vhost-user has open as well). As a QEMU maps more than its guest has, it may have hardly any
+ * shared memory either. */
 
 #include "hvd/resident.h"
 
@@ -16,6 +17,8 @@
 #include "common/size.h"
 
 #define QEMU_NAME "qemu"
+/* Of shared memory: no guest is that small. */
+#define SHARED_MAX (16 * MIB)
 /* /proc/PID/status has 60 lines. */
 #define LINES_MAX 200U
 /* The 22nd word of /proc/PID/stat; the second one may hold anything, and ends with the last ')'. */
@@ -52,7 +55,7 @@ static uint64_t read_start(const char *proc, pid_t pid)
 
 struct status {
         bool is_qemu;
-        uint64_t data, rss, swap, huge; /* bytes */
+        uint64_t data, rss, shared, swap, huge; /* bytes */
 };
 
 static void take_line(const char *line, struct status *ret)
@@ -63,6 +66,7 @@ static void take_line(const char *line, struct status *ret)
         } keys[] = {
                 { "VmData:", &ret->data },
                 { "VmRSS:", &ret->rss },
+                { "RssShmem:", &ret->shared },
                 { "VmSwap:", &ret->swap },
                 { "HugetlbPages:", &ret->huge },
         };
@@ -96,9 +100,10 @@ bool resident_read(
                 return false;
         /* Behind what was read: whoever has the pid now had it then, if it began long before. */
         uint64_t start = read_start(proc, pid);
-        if (p->pid != pid)
+        if (p->pid != pid || p->start_ticks == 0)
                 *p = (struct resident_process) { .pid = pid, .start_ticks = start };
-        if (start == 0 || start != p->start_ticks || !status.is_qemu || status.data < guest_bytes)
+        if (start == 0 || start != p->start_ticks || !status.is_qemu || status.data < guest_bytes ||
+                status.shared > SHARED_MAX)
                 return false;
         *ret_bytes = status.rss + status.swap + status.huge;
         return true;

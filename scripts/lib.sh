@@ -133,10 +133,10 @@ lab_find_tools() {
     local new
     new=$(mktemp -d "$tools_dir.XXXXXX")
     (
-        cd "$sources"
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-agent" lab-agent.c
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-load" lab-load.c load-*.c
-        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-exec" lab-exec.c client.c
+        cd "$sources" || exit
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-agent" lab-agent.c || exit
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -static -o "$new/lab-load" lab-load.c load-*.c || exit
+        cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-exec" lab-exec.c client.c || exit
         # shellcheck disable=SC2046  # flags are words
         cc -std=gnu17 -O2 -D_GNU_SOURCE -o "$new/lab-qmp" lab-qmp.c client.c $(pkg-config --cflags --libs json-c)
     ) || die "the lab's tools do not build"

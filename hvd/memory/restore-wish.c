@@ -73,7 +73,12 @@ void restore_on_reset(struct partition *p)
         /* With nothing plugged the guest boots as it has been running. */
         if (s->balloon_bytes <= bearable || s->plugged_bytes == 0)
                 return;
-        if (platform_set_balloon(p->platform, total - bearable, NULL, NULL, NULL) < 0)
+        /* Until its memory is back: nobody's wish for the definition, whatever the last job was. */
+        bool persistent = p->platform->persistent;
+        p->platform->persistent = false;
+        int r = platform_set_balloon(p->platform, total - bearable, NULL, NULL, NULL);
+        p->platform->persistent = persistent;
+        if (r < 0)
                 return;
         if (p->balloon_owed_bytes == 0)
                 record_owed(manager_store(p->manager), p, s->balloon_bytes);

@@ -293,12 +293,18 @@ static int ask_balloon_total(struct lv_call *call, virDomainPtr domain, unsigned
  * both. */
 static int set_balloon(struct lv_call *call, virDomainPtr domain)
 {
+        unsigned long live_kib = (unsigned long)(call->bytes / KIB);
         uint64_t running = 0, defined = 0;
-        int r = virDomainSetMemoryFlags(domain, (unsigned long)(call->bytes / KIB), VIR_DOMAIN_AFFECT_LIVE);
 
-        if (r < 0 || !call->persistent)
-                return r;
-        r = ask_balloon_total(call, domain, 0, &running);
+        if (!call->persistent)
+                return virDomainSetMemoryFlags(domain, live_kib, VIR_DOMAIN_AFFECT_LIVE);
+        /* All that can be refused comes before the guest is moved. */
+        if (virDomainIsPersistent(domain) == 0) {
+                error_set(&call->error, ERROR_INVALID_ARGUMENT,
+                        "The domain has no persistent definition; leave out --config");
+                return 0;
+        }
+        int r = ask_balloon_total(call, domain, 0, &running);
         if (r > 0)
                 r = ask_balloon_total(call, domain, VIR_DOMAIN_XML_INACTIVE, &defined);
         if (r <= 0)
@@ -310,6 +316,9 @@ static int set_balloon(struct lv_call *call, virDomainPtr domain)
                         SIZE(taken));
                 return 0;
         }
+        r = virDomainSetMemoryFlags(domain, live_kib, VIR_DOMAIN_AFFECT_LIVE);
+        if (r < 0)
+                return r;
         return virDomainSetMemoryFlags(
                 domain, (unsigned long)((defined - taken) / KIB), VIR_DOMAIN_AFFECT_CONFIG);
 }

@@ -472,6 +472,8 @@ static void remember(struct round *r)
                         v->history->asked_used_bytes = v->decision->used_bytes;
                         v->history->asked_in_use_bytes =
                                 policy_less(v->taxed_bytes, v->decision->target_bytes);
+                        v->history->asked_taxed_bytes = v->taxed_bytes;
+                        v->history->asked_least_bytes = v->may_yield ? 0 : v->taxed_bytes;
                 }
         }
 }

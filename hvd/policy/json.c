@@ -85,6 +85,8 @@ static const struct field history_fields[] = {
         { "asked_usec", HISTORY(asked_usec), POLICY_USEC_MAX },
         { "asked_used_bytes", HISTORY(asked_used_bytes), INT64_MAX },
         { "asked_in_use_bytes", HISTORY(asked_in_use_bytes), INT64_MAX },
+        { "asked_taxed_bytes", HISTORY(asked_taxed_bytes), INT64_MAX },
+        { "asked_least_bytes", HISTORY(asked_least_bytes), INT64_MAX },
         { "shrunk_usec", HISTORY(shrunk_usec), POLICY_USEC_MAX },
         { "shrunk_used_bytes", HISTORY(shrunk_used_bytes), INT64_MAX },
         { "shrunk_in_use_bytes", HISTORY(shrunk_in_use_bytes), INT64_MAX },

@@ -123,6 +123,9 @@ struct policy_history {
         uint64_t asked_in_use_bytes;       /* and how much of that it was to give */
         uint64_t shrunk_usec;              /* the same three, of when it last gave */
         uint64_t shrunk_used_bytes, shrunk_in_use_bytes;
+        /* When it was asked: with less than this it gives what it has in use; and the least that it might be
+         * left with. */
+        uint64_t asked_taxed_bytes, asked_least_bytes;
         uint64_t n_refusals; /* of what lay idle, since it last gave */
         uint64_t refused_usec;
         uint64_t n_denials; /* of what it had in use, since it last gave */

@@ -88,6 +88,14 @@ expect 1 "$sim" --replay "$work/nothing"
 assert_match "why" 'unable to open' "$err"
 expect 2 "$sim" --replay "$work/state/hvd.sqlite" some.trace
 
+drawn_anew() {
+    (($(grep -cF "Ctrl-C leaves" "$work/screen") >= 2))
+}
+
+decided_as_enough() { # AT-LEAST
+    (($(cli -o json explain --last 100 | jq '[.[] | select(.decision.bound == "enough")] | length') >= $1))
+}
+
 begin "watch, on a terminal: a screen"
 mkfifo "$work/keys"
 : >"$work/screen"
@@ -96,7 +104,7 @@ TERM=xterm setpriv --pdeathsig KILL script -qefc "stty rows 12 cols 250; exec '$
 watcher=$!
 exec 9>"$work/keys"
 await "the table" seen_on_screen 'PRESSURE'
-await "the screen, drawn anew" eval '(($(grep -cF "Ctrl-C leaves" "$work/screen") >= 2))'
+await "the screen, drawn anew" drawn_anew
 assert_match "how it is drawn" $'\033\\[H\033\\[J' "$(<"$work/screen")"
 assert_match "the row of p1" 'p1 +observe +1 GiB +1 GiB' "$(<"$work/screen")"
 expect 0 cli policy off
@@ -108,7 +116,7 @@ n=1
 for mode in auto observe auto observe; do
     n=$((n + 1))
     expect 0 cli policy "$mode"
-    await "the next decision" eval '(($(cli -o json explain --last 100 | jq "[.[] | select(.decision.bound == \"enough\")] | length") >= n))'
+    await "the next decision" decided_as_enough "$n"
 done
 sleep 1.2
 # Each line of 250 columns; a decision takes two of them.

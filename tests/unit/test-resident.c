@@ -86,6 +86,10 @@ static void test_cases(void **state)
                 { "the manager that made the socket", STAT, "Name:\tvirtlogd\nVmData:\t 1300000 kB\n" TOUCHED,
                         PID, 0 },
                 { "shared memory", STAT, "Name:\tqemu-kvm\nVmData:\t 300000 kB\n" TOUCHED, PID, 0 },
+                { "shared memory, of a small guest in a large process", STAT,
+                        STATUS TOUCHED "RssShmem:\t   20000 kB\n", PID, 0 },
+                { "a little that is shared, as with a display", STAT,
+                        STATUS TOUCHED "RssShmem:\t    9000 kB\n", PID, 103 * MIB },
                 { "a stat that ends early", "4711 (qemu) S 1 1\n", STATUS TOUCHED, PID, 0 },
                 { "rubbish", "rubbish", "rubbish", PID, 0 },
         };
@@ -116,6 +120,9 @@ static void test_reuse(void **state)
         assert_false(resident_read(proc, &p, PID, GIB, &bytes));
         /* A QEMU that was started anew has another pid, and is known by that. */
         p.pid = PID + 1;
+        assert_true(resident_read(proc, &p, PID, GIB, &bytes));
+        /* What could not be read once can be the next time. */
+        p = (struct resident_process) { .pid = PID };
         assert_true(resident_read(proc, &p, PID, GIB, &bytes));
 }
 
