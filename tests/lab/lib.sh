@@ -329,16 +329,22 @@ check_accounts() {
         "$(host_backends "$name" 'map(select(. != "pc.ram" and . != "ppc_spapr.ram" and (startswith("lab-node") | not)))')"
 }
 
-accounts_settle() { # NAME SECONDS [PLUGGED]: check_accounts(), with patience
-    local end=$((SECONDS + $2))
+# settles SECONDS CHECK...: a check that fails the test, with patience.
+settles() {
+    local end=$((SECONDS + $1))
+    shift
 
-    until (check_accounts "$1" "${3:-}") 2>/dev/null; do
+    until ("$@") 2>/dev/null; do
         ((SECONDS < end)) || {
-            check_accounts "$1" "${3:-}"
+            "$@"
             return
         }
         sleep 0.3
     done
+}
+
+accounts_settle() { # NAME SECONDS [PLUGGED]: check_accounts(), with patience
+    settles "$2" check_accounts "$1" "${3:-}"
 }
 
 agent_is() { # NAME STATE

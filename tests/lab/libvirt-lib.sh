@@ -31,15 +31,7 @@ check_domain() {
 }
 
 domain_settles() { # NAME SECONDS PLUGGED
-    local end=$((SECONDS + $2))
-
-    until (check_domain "$1" "$3") 2>/dev/null; do
-        ((SECONDS < end)) || {
-            check_domain "$1" "$3"
-            return
-        }
-        sleep 0.3
-    done
+    settles "$2" check_domain "$1" "$3"
 }
 
 # That QEMU runs as root is the lab's doing, and so is its processor, for which libvirt taints a domain that is restored or
