@@ -132,11 +132,13 @@ reconfigure() {
     kill -HUP "$(lab hvd pid)"
 }
 
-# run_guestd NAME OPTION...: guestd anew.
+# run_guestd NAME OPTION...: guestd anew. The first one had a keeper, which takes its pid away when it lets it go.
 run_guestd() {
-    guest "$1" "touch /run/guestd.stop
-        kill \$(cat /run/guestd.pid)
-        while [ -e /run/guestd.pid ]; do sleep 0.1; done # its keeper takes that away
+    guest "$1" "pid=\$(cat /run/guestd.pid)
+        touch /run/guestd.stop
+        kill \$pid
+        while kill -0 \$pid 2>/dev/null || { [ ! -e /run/guestd.ours ] && [ -e /run/guestd.pid ]; }; do sleep 0.1; done
+        touch /run/guestd.ours
         setsid guestd ${*:2} </dev/null >>/run/guestd.log 2>&1 &
         echo \$! >/run/guestd.pid"
     await 60 "guestd in $1" agent_is "$1" ready
