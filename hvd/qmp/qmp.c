@@ -16,75 +16,25 @@
  * not know of it; the sources have a lower priority than timers, and take turns with the bus. Of too many
  * such events the rest is dropped, rather than left unread: QEMU would keep it all, and replies behind it. */
 
-#include "hvd/qmp/qmp.h"
+#include "hvd/qmp/internal.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "common/fault.h"
-#include "common/lines.h"
 #include "common/log.h"
-#include "common/queue.h"
 #include "common/size.h"
-#include "hvd/qmp/limits.h"
 #include "hvd/qmp/message.h"
-#include "hvd/throttle.h"
 
 #define READ_SIZE      (32U * 1024U)
-#define QUEUE_MAX      (1024U * 1024U)
 #define RETRY_MIN_USEC (USEC_PER_SEC / 10)
 #define RETRY_MAX_USEC (5 * USEC_PER_SEC)
-#define TIMER_ACCURACY (5 * USEC_PER_MSEC)
 /* The same as the agent's: sources of equal priority take turns, so neither starves the other. */
 #define IO_PRIORITY (SD_EVENT_PRIORITY_NORMAL + 10)
-
-enum qmp_state {
-        QMP_DOWN,
-        QMP_GREETING,
-        QMP_NEGOTIATING,
-        QMP_UP,
-};
-
-struct qmp_call {
-        struct qmp_client *client;
-        struct qmp_call *next, **link; /* link: what points at this call */
-        uint64_t id;
-        sd_event_source *timer;
-        qmp_reply_t on_reply;
-        void *userdata;
-        char command[64];
-};
-
-struct qmp_client {
-        sd_event *event;
-        struct sockaddr_un address;
-        struct qmp_handlers handlers;
-        void *userdata;
-        struct qmp_limits limits;
-
-        enum qmp_state state;
-        int fd;
-        sd_event_source *io, *more, *timer;
-        struct throttle throttle;
-        struct budget events;
-        struct line_reader reader;
-        struct write_queue queue;
-        int write_error; /* -errno; the socket is shut down */
-
-        struct qmp_call *calls, **calls_end; /* oldest first */
-        unsigned n_calls;
-        uint64_t last_id;
-        uint64_t retry_usec;
-        struct error down_reason; /* what on_down said last; cleared by on_up */
-        unsigned in_callback;
-        struct qmp_counters counters;
-};
 
 static void timer_arm(struct qmp_client *c, uint64_t usec)
 {
@@ -97,56 +47,6 @@ static void retry_arm(struct qmp_client *c)
 {
         timer_arm(c, c->retry_usec);
         c->retry_usec = MIN(c->retry_usec * 2, c->limits.retry_max_usec);
-}
-
-/* Calls */
-
-struct qmp_call *qmp_call_free(struct qmp_call *call)
-{
-        if (!call)
-                return NULL;
-
-        *call->link = call->next;
-        if (call->next)
-                call->next->link = call->link;
-        else
-                call->client->calls_end = call->link;
-        call->client->n_calls--;
-        sd_event_source_disable_unref(call->timer);
-        free(call);
-        return NULL;
-}
-
-static void call_complete(struct qmp_call *call, struct json_object *result, const struct error *error)
-{
-        struct qmp_client *c = call->client;
-        qmp_reply_t on_reply = call->on_reply;
-        void *userdata = call->userdata;
-
-        qmp_call_free(call);
-        if (on_reply) {
-                c->in_callback++;
-                on_reply(result, error, userdata);
-                c->in_callback--;
-        }
-}
-
-static struct qmp_call *call_find(struct qmp_client *c, uint64_t id)
-{
-        for (struct qmp_call *call = c->calls; call; call = call->next)
-                if (call->id == id)
-                        return call;
-        return NULL;
-}
-
-static int on_call_timeout(sd_event_source *source, uint64_t usec, void *userdata)
-{
-        struct qmp_call *call = userdata;
-        struct error error;
-
-        error_set(&error, ERROR_HYPERVISOR_SILENT, "QEMU did not answer '%s' in time", call->command);
-        call_complete(call, NULL, &error);
-        return 0;
 }
 
 /* The connection's end */
@@ -186,7 +86,7 @@ static void client_close(struct qmp_client *c, const struct error *error)
         retry_arm(c);
         /* A callback may free other calls, but cannot make new ones while the client is down. */
         while (c->calls)
-                call_complete(c->calls, NULL, error);
+                qmp_call_complete(c->calls, NULL, error);
         say_down(c, error);
 }
 
@@ -208,76 +108,6 @@ static void client_lost(struct qmp_client *c, int r)
         client_close(c, &error);
 }
 
-/* Writing */
-
-static void set_events(void *userdata)
-{
-        struct qmp_client *c = userdata;
-
-        if (c->fd < 0)
-                return;
-        sd_event_source_set_io_events(c->io, (c->throttle.is_paused ? 0U : EPOLLIN) |
-                                                     (write_queue_waiting(&c->queue) > 0 ? EPOLLOUT : 0U));
-}
-
-static void queue_flush(struct qmp_client *c)
-{
-        if (c->write_error == 0)
-                c->write_error = write_queue_flush(&c->queue, c->fd, 0);
-        if (c->write_error < 0) {
-                /* The reader shall see the end, after what QEMU still had to say. */
-                write_queue_clear(&c->queue);
-                shutdown(c->fd, SHUT_RDWR);
-        }
-        set_events(c);
-}
-
-/* Sends in whatever state has a connection; qmp_call() is the guarded form. Borrows arguments. */
-static int call_start(struct qmp_client *c, const char *command, struct json_object *arguments,
-        uint64_t timeout_usec, qmp_reply_t on_reply, void *userdata, struct qmp_call **ret_call)
-{
-        _cleanup_free_ char *line = NULL;
-        size_t length;
-
-        if (c->n_calls >= QMP_CALLS_MAX)
-                return -EBUSY;
-        int r = qmp_message_format(command, arguments, c->last_id + 1, &line, &length);
-        if (r < 0)
-                return r;
-
-        struct qmp_call *call = calloc(1, sizeof(*call));
-        if (!call)
-                return -ENOMEM;
-        *call = (struct qmp_call) {
-                .client = c,
-                .link = c->calls_end,
-                .id = c->last_id + 1,
-                .on_reply = on_reply,
-                .userdata = userdata,
-        };
-        snprintf(call->command, sizeof(call->command), "%s", command);
-        *c->calls_end = call;
-        c->calls_end = &call->next;
-        c->n_calls++;
-
-        if (timeout_usec != USEC_INFINITY)
-                r = sd_event_add_time_relative(c->event, &call->timer, CLOCK_MONOTONIC, timeout_usec,
-                        TIMER_ACCURACY, on_call_timeout, call);
-        if (r >= 0)
-                r = write_queue_push(&c->queue, line, length, QUEUE_MAX);
-        if (r < 0) {
-                qmp_call_free(call);
-                return r;
-        }
-        c->last_id++;
-        fault_point("qmp-send", command);
-        queue_flush(c);
-        fault_point("qmp-sent", command);
-        if (ret_call)
-                *ret_call = call;
-        return 0;
-}
-
 int qmp_call(struct qmp_client *c, const char *command, struct json_object *arguments, uint64_t timeout_usec,
         qmp_reply_t on_reply, void *userdata, struct qmp_call **ret_call)
 {
@@ -285,7 +115,7 @@ int qmp_call(struct qmp_client *c, const char *command, struct json_object *argu
 
         if (c->state != QMP_UP || c->write_error < 0)
                 return -ENOTCONN;
-        return call_start(c, command, owned, timeout_usec, on_reply, userdata, ret_call);
+        return qmp_call_start(c, command, owned, timeout_usec, on_reply, userdata, ret_call);
 }
 
 /* Reading */
@@ -319,7 +149,7 @@ static void handle_greeting(struct qmp_client *c, const struct qmp_message *m)
 
         c->state = QMP_NEGOTIATING;
         if (r >= 0)
-                r = call_start(c, "qmp_capabilities", arguments, USEC_INFINITY, on_capabilities, c, NULL);
+                r = qmp_call_start(c, "qmp_capabilities", arguments, USEC_INFINITY, on_capabilities, c, NULL);
         if (r < 0)
                 client_lost(c, r);
 }
@@ -336,7 +166,7 @@ static void handle_reply(struct qmp_client *c, const struct qmp_message *m)
                 client_misbehaved(c, &error);
                 return;
         }
-        struct qmp_call *call = call_find(c, m->id);
+        struct qmp_call *call = qmp_call_find(c, m->id);
         _unused_ char command[sizeof(call->command)];
         if (!call) {
                 /* Timed out or freed; or meant for a connection before this one, which QEMU can let through.
@@ -347,10 +177,10 @@ static void handle_reply(struct qmp_client *c, const struct qmp_message *m)
         memcpy(command, call->command, sizeof(command));
         fault_point("qmp-answer", command);
         if (m->type == QMP_MESSAGE_RETURN)
-                call_complete(call, m->object, NULL);
+                qmp_call_complete(call, m->object, NULL);
         else {
                 error_set(&error, ERROR_HYPERVISOR_REFUSED, "%s", m->description);
-                call_complete(call, NULL, &error);
+                qmp_call_complete(call, NULL, &error);
         }
         fault_point("qmp-taken", command);
 }
@@ -457,7 +287,7 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
         struct qmp_client *c = userdata;
 
         if (revents & EPOLLOUT)
-                queue_flush(c);
+                qmp_queue_flush(c);
         if (revents & ~(uint32_t)EPOLLOUT)
                 client_process(c);
         return 0;
@@ -562,7 +392,7 @@ int qmp_client_new(sd_event *event, const char *socket, const struct qmp_handler
                 return r;
         sd_event_source_set_enabled(c->more, SD_EVENT_OFF);
         sd_event_source_set_priority(c->more, IO_PRIORITY);
-        r = throttle_init(&c->throttle, event, QMP_BYTES_PER_SEC, QMP_BYTES_PER_SEC, set_events, c);
+        r = throttle_init(&c->throttle, event, QMP_BYTES_PER_SEC, QMP_BYTES_PER_SEC, qmp_set_events, c);
         if (r < 0)
                 return r;
         *ret = steal_pointer(c);
