@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "hvd/host.h"
 #include "hvd/memory/auto.h"
 #include "hvd/policy-internal.h"
 #include "hvd/pool.h"
@@ -184,28 +185,6 @@ static void describe(
 
 /* --- the host --- */
 
-/* The number behind `key` in a file of the host's /proc, or 0. */
-static uint64_t read_figure(const struct policy_host *h, const char *name, const char *key)
-{
-        char path[256], line[256];
-        uint64_t value = 0;
-
-        snprintf(path, sizeof(path), "%s/%s", h->proc, name);
-        FILE *f = fopen(path, "re");
-        if (!f)
-                return 0; /* a kernel without PSI */
-        while (fgets(line, sizeof(line), f)) {
-                const char *at = strstr(line, key);
-
-                if (at) {
-                        value = strtoull(at + strlen(key), NULL, 10);
-                        break;
-                }
-        }
-        fclose(f);
-        return value;
-}
-
 /* Stalls are counted over a second at least: a round that follows another at once would see none. */
 static void ask_host(struct policy_host *h, uint64_t now)
 {
@@ -214,7 +193,7 @@ static void ask_host(struct policy_host *h, uint64_t now)
         if (h->asked_usec > 0 && age < PSI_MIN_USEC)
                 return;
         /* The first line of the file is that of `some`. */
-        stalled = read_figure(h, "pressure/memory", "total=");
+        stalled = host_figure(h->proc, "pressure/memory", "total=");
         h->some_permille = h->asked_usec == 0 || stalled < h->stalled_usec
                                    ? 0
                                    : MIN((stalled - h->stalled_usec) * 1000 / age, UINT64_C(1000));
@@ -228,7 +207,7 @@ static void describe_pool(struct policy_runner *r, uint64_t now, struct policy_p
 {
         const struct config *c = manager_config(r->manager);
         struct pool_account a = pool_account(r->manager);
-        uint64_t available = read_figure(&r->host, "meminfo", "MemAvailable:") * KIB;
+        uint64_t available = host_figure(r->host.proc, "meminfo", "MemAvailable:") * KIB;
         uint64_t own = c->pool_total_bytes ? 0 : c->pool_reserve_bytes;
 
         ask_host(&r->host, now);

@@ -16,6 +16,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "hvd/host.h"
 #include "hvd/manager.h"
 #include "hvd/reclaim.h"
 #include "hvd/record.h"
@@ -134,12 +135,29 @@ struct pool_account pool_account(struct manager *m)
         return a;
 }
 
+/* What others on the host have taken the pool cannot give; QEMU would be told to use it all the same, and the
+ * host would swap or kill. A total that the operator set may be more than that on purpose. */
+static int check_host(struct manager *m, uint64_t more_bytes, struct error *ret_error)
+{
+        const struct config *c = manager_config(m);
+        uint64_t available = host_figure("/proc", "meminfo", "MemAvailable:") * KIB;
+        uint64_t givable = available - MIN(available, c->pool_reserve_bytes);
+
+        if (c->pool_total_bytes > 0 || available == 0 || more_bytes <= givable)
+                return 0;
+        return error_set(ret_error, ERROR_POOL_EXHAUSTED,
+                "%s is more than the host can give now: by its MemAvailable it has %s left, and keeps %s for "
+                "itself; end what else runs on it, ask for at most %s, or set pool_total in hvd.conf to "
+                "promise more than there is",
+                SIZE_EXACT(more_bytes), SIZE(available), SIZE(c->pool_reserve_bytes), SIZE(givable));
+}
+
 int pool_check(struct manager *m, uint64_t more_bytes, struct error *ret_error)
 {
         struct pool_account a = pool_account(m);
 
         if (more_bytes <= a.free_bytes)
-                return 0;
+                return check_host(m, more_bytes, ret_error);
         return error_set(ret_error, ERROR_POOL_EXHAUSTED,
                 "%s is more than the %s that the host's pool has free: of its %s partitions have %s and were "
                 "asked to have %s, and %s is reserved; ask for at most %s, remove memory elsewhere, or raise "

@@ -19,7 +19,7 @@
 . "$repo_root/tests/bench/lib-fleet.sh"
 
 flood_kinds=(valid garbage ost)
-flood_shows=50 flood_adds=20 # in a block
+flood_shows=25 flood_adds=20 # in a block
 
 timed() { # FILE COMMAND...
     local begin=$EPOCHREALTIME file=$1
@@ -49,7 +49,7 @@ percentile() {
 report() { # KIND GROWN-KIB
     local what part calm flood none=''
 
-    ((flood_blocks >= 8)) || none="too few rounds"
+    ((flood_blocks >= 24)) || none="too few rounds"
     for what in show add; do
         for part in 50 99; do
             calm=$(percentile "$fleet_files/$what-$1-calm" $part) flood=$(percentile "$fleet_files/$what-$1-flood" $part)
@@ -110,7 +110,7 @@ flood() { # KIND PID
 bench_run() {
     local kind i
 
-    flood_blocks=${bench_rounds:-12}
+    flood_blocks=${bench_rounds:-36}
     fleet_prepare
     { fake_qemu_begin && fake_qemu_rounds $((flood_adds * (2 * flood_blocks + 1) * ${#flood_kinds[@]})) && echo serve; } >"$fleet_files/other.qemu"
     { fake_guest_begin && fake_guest_rounds $((flood_adds * (2 * flood_blocks + 1) * ${#flood_kinds[@]})) && echo serve; } >"$fleet_files/other.guest"
