@@ -26,6 +26,7 @@ struct pool {
         size_t n_reservations;
         uint32_t last_id;
         uint64_t host_bytes;
+        const char *proc; /* the host's */
 };
 
 /* --- accounts --- */
@@ -135,21 +136,40 @@ struct pool_account pool_account(struct manager *m)
         return a;
 }
 
-/* What others on the host have taken the pool cannot give; QEMU would be told to use it all the same, and the
- * host would swap or kill. A total that the operator set may be more than that on purpose. */
-static int check_host(struct manager *m, uint64_t more_bytes, struct error *ret_error)
+/* What others on the host have taken the pool cannot give: QEMU would promise it all the same, and the host
+ * swap or kill when the guest uses it. What is promised and not there yet is given already; what guests have
+ * and never used counts as available, as nobody knows whether they will. A total that the operator set may be
+ * more than there is, on purpose. UINT64_MAX: no limit. */
+static uint64_t host_givable_bytes(struct manager *m)
 {
         const struct config *c = manager_config(m);
-        uint64_t available = host_figure("/proc", "meminfo", "MemAvailable:") * KIB;
-        uint64_t givable = available - MIN(available, c->pool_reserve_bytes);
+        uint64_t available = host_figure(manager_get_pool(m)->proc, "meminfo", "MemAvailable:") * KIB;
+        uint64_t taken = c->pool_reserve_bytes;
+        const struct reservation *r;
+        struct partition *p = NULL;
 
-        if (c->pool_total_bytes > 0 || available == 0 || more_bytes <= givable)
+        if (c->pool_total_bytes > 0 || available == 0)
+                return UINT64_MAX;
+        while ((p = manager_next_partition(m, p)))
+                taken += pool_held_bytes(p) - partition_current_bytes(p);
+        TAILQ_FOREACH (r, &manager_get_pool(m)->reservations, entry)
+                taken += r->is_held ? r->bytes : 0;
+        return available - MIN(available, taken);
+}
+
+static int check_host(struct manager *m, uint64_t more_bytes, struct error *ret_error)
+{
+        uint64_t givable = host_givable_bytes(m);
+
+        if (more_bytes <= givable)
                 return 0;
         return error_set(ret_error, ERROR_POOL_EXHAUSTED,
-                "%s is more than the host can give now: by its MemAvailable it has %s left, and keeps %s for "
-                "itself; end what else runs on it, ask for at most %s, or set pool_total in hvd.conf to "
-                "promise more than there is",
-                SIZE_EXACT(more_bytes), SIZE(available), SIZE(c->pool_reserve_bytes), SIZE(givable));
+                "%s is more than the host can give now: of its MemAvailable %s is left beside pool_reserve "
+                "and "
+                "what is promised already; ask for less, end what else runs on the host, or set pool_total "
+                "in "
+                "hvd.conf to promise more than there is",
+                SIZE_EXACT(more_bytes), SIZE(givable));
 }
 
 int pool_check(struct manager *m, uint64_t more_bytes, struct error *ret_error)
@@ -218,13 +238,18 @@ static void hold(struct reservation *r)
 
 uint64_t pool_missing_bytes(const struct reservation *r)
 {
-        uint64_t used = held_by_partitions(r->manager), total = total_bytes(r->manager);
+        uint64_t used = held_by_partitions(r->manager), total = total_bytes(r->manager), waiting = 0;
         const struct reservation *other;
 
-        TAILQ_FOREACH (other, &manager_get_pool(r->manager)->reservations, entry)
+        TAILQ_FOREACH (other, &manager_get_pool(r->manager)->reservations, entry) {
                 if (other->is_held || other->id <= r->id)
                         used += other->bytes;
-        return used - MIN(used, total);
+                if (!other->is_held && other->id <= r->id)
+                        waiting += other->bytes;
+        }
+        uint64_t missing = used - MIN(used, total), givable = host_givable_bytes(r->manager);
+        waiting -= MIN(waiting, givable);
+        return MAX(missing, waiting);
 }
 
 void pool_give_up(struct reservation *r, const struct error *why)
@@ -393,6 +418,11 @@ void pool_job_ended(struct manager *m, const struct job *j)
 
 /* --- life --- */
 
+void pool_set_proc(struct pool *pool, const char *proc)
+{
+        pool->proc = proc;
+}
+
 static uint64_t read_host_bytes(void)
 {
         long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
@@ -420,6 +450,7 @@ int pool_new(struct pool **ret)
                 return -ENOMEM;
         TAILQ_INIT(&pool->reservations);
         pool->host_bytes = read_host_bytes();
+        pool->proc = "/proc";
         *ret = pool;
         return 0;
 }

@@ -8,7 +8,7 @@ set -euo pipefail
 # shellcheck source=tests/integration/lib.sh
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
-GiB=1073741824 MiB=1048576
+GiB=1073741824
 
 # --- the two ends; what they do beyond this comes from standard input ---
 
@@ -299,41 +299,6 @@ S
 ready
 add block-failed 'stayed offline'
 assert_equal "plugged" 0 "$(partition p1 .plugged_bytes)"
-over
-
-begin "the host's memory is others': what the pool has free is not promised, unless the operator says how much there is"
-# A pool of 8 GiB that the host has, and somebody else who takes 3 GiB.
-reserve=$(($(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo) / 1024 - 8192))
-configure() { # POOL
-    printf '[libvirt]\nenabled = no\n[hvd]\nlog_level = debug\n%s\n' "$1" >"$work/etc/hvd.conf"
-    kill -HUP "$hvd_pid"
-}
-pool_is() { # MIB
-    (($(peek -o json pool | jq .pool_total) / MiB / 64 == $1 / 64))
-}
-takes() {
-    (($(awk '/^VmRSS/ { print $2 }' "/proc/$eater/status") > 3000 * 1024))
-}
-configure "pool_reserve = ${reserve}M"
-await "the pool to be of 8 GiB" pool_is 8192
-plain_qemu
-plain_guest
-ready
-mkfifo "$work/zeros"
-setpriv --pdeathsig KILL tail -n 1 "$work/zeros" >/dev/null 2>&1 & # keeps what has no line's end
-eater=$!
-exec 5>"$work/zeros"
-head -c $((3072 * MiB)) /dev/zero >&5
-await "3 GiB to be taken" takes
-jobs=$(cli -o json jobs | jq length)
-expect 1 cli -o json add-memory p1 6G
-assert_match "the refusal" '"code":"pool-exhausted".*MemAvailable' "$out"
-assert_equal "jobs" "$jobs" "$(cli -o json jobs | jq length)"
-configure "pool_total = 8G"
-await "the pool to be of 8 GiB" pool_is 8192
-expect 0 cli add-memory p1 6G --dry-run
-exec 5>&-
-wait "$eater"
 over
 
 hvd_stop

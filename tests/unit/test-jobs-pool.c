@@ -111,6 +111,69 @@ static void test_held(void **state)
         assert_int_equal(error.code, ERROR_INVALID_ARGUMENT);
 }
 
+static void host_has(struct fixture *fx, uint64_t available_bytes)
+{
+        char path[96];
+
+        snprintf(path, sizeof(path), "%s/meminfo", fx->dir);
+        FILE *f = fopen(path, "we");
+        assert_non_null(f);
+        fprintf(f, "MemTotal: 1 kB\nMemAvailable: %" PRIu64 " kB\n", available_bytes / KIB);
+        fclose(f);
+}
+
+/* The pool is the host's memory: what others on it have taken cannot be given, nor what is promised already.
+ */
+static void test_host_is_short(void **state)
+{
+        struct fixture *fx = *state;
+        struct answer a, b;
+        struct error error;
+        struct config *c;
+        struct job *j;
+
+        start(fx, "", "");
+        c = (struct config *)manager_config(fx->manager); /* nobody else's */
+        c->pool_total_bytes = 0;
+        c->pool_reserve_bytes = 128 * MIB;
+        pool_set_proc(manager_get_pool(fx->manager), fx->dir);
+        assert_true(free_bytes(fx) >= 3 * GIB);
+
+        host_has(fx, 3 * GIB / 2 + 128 * MIB);
+        assert_true(manager_submit(fx->manager, fx->p, NULL, ADD(2 * GIB), &j, &error) < 0);
+        assert_int_equal(error.code, ERROR_POOL_EXHAUSTED);
+        assert_non_null(strstr(error.message, "of its MemAvailable 1.5 GiB is left"));
+        assert_true(reserve(fx, "vm1", 2 * GIB, USEC_PER_SEC, &a, &error) < 0);
+        assert_int_equal(error.code, ERROR_POOL_EXHAUSTED);
+        assert_non_null(strstr(error.message, "512 MiB is missing"));
+
+        host_has(fx, 2 * GIB + 128 * MIB);
+        reserve_now(fx, "vm1", GIB, &a);
+        assert_int_equal(try_submit(fx, ADD(2 * GIB)), ERROR_POOL_EXHAUSTED);
+        script(fx->qmp, MAKE(0) UNMAKE(0));
+        script(fx->guest, "expect prepare\n");
+        j = submit(fx, ADD(GIB));
+        assert_true(reserve(fx, "vm2", GIB, USEC_PER_SEC, &b, &error) < 0);
+        script(fx->guest, "failure internal Out of luck\n");
+        RUN_UNTIL(fx, fx->n_ended == 1);
+        assert_int_equal(j->state, JOB_FAILED);
+        reserve_now(fx, "vm2", GIB, &b);
+
+        /* An operator who says how much there is knows of it; and a kernel that tells nothing is not asked.
+         */
+        c->pool_total_bytes = TOTAL;
+        assert_int_equal(pool_check(fx->manager, 8 * GIB, &error), 0);
+        c->pool_total_bytes = 0;
+        host_has(fx, 0);
+        assert_int_equal(pool_check(fx->manager, MIN(free_bytes(fx), GIB), &error), 0);
+        c->pool_total_bytes = TOTAL;
+        finish(fx);
+
+        char path[96];
+        snprintf(path, sizeof(path), "%s/meminfo", fx->dir);
+        unlink(path);
+}
+
 static void test_reservations(void **state)
 {
         struct fixture *fx = *state;
@@ -414,6 +477,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(test_account),
                 TEST(test_held),
+                TEST(test_host_is_short),
                 TEST(test_reservations),
                 TEST(test_used),
                 TEST(test_taken_up),
