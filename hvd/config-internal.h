@@ -3,6 +3,7 @@
 
 #include "hvd/config.h"
 
+/* What a file's reader keeps of each. */
 #define KEYS_MAX     20
 #define SECTIONS_MAX 3
 

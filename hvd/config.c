@@ -12,17 +12,17 @@
 
 #include "hvd/config-internal.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <ini.h>
-#include <limits.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <syslog.h>
 
 #include "common/cleanup.h"
-#include "common/log.h"
 #include "common/size.h"
 #include "common/text.h"
 #include "hooks/hooks.h"
@@ -151,6 +151,7 @@ static int on_key(void *userdata, const char *section, const char *name, const c
                 parser_fail(p, "Unknown key '%.50s' in [%s]; known are %s", name, s->name, known);
                 return 0;
         }
+        assert(s - p->sections < SECTIONS_MAX && key - s->keys < KEYS_MAX);
         unsigned *key_line = &p->key_lines[s - p->sections][key - s->keys];
         if (*key_line > 0) {
                 parser_fail(p, "%s is given twice, first in line %u; keep one", name, *key_line);
@@ -338,6 +339,23 @@ static int load_partitions(struct config *c, const char *folder, struct error *r
         return e;
 }
 
+/* What several keys say together, whatever files they are in. */
+static int check_together(const struct config *c, const char *path, struct error *ret_error)
+{
+        if (c->policy.fresh_usec < 2 * c->policy_sample_usec)
+                return error_set(ret_error, ERROR_CONFIG,
+                        "%s: [policy] takes a sample for fresh for %" PRIu64 " ms, and asks for one every "
+                        "%" PRIu64 " ms: nothing would ever be fresh; make fresh at least twice sample",
+                        path, c->policy.fresh_usec / USEC_PER_MSEC, c->policy_sample_usec / USEC_PER_MSEC);
+        if (c->policy.refusal_max_usec < c->policy.refusal_usec)
+                return error_set(ret_error, ERROR_CONFIG,
+                        "%s: [policy] pauses %" PRIu64 " s after a first refusal and at most %" PRIu64
+                        " s; make refusal_max at least refusal",
+                        path, c->policy.refusal_usec / USEC_PER_SEC,
+                        c->policy.refusal_max_usec / USEC_PER_SEC);
+        return 0;
+}
+
 struct config *config_free(struct config *c)
 {
         if (c)
@@ -387,6 +405,8 @@ int config_load(const char *path, bool must_exist, struct config **ret, struct e
                 *ret_error = error;
         if (e >= 0)
                 e = load_overrides(c, overrides, ret_error);
+        if (e >= 0)
+                e = check_together(c, path, ret_error);
         if (e >= 0)
                 e = load_partitions(c, partitions, ret_error);
         if (e < 0)

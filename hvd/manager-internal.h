@@ -30,6 +30,6 @@ struct manager {
                         (m)->observer->what(__VA_ARGS__ __VA_OPT__(, )(m)->observer_userdata);               \
         } while (0)
 
-/* The partition goes: its jobs end at once, as they are. */
+/* The partition goes: its jobs end at once, with what they have done so far. */
 void manager_end_jobs_of(struct partition *p);
 void manager_forget_jobs(struct manager *m);

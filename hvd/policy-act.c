@@ -37,6 +37,7 @@ static bool submit(struct partition *p, struct job_request *request, enum policy
         SAY(p, "job %" PRIu32 " for %s", j->id, SIZE(request->bytes));
         p->policy.job = j->id;
         p->policy.action = action;
+        p->policy.decision = 0; /* until it is stored */
         return true;
 }
 

@@ -23,8 +23,6 @@
 /* A guest that can send samples has sent one by then, or never will. */
 #define FIRST_SAMPLE_USEC (10 * USEC_PER_SEC)
 #define GRANULE_BYTES     (128 * MIB)
-/* Nobody's balloon statistics are newer. */
-#define STATS_FRESH_SEC 1U
 #define CHEAP_PART      4U
 #define PSI_MIN_USEC    USEC_PER_SEC
 
@@ -86,15 +84,15 @@ static enum policy_state state_of(const struct partition *p, uint64_t now)
         return POLICY_RUNNING;
 }
 
-/* The balloon's driver is the guest's word as well, but another one than guestd's: of the two, the one counts
- * by which it needs less. */
+/* The balloon's driver is the guest's word as well, but another one than guestd's: if it is the later one of
+ * the two, the one counts by which it needs less. An earlier one is of before the burst that was pushed. */
 static void cross_check(const struct partition *p, struct policy_sample *sample, uint64_t now)
 {
         const struct platform_balloon *b = &p->snapshot.balloon;
         uint64_t age_sec = (now - MIN(sample->taken_usec, now)) / USEC_PER_SEC;
 
-        if (!b->present || b->stats.available_bytes == UINT64_MAX || b->stats.updated_sec == 0 ||
-                b->stats.updated_sec + STATS_FRESH_SEC + age_sec < (uint64_t)time(NULL))
+        if (!b->present || b->stats.available_bytes == UINT64_MAX ||
+                b->stats.updated_sec + age_sec <= (uint64_t)time(NULL))
                 return;
         uint64_t available = MIN(b->stats.available_bytes, partition_current_bytes(p));
         sample->available_bytes = MAX(sample->available_bytes, available);

@@ -18,6 +18,8 @@
 /* What a guest says of a change without distress; more of them may come meanwhile. */
 #define ROUND_CHANGE_USEC (500 * USEC_PER_MSEC)
 
+_Static_assert(MANAGER_PARTITIONS_MAX <= POLICY_PARTITIONS_MAX, "the policy leaves nobody out");
+
 /* --- modes --- */
 
 enum policy_mode policy_runner_mode(const struct policy_runner *r)

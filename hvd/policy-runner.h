@@ -34,7 +34,7 @@ struct partition_policy {
         uint64_t stored_usec;      /* the time of the last sample that was stored */
         uint32_t job;              /* ours that is under way; 0: none */
         enum policy_action action; /* of that job */
-        uint64_t decision;         /* the last one that was told, in the store; 0: none */
+        uint64_t decision;         /* that the job is of, in the store; 0: none */
         struct policy_decision told;
         uint64_t told_usec;        /* 0: none was */
         uint64_t unfit_until_usec; /* nothing that could leave has a size that it could give until then */

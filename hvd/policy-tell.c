@@ -65,8 +65,10 @@ static void announce(struct policy_runner *r, size_t i, const char *text)
 static int store_decision(
         struct policy_runner *r, size_t i, uint64_t round_id, const char *text, struct error *ret_error)
 {
+        bool acts = r->round.decisions[i].action != POLICY_KEEP;
         struct partition *p = r->round.subjects[i];
         _cleanup_json_ struct json_object *o = NULL;
+        uint64_t id;
 
         if (policy_decision_to_json(p->definition.name, &r->round.decisions[i], &o) < 0)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
@@ -75,11 +77,15 @@ static int store_decision(
                 .partition = p->definition.name,
                 .decision = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN),
                 .text = text,
-                .outcome = p->policy.outcome,
+                .outcome = acts ? p->policy.outcome : "",
         };
         if (!d.decision)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        return store_decision_put(manager_store(r->manager), &d, &p->policy.decision, ret_error);
+        int k = store_decision_put(manager_store(r->manager), &d, &id, ret_error);
+        /* While its job runs others may be told, such as that the guest has paused. */
+        if (k >= 0 && acts)
+                p->policy.decision = id;
+        return k;
 }
 
 static int store_round(struct policy_runner *r, uint64_t *ret_id, struct error *ret_error)

@@ -51,8 +51,8 @@ struct pool_account pool_account(struct manager *m);
 uint64_t pool_requested_bytes(const struct partition *p);
 /* The most that it has on the way there, for which there must be room: at least current. */
 uint64_t pool_held_bytes(const struct partition *p);
-/* POOL_EXHAUSTED, with the figures, if so much more is not free or, without a pool_total, not available on the
- * host. */
+/* POOL_EXHAUSTED, with the figures, if so much more is not free or, without a pool_total, not available on
+ * the host. */
 int pool_check(struct manager *m, uint64_t more_bytes, struct error *ret_error);
 
 /* Keeps memory for an owner, which is any name; that of a partition lets its start absorb the reservation.

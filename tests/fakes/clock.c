@@ -5,6 +5,7 @@
  * is set: to set that would be felt by all that runs on the machine. (libfaketime moves timers of
  * CLOCK_MONOTONIC along: 0.9.10.) */
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -12,17 +13,19 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Leaves errno alone, as a clock does that can be read. */
 static time_t offset(void)
 {
         const char *path = getenv("OPENDLPAR_CLOCK");
         char text[32] = "";
+        int saved = errno;
         int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 
-        if (fd < 0)
-                return 0;
-        if (read(fd, text, sizeof(text) - 1) < 0)
+        if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
                 text[0] = '\0';
-        close(fd);
+        if (fd >= 0)
+                close(fd);
+        errno = saved;
         return strtol(text, NULL, 10);
 }
 

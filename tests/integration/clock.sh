@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # The clock of the host is set while hvd works: deadlines hold, what is told of a job adds up, and what is stored is found
-# again. hvd alone has that clock: tests/fakes/clock.c.
+# again. It is hvd that has that clock: tests/fakes/clock.c.
 # shellcheck disable=SC2119  # functions have defaults
 set -euo pipefail
 # shellcheck source=tests/integration/lib.sh

@@ -118,19 +118,19 @@ hostile 4 'yes "{\"type\":\"reply\",\"session\":\"00112233445566ff\",\"id\":1,\"
 assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
 
 step "a hostile guest: greetings without end"
-# All the time until it is heard: hvd shuns the port for what came before, and QEMU drops what waits in the port when
-# hvd closes it.
+# All the time, as hvd shuns the port for the garbage of before, and QEMU drops what waits in a port that is closed. Ten
+# greetings are heard, then it is shunned again: with all of that in the time that is measured.
 hello='{"type":"hello","version":1,"version_min":1,"nonce":"00112233445566ff","boot_id":"11111111-1111-1111-1111-111111111111","agent":"evil","arch":"x86_64","block_bytes":134217728}'
+ticks=$(hvd_cpu)
 hostile 25 "yes '$hello' >&3" &
 greeter=$!
 await 25 "hvd to hear a greeting" grep -q 'evil speaks' "$LAB_DIR/hvd.log"
 assert_equal "pid of hvd" "$hvd_pid" "$(lab hvd pid)"
 expect 0 cli list
-ticks=$(hvd_cpu)
-sleep 5
-ticks=$(($(hvd_cpu) - ticks))
-assert_at_most "clock ticks of hvd in 5 s beside a hostile guest" 50 "$ticks"
 wait "$greeter"
+ticks=$(($(hvd_cpu) - ticks))
+note "hvd took $ticks clock ticks"
+assert_at_most "clock ticks of hvd in 25 s beside a hostile guest" 250 "$ticks"
 
 step "a hostile guest: a good greeting, then lies, then silence"
 hostile 14 "printf '\\377%s\\n' '$hello' >&3; sleep 12; yes '{}' | head -n 20 >&3; sleep 1"

@@ -117,6 +117,12 @@ removals_ms() { # of the removals since job $1, the longest
     cli -o json jobs | jq "[.[] | select(.id > $1 and .kind == \"remove-memory\") | .elapsed_usec // 0] | max | . // 0 | . / 1000 | floor // 0"
 }
 
+check_memory_sufficed() { # NAME
+    local log
+    log=$(guest "$1" dmesg)
+    ! grep -qi 'out of memory' <<<"$log" || fail "$1 ran out of memory"
+}
+
 last_job() {
     cli -o json jobs | jq '[.[].id] | max // 0'
 }
@@ -137,7 +143,12 @@ run_guestd() {
     guest "$1" "pid=\$(cat /run/guestd.pid)
         touch /run/guestd.stop
         kill \$pid
-        while kill -0 \$pid 2>/dev/null || { [ ! -e /run/guestd.ours ] && [ -e /run/guestd.pid ]; }; do sleep 0.1; done
+        tries=0
+        while kill -0 \$pid 2>/dev/null || { [ ! -e /run/guestd.ours ] && [ -e /run/guestd.pid ]; }; do
+            tries=\$((tries + 1))
+            [ \$tries -lt 300 ] || exit 1
+            sleep 0.1
+        done
         touch /run/guestd.ours
         setsid guestd ${*:2} </dev/null >>/run/guestd.log 2>&1 &
         echo \$! >/run/guestd.pid"
@@ -225,7 +236,7 @@ for ((round = 1; round <= stall_rounds; round++)); do
     removal_ms=$(removals_ms "$before")
     note "more memory $late ms after the trigger fired, beside $removal_ms ms of a removal"
     took stalls "$late" "$removal_ms"
-    ! guest p3 dmesg | grep -qi 'out of memory' || fail "p3 ran out of memory"
+    check_memory_sufficed p3
     reconfigure
     flow_back
 done
@@ -248,7 +259,7 @@ for ((round = 1; round <= rounds; round++)); do
     growths p3 others "$before"
     note "p1 $(($(current p1) / MiB)) MiB, p2 $(($(current p2) / MiB)) MiB, p3 $(($(current p3) / MiB)) MiB"
     assert_at_least "memory of p3 at the burst's end" $((1280 * MiB)) "$(current p3)"
-    ! guest p3 dmesg | grep -qi 'out of memory' || fail "p3 ran out of memory"
+    check_memory_sufficed p3
     assert_match "why, by explain" 'p3|pool|memory' "$(cli explain p3)"
 
     step "round $round: it is over, and the memory flows back"
@@ -264,16 +275,16 @@ most=$(most_changes "$before")
 note "in $quiet_seconds quiet seconds at most $most changes of a partition"
 assert_at_most "changes of a partition in $quiet_seconds quiet seconds" 1 "$most"
 
-# others_are_served MIB: p3 gets what it needs beside the liar, so many MiB more than the last time, and p1 keeps its own.
+# others_are_served MIB: p3 gets what it needs beside the liar, so many MiB more than the last time, and p1 keeps its own. The
+# liar has no more than what it had when it was honest, or its weight's part and a block.
 others_are_served() {
     sleep 2
     run burst p3 "$1"
     ((code == 0)) || fail "p3 did not get what it needed beside a liar: $code"
     note "p1 $(($(current p1) / MiB)) MiB, p2 $(($(current p2) / MiB)) MiB, p3 $(($(current p3) / MiB)) MiB; a third of the pool: $((pool / 3))"
-    # What the others use, and headroom beside it, are theirs; the liar has what nobody else wants.
     assert_at_least "what p1 keeps" $((512 * MiB)) "$(current p1)"
-    assert_at_most "what the liar has" $(((pool - 2 * 512) * MiB)) "$(current p2)"
-    ! guest p3 dmesg | grep -qi 'out of memory' || fail "p3 ran out of memory"
+    assert_at_most "what the liar has" $((had > share ? had : share)) "$(current p2)"
+    check_memory_sufficed p3
 }
 
 step "a guest that lies: p2 has nothing available and stalls all the time, by its own word"
@@ -296,6 +307,7 @@ done
 TEXT
     setsid sh /run/lie.sh </dev/null >/dev/null 2>&1 &
     sleep 0.5'
+had=$(current p2) share=$((pool * MiB / 3 + 128 * MiB))
 run_guestd p2 --proc-root /run/lie
 burst_begin p3
 others_are_served 256
@@ -358,6 +370,7 @@ expect 0 cli -o json explain --id "$(jq '.[0].id' <<<"$out")"
 assert_match "the figures it rests on" '"available_bytes"' "$out"
 expect 0 "$build_dir/hvd/hvd-sim" -o json --replay "$LAB_DIR/state/hvd.sqlite"
 note "the last $n: $out"
+assert_at_least "decisions to be explained" 10 "$n"
 assert_at_least "decisions that came out the same" "$n" "$(jq .same <<<"$out")"
 
 expect 0 cli policy off

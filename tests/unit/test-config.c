@@ -212,6 +212,9 @@ static void test_mistakes(void **state)
                 { "hvd.conf", "[policy]\nheadroom_min = 1M\n", "hvd.conf:2: ", "write 16M to 64G" },
                 { "hvd.conf", "[policy]\nperiod = 10ms\n", "hvd.conf:2: ", "write 100ms to 60s" },
                 { "hvd.conf", "[policy]\nsample = 2m\n", "hvd.conf:2: ", "write 100ms to 60s" },
+                { "hvd.conf", "[policy]\nsample = 20s\n", "hvd.conf: ", "make fresh at least twice sample" },
+                { "hvd.conf.d/50.conf", "[policy]\nrefusal = 2m\nrefusal_max = 1m\n",
+                        "hvd.conf: ", "make refusal_max at least refusal" },
                 { "hvd.conf", "[policy]\nbogus = 1\n", "hvd.conf:2: ",
                         "known are mode, period, sample, headroom, headroom_min, horizon, pressure, "
                         "idle_tax, quiet, "
