@@ -34,11 +34,22 @@ domain_settles() { # NAME SECONDS PLUGGED
     settles "$2" check_domain "$1" "$3"
 }
 
-# That QEMU runs as root is the lab's doing, and so is its processor, for which libvirt taints a domain that is restored or
-# migrated.
+# check_untainted NAME [ALLOWED]: by the logs and virsh. That QEMU runs as root is the lab's doing.
 check_untainted() {
     local found
     found=$(cat "$LAB_DIR"/libvirt/libvirtd.log "$LAB_DIR/libvirt/log/qemu/$1.log" | grep 'is tainted' |
-        grep -vE 'high-privileges|host-cpu' || true)
+        grep -vE "high-privileges${2:+|$2}" || true)
     assert_equal "what tainted $1" "" "$found"
+    found=$(virsh_ dominfo "$1" | grep 'tainted:' | grep -vE "elevated privileges${2:+|$2}" || true)
+    assert_equal "what tainted $1, by virsh dominfo" "" "$found"
+}
+
+# check_backends NAME: QEMU has a backend for the memory at boot and one for each device. It is asked by its monitor, and
+# that taints the domain.
+check_backends() {
+    local backends dimms
+    backends=$(virsh_ qemu-monitor-command "$1" '{"execute":"qom-list","arguments":{"path":"/objects"}}' |
+        jq '[.return[] | select(.type | startswith("child<memory-backend"))] | length')
+    dimms=$(virsh_ dumpxml "$1" | grep -c "<memory model=" || true)
+    assert_equal "backends in the QEMU of $1" $((1 + dimms)) "$backends"
 }

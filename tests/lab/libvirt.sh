@@ -55,7 +55,7 @@ weight_is() { # NAME N
 # take_lost NAME: what libvirtd lost by its end (see below) has left, by the domain's next start.
 take_lost() {
     [[ $(jq -r '.reasons[].code' <<<"$job_json") == *accounts-differ* ]] || return 0
-    note "libvirtd has lost a DIMM: the domain is started anew"
+    note "libvirtd has lost a DIMM, which the job said: the domain is started anew"
     virsh_ destroy "$1"
     virsh_ start "$1"
     await "$(patience 40)" "guestd's word" agent_is "$1" ready
@@ -288,4 +288,9 @@ lab guest d --platform libvirt --no-define --memory 1G --max-memory 1G
 lab stop d
 lab hvd start
 check_untainted v1
+
+step "nothing is left behind in a QEMU, after all of that"
+for name in v1 v2; do
+    check_backends "$name"
+done
 test_end

@@ -134,10 +134,13 @@ check_lmbs p2 0
 step "and memory comes and leaves as before"
 expect 0 cli add-memory p2 1G
 check_lmbs p2 "$GiB"
+assert_equal "blocks in Movable" 4 "$(guest_account p2 | jq .movable)"
 expect 0 cli remove-memory p2 256M --drc 0x80000006
 assert_equal "what stayed" "0x80000004 0x80000005 0x80000007" "$(host_drcs p2 | paste -sd ' ')"
+check_lmbs p2 $((3 * lmb))
 expect 0 cli remove-memory p2 768M
 check_lmbs p2 0
+assert_equal "backends" "" "$(host_backends p2 | grep opendlpar || true)"
 
 step "it is reset in the middle of a removal: what has left by then has left"
 bring_pin p2
