@@ -23,8 +23,8 @@
 /* A guest that can send samples has sent one by then, or never will. */
 #define FIRST_SAMPLE_USEC (10 * USEC_PER_SEC)
 #define GRANULE_BYTES     (128 * MIB)
-#define CHEAP_PART      4U
-#define PSI_MIN_USEC    USEC_PER_SEC
+#define CHEAP_PART        4U
+#define PSI_MIN_USEC      USEC_PER_SEC
 
 /* --- guests --- */
 
@@ -151,8 +151,9 @@ static void describe(
         const struct partition_policy *s = &p->policy;
         uint64_t current = partition_current_bytes(p), requested = pool_requested_bytes(p);
         uint64_t max = partition_max_bytes(p) ?: current;
+        bool has_failed = s->n_failures > 0 && now - s->failed_usec < policy_growth_pause(s);
 
-        if (s->n_failures > 0 && now - s->failed_usec < policy_growth_pause(s))
+        if (has_failed)
                 max = MIN(max, current);
         *ret = (struct policy_partition) {
                 .mode = policy_runner_partition_mode(r, p),
@@ -165,6 +166,8 @@ static void describe(
                 .floor_bytes = p->snapshot.balloon.present ? 0 : p->snapshot.base_bytes,
                 .granule_bytes = partition_block_bytes(p) ?: GRANULE_BYTES,
                 .is_busy = is_busy(p),
+                .has_failed = has_failed,
+                .has_no_size = now < s->unfit_until_usec,
                 .claimed_bytes = pool_held_bytes(p),
                 .leaving_bytes = current - MIN(requested, current),
                 .changed_usec = s->changed_usec,
@@ -175,7 +178,7 @@ static void describe(
         snprintf(ret->name, sizeof(ret->name), "%s", p->definition.name);
         cross_check(p, &ret->sample, now);
         round_removable(ret, &ret->sample);
-        if (now < s->unfit_until_usec) {
+        if (ret->has_no_size) {
                 ret->sample.has_removable = true;
                 ret->sample.removable_bytes = 0;
         }

@@ -126,6 +126,11 @@ static bool has_same_demand(const struct round *r, const struct policy_view *v)
         return v->decision->used_bytes < h->shrunk_used_bytes + v->partition->granule_bytes / 2;
 }
 
+static enum policy_rule max_rule(const struct policy_view *v)
+{
+        return v->partition->has_failed ? POLICY_RULE_FAILED : POLICY_RULE_MAX;
+}
+
 /* Where its growth shall end, and what bounds that; its claim if it shall not grow. */
 static uint64_t growth_goal(const struct round *r, struct policy_view *v, enum policy_rule *ret_cause)
 {
@@ -153,7 +158,7 @@ static uint64_t growth_goal(const struct round *r, struct policy_view *v, enum p
                 d->bound = POLICY_RULE_SHARE;
         else if (d->used_bytes + d->pressed_bytes + d->headroom_bytes > d->want_bytes &&
                  d->bound == POLICY_RULE_NONE)
-                d->bound = POLICY_RULE_MAX;
+                d->bound = max_rule(v);
         return goal;
 }
 
@@ -189,7 +194,7 @@ static void grant(struct round *r, struct scratch *s, enum policy_mode mode)
                 if (causes[n] == POLICY_RULE_NONE || bytes == 0) {
                         v->decision->cause = causes[n];
                         if (v->decision->bound == POLICY_RULE_NONE)
-                                v->decision->bound = POLICY_RULE_MAX;
+                                v->decision->bound = max_rule(v);
                         continue;
                 }
                 s->index[n] = i;
@@ -261,7 +266,7 @@ static enum policy_rule spare_bound(const struct policy_view *v, uint64_t keep)
         uint64_t bytes = policy_less(p->current_bytes, MAX(keep, v->lowest_bytes));
 
         if (p->sample.has_removable && p->sample.removable_bytes < bytes)
-                return POLICY_RULE_CHEAP;
+                return p->has_no_size ? POLICY_RULE_NO_SIZE : POLICY_RULE_CHEAP;
         return v->lowest_bytes >= keep ? POLICY_RULE_MIN : POLICY_RULE_SHARE;
 }
 

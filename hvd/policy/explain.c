@@ -80,6 +80,10 @@ static const char *bound_text(enum policy_rule rule)
         case POLICY_RULE_IN_USE:
                 return "It has more than its share, but has it in use, and is not asked for that again for a "
                        "while";
+        case POLICY_RULE_FAILED:
+                return "It wants more, but its last growth failed, and is not tried again for a while";
+        case POLICY_RULE_NO_SIZE:
+                return "Its devices leave whole, and none has a size that it could give";
         default:
                 return NULL;
         }

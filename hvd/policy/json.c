@@ -146,6 +146,8 @@ static int add_partition(
                 json_add_string(o, "mode", policy_mode_to_string(p->mode)) < 0 ||
                 json_add_string(o, "state", policy_state_to_string(p->state)) < 0 ||
                 json_add_u64(o, "weight", p->weight) < 0 || json_add_bool(o, "is_busy", p->is_busy) < 0 ||
+                (p->has_failed && json_add_bool(o, "has_failed", true) < 0) ||
+                (p->has_no_size && json_add_bool(o, "has_no_size", true) < 0) ||
                 add_fields(o, partition_fields, p) < 0 ||
                 add_struct(o, "sample", sample_fields, &p->sample) < 0 ||
                 add_struct(o, "history", history_fields, h) < 0)
@@ -238,7 +240,13 @@ static int get_partition(
         p->weight = (unsigned)weight;
         if (json_get_bool(o, "is_busy", &p->is_busy) < 0)
                 return bad_key(ret_error, name, "is_busy", "true or false");
-        int r = get_fields(o, name, partition_fields, p, ret_error);
+        /* Left out where false. */
+        int r = json_get_bool(o, "has_failed", &p->has_failed);
+        if (r >= 0 || r == -ENOENT)
+                r = json_get_bool(o, "has_no_size", &p->has_no_size);
+        if (r < 0 && r != -ENOENT)
+                return bad_key(ret_error, name, "has_failed or has_no_size", "true or false");
+        r = get_fields(o, name, partition_fields, p, ret_error);
         if (r >= 0 && p->granule_bytes == 0)
                 r = bad_key(ret_error, name, "granule_bytes", "more than 0");
         if (r >= 0)

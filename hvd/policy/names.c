@@ -109,6 +109,8 @@ static const char *const rule_names[POLICY_RULE_MAX_VALUE] = {
         [POLICY_RULE_STEP] = "step",
         [POLICY_RULE_HYSTERESIS] = "hysteresis",
         [POLICY_RULE_IN_USE] = "in-use",
+        [POLICY_RULE_FAILED] = "failed",
+        [POLICY_RULE_NO_SIZE] = "no-size",
 };
 
 static const char *to_string(const char *const *names, int n, int value)

@@ -99,6 +99,8 @@ struct policy_partition {
         uint64_t floor_bytes;                         /* what cannot leave, whoever asks */
         uint64_t granule_bytes;                       /* more than 0 */
         bool is_busy;                                 /* a change is under way */
+        bool has_failed;  /* max is current for a while, as its last growth failed */
+        bool has_no_size; /* nothing is removable for a while, as no device has a size that it could give */
         uint64_t claimed_bytes;  /* what it takes of the pool: current, or where a growth will end */
         uint64_t leaving_bytes;  /* what is on its way out of it */
         uint64_t changed_usec;   /* when current changed last; what was sampled before does not count */
@@ -172,6 +174,8 @@ enum policy_rule {
         POLICY_RULE_STEP,       /* slowly */
         POLICY_RULE_HYSTERESIS, /* it was shrunk a moment ago, and its demand is the same */
         POLICY_RULE_IN_USE,     /* it did not give what it has in use, and is not asked again for a while */
+        POLICY_RULE_FAILED,     /* its last growth failed, and is not tried again for a while */
+        POLICY_RULE_NO_SIZE,    /* its devices have no size that it could give */
         POLICY_RULE_MAX_VALUE,
         POLICY_RULE_INVALID = -1,
 };

@@ -79,6 +79,8 @@ static void world_init(struct world *w)
                         .min_bytes = draw(3) == 0 ? 0 : GIB + draw(GIB),
                         .weight = 1 + (unsigned)draw(255),
                         .granule_bytes = granule,
+                        .has_failed = draw(2),
+                        .has_no_size = draw(2),
                         .has_resident = draw(2),
                 };
                 p->desired_bytes = p->min_bytes + draw(4 * GIB);

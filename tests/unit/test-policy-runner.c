@@ -255,7 +255,7 @@ static void test_auto(void **state)
         script(fx->guest, SAYS("pressure", "16M"));
         RUN_UNTIL(fx, r->round.partitions[0].sample.available_bytes == 16 * MIB);
         assert_int_equal(fx->n_added, 1);
-        assert_int_equal(r->round.decisions[0].bound, POLICY_RULE_MAX);
+        assert_int_equal(r->round.decisions[0].bound, POLICY_RULE_FAILED);
         finish(fx);
         end(fx, r);
 }

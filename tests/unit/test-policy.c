@@ -197,6 +197,9 @@ static void test_cheap_and_floor(void **state)
         host_decide(&h);
         assert_decision(&h, 1, POLICY_SHRINK, POLICY_RULE_OTHERS_NEED, POLICY_RULE_CHEAP);
         assert_int_equal(h.decisions[1].target_bytes, 4 * GIB - 2 * GRANULE);
+        h.partitions[1].has_no_size = true;
+        host_decide(&h);
+        assert_int_equal(h.decisions[1].bound, POLICY_RULE_NO_SIZE);
 
         host_init(&h, 2);
         distress(&h, 0);
