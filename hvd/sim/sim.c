@@ -82,8 +82,6 @@ static void note_change(struct sim *s, struct sim_partition *p, uint64_t from, u
         if (distance(from, p->current_bytes) < OSCILLATION_BYTES)
                 return;
         s->result.n_changes++;
-        p->n_changes++;
-        s->result.n_changes_max = MAX(s->result.n_changes_max, p->n_changes);
         if (p->last_direction == -direction && s->now_usec - p->last_moved_usec < OSCILLATION_USEC &&
                 distance(demand, p->last_demand_bytes) < OSCILLATION_BYTES)
                 s->result.n_oscillations++;
@@ -342,8 +340,6 @@ static void account(struct sim *s)
                 s->result.short_gib_sec += lacks;
                 if (s->result.partition_short)
                         s->result.partition_short[i] += lacks;
-                if (s->result.partition_size)
-                        s->result.partition_size[i] += (double)p->current_bytes / GIB * sec;
         }
         s->result.bound_gib_sec += unavoidable(s) * sec;
         if (s->now_usec % FAIRNESS_USEC == 0)
@@ -399,7 +395,7 @@ int sim_run(const struct trace *t, const struct sim_policy *policy, const struct
                 .n_partitions = t->n_partitions,
                 .random = seed,
                 .config = config,
-                .result = { .partition_short = ret->partition_short, .partition_size = ret->partition_size },
+                .result = { .partition_short = ret->partition_short },
         };
 
         if (!partitions)

@@ -42,7 +42,6 @@ struct sim_partition {
         uint64_t stalled_usec, window_usec, stall_in_window_usec, pushed_usec;
         /* accounts: */
         double short_gib_sec, served_gib_sec, entitled_gib_sec;
-        unsigned n_changes;
         int last_direction;
         uint64_t last_moved_usec, last_demand_bytes;
 };
@@ -52,10 +51,8 @@ struct sim_result {
         double short_gib_sec, moved_gib, fairness;
         double bound_gib_sec; /* what no policy can save, of the same trace */
         unsigned n_changes, n_oscillations, n_refusals;
-        unsigned n_changes_max;  /* of one partition */
         uint64_t partition_usec; /* simulated, over all partitions */
         double *partition_short; /* of each partition, GiB-seconds; NULL, or the caller's */
-        double *partition_size;  /* the memory that each had, GiB-seconds; likewise */
 };
 
 struct sim {
