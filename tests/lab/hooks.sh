@@ -252,6 +252,8 @@ guest h1 'echo offline >/sys/devices/system/memory/auto_online_blocks'
 plugged=$(host_plugged h1)
 qmp h1 object-add "{\"qom-type\":\"memory-backend-ram\",\"id\":\"opendlpar-mem-9\",\"size\":$((512 * MiB))}" >/dev/null
 qmp h1 device_add '{"driver":"pc-dimm","id":"opendlpar-dimm-9","memdev":"opendlpar-mem-9"}' >/dev/null
+# Else nothing has come by its account, and the hooks rightly hear of that.
+await 20 "the guest to see its blocks" guest h1 '[ $(grep -l offline /sys/devices/system/memory/memory*/state | wc -l) = 4 ]'
 lab hvd start
 await 20 "phase post" guest h1 'grep -qs post /run/trace'
 await 15 "a session" agent_is h1 ready
