@@ -24,8 +24,8 @@
 /* How long the guest may take to stop: it ends an attempt at once, and puts back what it had taken offline.
  */
 #define STOP_USEC (5 * USEC_PER_SEC)
-/* What does not leave is brought back, and looked at for the reason: the deadline is that of all of it, and so
- * the guest stops trying so much before, or an eighth of its time. */
+/* What does not leave is brought back, and looked at for the reason: the deadline is that of all of it, and
+ * so the guest stops trying so much before, or an eighth of its time. */
 #define BRING_BACK_USEC (500 * USEC_PER_MSEC)
 
 struct guest_call {
