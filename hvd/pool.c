@@ -143,12 +143,13 @@ struct pool_account pool_account(struct manager *m)
 static uint64_t host_givable_bytes(struct manager *m)
 {
         const struct config *c = manager_config(m);
-        uint64_t available = host_figure(manager_get_pool(m)->proc, "meminfo", "MemAvailable:") * KIB;
-        uint64_t taken = c->pool_reserve_bytes;
+        uint64_t available = 0, taken = c->pool_reserve_bytes;
         const struct reservation *r;
         struct partition *p = NULL;
 
-        if (c->pool_total_bytes > 0 || available == 0)
+        if (c->pool_total_bytes == 0)
+                available = host_figure(manager_get_pool(m)->proc, "meminfo", "MemAvailable:") * KIB;
+        if (available == 0)
                 return UINT64_MAX;
         while ((p = manager_next_partition(m, p)))
                 taken += pool_held_bytes(p) - partition_current_bytes(p);
@@ -164,11 +165,9 @@ static int check_host(struct manager *m, uint64_t more_bytes, struct error *ret_
         if (more_bytes <= givable)
                 return 0;
         return error_set(ret_error, ERROR_POOL_EXHAUSTED,
-                "%s is more than the host can give now: of its MemAvailable %s is left beside pool_reserve "
-                "and "
-                "what is promised already; ask for less, end what else runs on the host, or set pool_total "
-                "in "
-                "hvd.conf to promise more than there is",
+                "%s is more than the host can give now: of its MemAvailable %s is left beside "
+                "pool_reserve and what is promised already; ask for less, end what else runs on the "
+                "host, or set pool_total in hvd.conf to promise more than there is",
                 SIZE_EXACT(more_bytes), SIZE(givable));
 }
 

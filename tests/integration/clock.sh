@@ -21,11 +21,6 @@ start() {
     LD_PRELOAD=$build/tests/fakes/libclock.so OPENDLPAR_CLOCK=$work/clock hvd_start
 }
 
-ready() {
-    await "QEMU" state_is p1 state running
-    await "guestd" state_is p1 agent_state ready
-}
-
 # set_in_a_job SECONDS: an addition whose guest does not answer, with a deadline of 4 s.
 set_in_a_job() {
     local begun=$SECONDS job
@@ -69,7 +64,7 @@ serve
 S
 guest=$fake_pid
 cli define p1 --qmp "$work/qmp" --channel "$work/channel" >/dev/null
-ready
+await_ready p1
 
 begin "it goes a day forwards in the middle of a job"
 set_in_a_job $day
@@ -84,7 +79,7 @@ last=$(jq .id <<<"$out")
 begin "hvd begins anew in that past, and goes on where it was"
 hvd_stop
 start
-ready
+await_ready p1
 set_in_a_job $((-400 * day))
 assert_equal "the next job" $((last + 1)) "$(jq .id <<<"$out")"
 expect 0 cli show p1

@@ -71,8 +71,7 @@ define() {
 
 ready() {
     define
-    await "QEMU" state_is p1 state running
-    await "guestd" state_is p1 agent_state ready
+    await_ready p1
 }
 
 # over: hvd lets go, and neither fake saw anything that it did not expect.

@@ -189,6 +189,12 @@ state_is() { # NAME FIELD VALUE
     [[ $(partition "$1" ".$2") == "$3" ]]
 }
 
+# await_ready NAME: its QEMU and its guestd are met.
+await_ready() {
+    await "QEMU" state_is "$1" state running
+    await "guestd" state_is "$1" agent_state ready
+}
+
 logged() { # REGEX
     grep -qE -- "$1" "$work/hvd.log"
 }

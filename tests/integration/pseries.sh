@@ -64,8 +64,7 @@ S
 
 ready() {
     cli define p1 --qmp "$work/qmp" --channel "$work/channel" >/dev/null
-    await "QEMU" state_is p1 state running
-    await "guestd" state_is p1 agent_state ready
+    await_ready p1
     # Both ends' account as well.
     known() { [[ $(partition p1 .block_bytes) -gt 0 && $(cli -o json show p1 | jq '.blocks | length') -gt 0 ]]; }
     await "its account" known

@@ -41,11 +41,6 @@ accept
 S
 }
 
-ready() {
-    await "QEMU" state_is p1 state running
-    await "guestd" state_is p1 agent_state ready
-}
-
 tries() {
     expect 1 cli -o json add-memory p1 1G --wait 10s
     assert_match "the reason" 'this QEMU refuses' "$out"
@@ -75,7 +70,7 @@ begin "a store as it should be"
 hvd_start
 ends
 cli define p1 --qmp "$work/qmp" --channel "$work/channel" >/dev/null
-ready
+await_ready p1
 tries
 first=$(jq .id <<<"$out")
 assert_match "the way of the job" '^QUEUED SURVEYING .*FAILED$' "$(cli -o json jobs |
@@ -96,7 +91,7 @@ if $mounted; then
     for pid in "${fake_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     ends
     hvd_start
-    ready
+    await_ready p1
     tries
     rm -f "$work/state/rubbish" "$work/state/more"
     tries
@@ -129,7 +124,7 @@ hvd_stop KILL
 for pid in "${fake_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
 ends
 hvd_start
-ready
+await_ready p1
 assert_equal "reservations" "[[\"p2\",$GiB,true]]" "$(reservations)"
 after=$(used)
 ((after > before)) || fail "p1 has used $before MiB s, and after a restart $after"
@@ -145,7 +140,7 @@ for pid in "${fake_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
 ends
 cli undefine p1 >/dev/null 2>&1 || true
 cli define p1 --qmp "$work/qmp" --channel "$work/channel" >/dev/null
-ready
+await_ready p1
 tries
 hvd_stop
 

@@ -142,6 +142,10 @@ late=$(guest s1 'i=0; until [ -s /run/stalled ] || [ $i -ge 100 ]; do sleep 0.1;
     awk -v then="$(cat /run/stalled)" "{ print int((\$1 - then) * 1000) }" /proc/uptime')
 now_usec=${EPOCHREALTIME//[.,]/}
 stalled_usec=$((now_usec - late * 1000))
+# The first stalls may be of page cache alone; this goes on until it swaps.
+guest s1 'i=0; until grep -q "^pswpout [1-9]" /proc/vmstat || [ $i -ge 300 ]; do sleep 0.1; i=$((i + 1)); done'
+ask 1000 4000 25 500 $((128 * MiB))
+assert_at_least "bytes swapped out" 1 "$(sample .swap_out_bytes)"
 guest s1 'kill -9 -$(cat /run/press.pid); umount -l /run/press'
 message=${cause_sample[headroom]}
 note "headroom: $(($(sample .available_bytes) / MiB)) MiB available"
