@@ -133,11 +133,16 @@ static void check_settings(int fd)
                 require(!s.ours[i] || s.was[i][0]);
 }
 
-/* settings_init() writes its file anew, or takes it away. */
+/* settings_init() replaces its file, or takes it away. */
 static void renew_settings(void)
 {
         char path[96];
+        struct stat st;
 
+        require(fstat(folder.fds[FILE_SETTINGS], &st) == 0);
+        if (st.st_nlink > 0)
+                return;
+        folder.sizes[FILE_SETTINGS] = 0;
         snprintf(path, sizeof(path), "%s/settings", folder.path);
         close(folder.fds[FILE_SETTINGS]);
         folder.fds[FILE_SETTINGS] = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
