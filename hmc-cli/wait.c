@@ -131,7 +131,7 @@ static int wait_lost(struct wait *w, const char *why)
         return wait_exit(
                 w, output_fail(w->cli, CLI_UNREACHABLE, "hvd-unreachable",
                            "hvd went away while job %" PRIu32
-                           " was running (%s); when it is back, 'hmc-cli show' says what the partition has",
+                           " was running (%s); when it is back, 'hmc-cli jobs' says what became of it",
                            w->id, why));
 }
 

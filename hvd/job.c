@@ -412,7 +412,7 @@ void job_abort(struct job *j, const struct error *why)
 
 void job_stop(struct job *j, enum job_stop why)
 {
-        if (job_state_is_end(j->state) || j->finish_source)
+        if (job_state_is_end(j->state) || j->finish_source || j->is_interrupted)
                 return;
         /* All that it still waits for are hooks that hear how it went. */
         if (hooks_is_ending(j)) {

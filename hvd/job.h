@@ -111,7 +111,8 @@ struct job {
         char peer_name[64];     /* empty: the job is of one partition */
         struct job *parent;     /* this is a leg of that one; NULL: a job in its own right */
         struct job *leg;        /* the one under way, owned; NULL: none */
-        bool mops_up;           /* a leg that ends in its own time, whatever becomes of its parent */
+        bool is_interrupted; /* of an hvd before this one, and not over: nobody works on it, see history.h */
+        bool mops_up;        /* a leg that ends in its own time, whatever becomes of its parent */
         uint64_t leg_from_bytes, leg_to_bytes; /* of the parent's progress */
         struct job_request request;
         enum job_state state;
@@ -128,6 +129,8 @@ struct job {
         bool is_measured;        /* set: bytes is known; it may be 0 */
         /* move: what the one has less of; and what of that is meant for the other, who has it not yet */
         uint64_t freed_bytes, transit_bytes;
+        /* What the partition and the peer had when the job began with them; 0: it has not begun. */
+        uint64_t before_bytes, peer_before_bytes;
         uint64_t current_bytes,
                 max_bytes; /* the partition's, when the job ended; 0 before, and if QEMU was gone */
         struct job_reason *reasons;

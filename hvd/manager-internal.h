@@ -13,6 +13,7 @@ struct manager {
         struct roster partitions;
         TAILQ_HEAD(job_list, job) jobs; /* by id */
         unsigned n_ended;
+        unsigned n_interrupted; /* that are not over */
         const struct manager_observer *observer;
         void *observer_userdata;
         struct pool *pool;
@@ -33,3 +34,5 @@ struct manager {
 /* The partition goes: its jobs end at once, with what they have done so far. */
 void manager_end_jobs_of(struct partition *p);
 void manager_forget_jobs(struct manager *m);
+/* An interrupted job is over. */
+void manager_interrupted_ended(struct manager *m, struct job *j);

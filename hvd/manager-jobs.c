@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 #include "common/size.h"
+#include "hvd/history.h"
 #include "hvd/memory/restore.h"
 #include "hvd/notify.h"
 #include "hvd/pool.h"
@@ -126,9 +127,15 @@ static void start_next_job(struct manager *m, struct partition *p)
         struct job *j = link ? link->job : NULL;
         if (!j || !is_first(j))
                 return;
+        if (j->request.kind != JOB_RESTORE_MEMORY)
+                history_settle(m, NULL, j);
         take(j->partition, j);
-        if (j->peer)
+        j->before_bytes = partition_usable_bytes(j->partition);
+        if (j->peer) {
                 take(j->peer, j);
+                j->peer_before_bytes = partition_usable_bytes(j->peer);
+        }
+        record_job(m->store, j);
         j->mechanism = request_mechanism(j->partition, &j->request);
         j->announced = true;
         notify_job(m->notify, j, HOOK_BEGIN);
@@ -192,6 +199,22 @@ void manager_job_ended(struct manager *m, struct job *j)
         trim_jobs(m);
 }
 
+void manager_interrupted_ended(struct manager *m, struct job *j)
+{
+        struct error error;
+
+        j->is_interrupted = false;
+        m->n_interrupted--;
+        m->n_ended++;
+        record_job(m->store, j);
+        NOTIFY(m, job_ended, j);
+        if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
+                log_warning("Old jobs could not be dropped from the store: %s", error.message);
+        if (j->before_bytes > 0)
+                notify_job(m->notify, j, HOOK_END);
+        trim_jobs(m);
+}
+
 void manager_end_jobs_of(struct partition *p)
 {
         struct error error;
@@ -221,9 +244,10 @@ static int submit(struct manager *m, struct partition *p, struct partition *peer
                 snprintf(j->peer_name, sizeof(j->peer_name), "%s", peer->definition.name);
         TAILQ_INSERT_TAIL(&m->jobs, j, entry);
         join_partitions(j);
-        record_job(m->store, j);
         NOTIFY(m, job_added, j);
         start_next_job(m, p);
+        if (j->state == JOB_QUEUED)
+                record_job(m->store, j);
         if (ret)
                 *ret = j;
         return 0;
@@ -269,6 +293,11 @@ void manager_partition_ready(struct manager *m, struct partition *p)
         }
         if (submit(m, p, NULL, &request, NULL, &error) < 0)
                 log_warning("Partition '%s' could not be restored: %s", p->definition.name, error.message);
+}
+
+void manager_partition_settled(struct manager *m, struct partition *p)
+{
+        history_settle(m, p, NULL);
 }
 
 void manager_forget_jobs(struct manager *m)

@@ -7,11 +7,11 @@
 
 #include <assert.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/log.h"
 #include "common/size.h"
 #include "hvd/domains.h"
+#include "hvd/history.h"
 #include "hvd/metering.h"
 #include "hvd/pool.h"
 #include "hvd/record.h"
@@ -355,7 +355,6 @@ struct manager *manager_free(struct manager *m)
 int manager_new(sd_event *event, struct config *config, struct store *store, struct manager **ret,
         struct error *ret_error)
 {
-        struct timespec now;
         struct manager *m = calloc(1, sizeof(*m));
         if (!m)
                 return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
@@ -366,15 +365,13 @@ int manager_new(sd_event *event, struct config *config, struct store *store, str
         roster_init(&m->partitions);
         TAILQ_INIT(&m->jobs);
 
-        clock_gettime(CLOCK_REALTIME, &now);
-        uint64_t now_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000;
         int r = pool_new(&m->pool);
         if (r >= 0)
                 r = metering_new(m, &m->metering);
         if (r < 0)
                 error_set(ret_error, ERROR_INTERNAL, "Out of memory");
         else {
-                record_interruption(store, now_usec);
+                history_load(m);
                 pool_restore(m);
         }
         if (r >= 0)

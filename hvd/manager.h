@@ -100,3 +100,5 @@ void manager_policy_decided(struct manager *m, const struct policy_news *news);
 void manager_job_changed(struct manager *m, struct job *j);
 void manager_job_ended(struct manager *m, struct job *j);
 void manager_partition_ready(struct manager *m, struct partition *p);
+/* Both ends of it have been asked, and manager_partition_ready() was called if it was to be. */
+void manager_partition_settled(struct manager *m, struct partition *p);

@@ -279,3 +279,21 @@ int partition_plan_snapshot(const struct partition *p, char *const *excluded, st
         *ret_devices = devices;
         return 0;
 }
+
+uint64_t partition_usable_bytes(const struct partition *p)
+{
+        uint64_t bytes = partition_current_bytes(p);
+
+        for (size_t i = 0; p->has_blocks && i < p->snapshot.n_devices; i++) {
+                const struct platform_device *from = &p->snapshot.devices[i];
+                struct plan_device d = { .address = from->address, .size_bytes = from->region_bytes };
+
+                if (!from->is_dimm)
+                        continue;
+                sum_blocks(p, &d);
+                uint64_t used_bytes = d.movable_bytes + d.kernel_bytes + d.stuck_bytes;
+                uint64_t unused_bytes = d.size_bytes - MIN(d.size_bytes, used_bytes);
+                bytes -= MIN(bytes, unused_bytes);
+        }
+        return bytes;
+}

@@ -56,6 +56,8 @@ static void on_settled(struct partition *p, const struct error *error, void *use
                 manager_partition_ready(p->manager, p);
         else if (restore)
                 settle_after(p, RETRY_USEC);
+        if (!again && !error)
+                manager_partition_settled(p->manager, p);
         uint64_t hooks_usec = again || error ? 0 : hooks_on_settled(p);
         if (hooks_usec > 0)
                 settle_after(p, hooks_usec);

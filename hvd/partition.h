@@ -80,6 +80,8 @@ struct partition *partition_free(struct partition *p);
 void partition_set_channel(struct partition *p, const char *socket);
 
 uint64_t partition_current_bytes(const struct partition *p);
+/* What it has but for blocks of DIMMs that the guest does not use, as far as it has told of blocks. */
+uint64_t partition_usable_bytes(const struct partition *p);
 /* The part of it that is in DIMMs. */
 uint64_t partition_dimm_bytes(const struct partition *p);
 /* The profile's max within QEMU's; 0 if neither is known. */

@@ -83,24 +83,15 @@ void record_job(struct store *store, struct job *j)
                 .ended_usec = j->ended_usec ? job_realtime_usec(j, j->ended_usec) : 0,
                 .deadline_usec = j->created_realtime_usec + j->request.wait_usec,
                 .reasons = reasons_to_json(j, &reasons),
+                .peer = j->peer_name,
+                .target_bytes = j->request.target_bytes,
+                .before_bytes = j->before_bytes,
+                .peer_before_bytes = j->peer_before_bytes,
         };
 
         if (store_job_put(store, &s, &error) < 0)
                 log_warning("Job %" PRIu32 " could not be stored: %s", j->id, error.message);
         record_transitions(store, j);
-}
-
-void record_interruption(struct store *store, uint64_t now_usec)
-{
-        unsigned n_interrupted = 0;
-        struct error error;
-
-        if (store_jobs_interrupt(store, job_state_to_string(JOB_FAILED), now_usec, &n_interrupted, &error) <
-                0)
-                log_error("%s. What became of jobs before this start is not known", error.message);
-        if (n_interrupted)
-                log_notice("%u jobs were interrupted by the last end of hvd; what they had moved stays",
-                        n_interrupted);
 }
 
 void record_kept(struct store *store, struct partition *p, uint64_t bytes)
@@ -129,8 +120,13 @@ void record_owed(struct store *store, struct partition *p, uint64_t bytes)
 
 void record_kept_after(struct store *store, struct partition *p, const struct job *j)
 {
-        if (!p || p->active != j || j->request.dry_run || j->request.kind == JOB_RESTORE_MEMORY ||
-                !p->has_snapshot)
+        if (p && p->active == j && !j->request.dry_run && j->request.kind != JOB_RESTORE_MEMORY)
+                record_kept_now(store, p);
+}
+
+void record_kept_now(struct store *store, struct partition *p)
+{
+        if (!p->has_snapshot)
                 return;
         uint64_t current = partition_current_bytes(p), dimms = partition_dimm_bytes(p);
 

@@ -15,15 +15,15 @@ struct reservation;
 void record_job(struct store *store, struct job *j);
 /* What is new of its way. */
 void record_transitions(struct store *store, struct job *j);
-/* At start: whatever an hvd before this one was at is over. now_usec: CLOCK_REALTIME. */
-void record_interruption(struct store *store, uint64_t now_usec);
 /* What the partition has beside DIMMs when a job of it ends is what it was asked to have: by that it is
  * known, while a guest that was reset has its balloon and virtio-mem anew, what is still to come. DIMMs stay
  * with QEMU, and one that came or left without hvd changes what is wanted with it. 0: nothing was asked. */
 void record_kept(struct store *store, struct partition *p, uint64_t bytes);
 /* What the balloon is to take again after a reset: so that an hvd that is started meanwhile knows it. */
 void record_owed(struct store *store, struct partition *p, uint64_t bytes);
-/* As record_kept(), by what the partition has now. p may be NULL, or not be worked on by the job. */
+/* As record_kept(), by what the partition has now. */
+void record_kept_now(struct store *store, struct partition *p);
+/* Likewise; p may be NULL, or not be worked on by the job. */
 void record_kept_after(struct store *store, struct partition *p, const struct job *j);
 /* A reservation that is held until then (CLOCK_MONOTONIC); 0: it has ended. */
 void record_reservation(struct store *store, struct reservation *r, uint64_t ends_usec);

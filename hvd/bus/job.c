@@ -53,6 +53,14 @@ static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *e)
                         job_state_to_string(j->state));
                 return bus_fail(e, &error);
         }
+        if (j->is_interrupted) {
+                struct error error;
+                error_set(&error, ERROR_INVALID_ARGUMENT,
+                        "Job %" PRIu32
+                        " ended with the hvd before this one; what became of it is being looked at",
+                        j->id);
+                return bus_fail(e, &error);
+        }
         job_stop(j, JOB_STOP_CANCEL);
         return sd_bus_reply_method_return(m, "");
 }

@@ -86,33 +86,6 @@ int store_transition_foreach(
         return code == SQLITE_DONE ? 0 : store_error(s, code, "list the way of a job", ret_error);
 }
 
-int store_jobs_interrupt(
-        struct store *s, const char *state, uint64_t now_usec, unsigned *ret_n, struct error *ret_error)
-{
-        static const char doing[] = "end interrupted jobs";
-        _cleanup_reset_ sqlite3_stmt *transitions = s->statements[TRANSITIONS_INTERRUPT];
-        _cleanup_reset_ sqlite3_stmt *jobs = s->statements[JOBS_INTERRUPT];
-        struct error ignored;
-
-        now_usec = MAX(now_usec, UINT64_C(1));
-        bind_text(transitions, 1, state);
-        bind_u64(transitions, 2, now_usec);
-        bind_u64(transitions, 3, STORE_TRANSITIONS_MAX - 1);
-        bind_text(jobs, 1, state);
-        bind_u64(jobs, 2, now_usec);
-        int e = store_begin(s, ret_error);
-        if (e < 0)
-                return e;
-        e = store_finish(s, transitions, doing, ret_error);
-        if (e >= 0)
-                e = store_finish(s, jobs, doing, ret_error);
-        if (e >= 0 && ret_n)
-                *ret_n = (unsigned)sqlite3_changes(s->db);
-        /* A part of it is better than nothing, and is what there was without a transaction. */
-        int c = store_commit(s, e < 0 ? &ignored : ret_error);
-        return e < 0 ? e : c;
-}
-
 /* --- reservations --- */
 
 int store_reservation_put(struct store *s, const struct store_reservation *v, struct error *ret_error)

@@ -17,11 +17,6 @@
 #define BUSY_MSEC      250 /* an operator's sqlite3 may hold the file; the event loop waits this long */
 #define SQL_MAX        4096
 
-/* Reasons are what the contract prints for a job: {"device","block","code","message"}. */
-#define INTERRUPTED                                                                                          \
-        "'{\"device\":null,\"block\":null,\"code\":\"interrupted\","                                         \
-        "\"message\":\"hvd was restarted while the job ran; what it had moved stays moved\"}'"
-
 #define DECISION_COLUMNS                                                                                     \
         "SELECT d.id, d.round, r.time_usec, d.partition, d.decision, d.text, d.outcome"                      \
         " FROM decisions d JOIN rounds r ON r.id = d.round"
@@ -100,6 +95,11 @@ static const char *const migrations[] = {
         " partition TEXT NOT NULL,"
         " mib_seconds INTEGER NOT NULL,"
         " PRIMARY KEY (partition, day)) %1$s;",
+
+        "ALTER TABLE jobs ADD COLUMN peer TEXT NOT NULL DEFAULT '';"
+        "ALTER TABLE jobs ADD COLUMN target_bytes INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE jobs ADD COLUMN before_bytes INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE jobs ADD COLUMN peer_before_bytes INTEGER NOT NULL DEFAULT 0;",
 };
 
 static const char *const statements[STATEMENT_MAX] = {
@@ -118,16 +118,14 @@ static const char *const statements[STATEMENT_MAX] = {
         [JOB_LAST_ID] = "SELECT max(value, ifnull((SELECT max(id) FROM jobs), 0)) FROM counters"
                         " WHERE name = 'job'",
         [JOB_PUT] = "INSERT OR REPLACE INTO jobs (id, partition, kind, state, requested_bytes, done_bytes,"
-                    " created_usec, ended_usec, deadline_usec, reasons)"
-                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                    " created_usec, ended_usec, deadline_usec, reasons, peer, target_bytes, before_bytes,"
+                    " peer_before_bytes)"
+                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         [JOB_LIST] =
                 "SELECT id, partition, kind, state, requested_bytes, done_bytes, created_usec, ended_usec,"
-                " deadline_usec, reasons FROM jobs ORDER BY id DESC LIMIT ?1",
-        [JOBS_INTERRUPT] = "UPDATE jobs SET state = ?1, ended_usec = ?2, reasons ="
-                           " CASE WHEN json_valid(reasons) AND json_type(reasons) = 'array'"
-                           " THEN json_insert(reasons, '$[#]', json(" INTERRUPTED "))"
-                           " ELSE json_array(json(" INTERRUPTED ")) END"
-                           " WHERE ended_usec = 0",
+                " deadline_usec, reasons, peer, target_bytes, before_bytes, peer_before_bytes FROM jobs"
+                " WHERE ended_usec = 0 OR id IN"
+                " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY id DESC LIMIT ?1) ORDER BY id DESC",
         [JOBS_TRIM] = "DELETE FROM jobs WHERE ended_usec != 0 AND id NOT IN"
                       " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY id DESC LIMIT ?1)",
         [MODE_PUT] = "INSERT OR REPLACE INTO modes (name, mode) VALUES (?1, ?2)",
@@ -155,10 +153,6 @@ static const char *const statements[STATEMENT_MAX] = {
         [TRANSITION_PUT] =
                 "INSERT OR REPLACE INTO transitions (job, n, time_usec, state) VALUES (?1, ?2, ?3, ?4)",
         [TRANSITION_LIST] = "SELECT n, time_usec, state FROM transitions WHERE job = ?1 ORDER BY n",
-        [TRANSITIONS_INTERRUPT] =
-                "INSERT OR REPLACE INTO transitions (job, n, time_usec, state)"
-                " SELECT id, min(?3, ifnull((SELECT max(n) + 1 FROM transitions WHERE job = id), 0)), ?2, ?1"
-                " FROM jobs WHERE ended_usec = 0",
         [OWED_PUT] = "INSERT OR REPLACE INTO owed (partition, bytes) VALUES (?1, ?2)",
         [OWED_DELETE] = "DELETE FROM owed WHERE partition = ?1",
         [OWED_GET] = "SELECT bytes FROM owed WHERE partition = ?1",
@@ -517,6 +511,10 @@ int store_job_put(struct store *s, const struct store_job *j, struct error *ret_
         bind_u64(st, 8, j->ended_usec);
         bind_u64(st, 9, j->deadline_usec);
         bind_text(st, 10, j->reasons ?: "[]");
+        bind_text(st, 11, j->peer ?: "");
+        bind_u64(st, 12, j->target_bytes);
+        bind_u64(st, 13, j->before_bytes);
+        bind_u64(st, 14, j->peer_before_bytes);
         return store_finish(s, st, "keep a job", ret_error);
 }
 
@@ -539,6 +537,10 @@ int store_job_foreach(
                         .ended_usec = column_u64(st, 7),
                         .deadline_usec = column_u64(st, 8),
                         .reasons = column_text(st, 9),
+                        .peer = column_text(st, 10),
+                        .target_bytes = column_u64(st, 11),
+                        .before_bytes = column_u64(st, 12),
+                        .peer_before_bytes = column_u64(st, 13),
                 };
 
                 r = callback(&j, userdata);

@@ -23,6 +23,10 @@ struct store_job {
         uint64_t created_usec, ended_usec; /* CLOCK_REALTIME; ended 0: the job is not over */
         uint64_t deadline_usec;            /* as the caller sees fit; USEC_INFINITY is kept */
         const char *reasons;               /* a JSON array */
+        const char *peer;                  /* who gets what is moved; empty: the job is of one partition */
+        uint64_t target_bytes;             /* of a job to a total */
+        /* What the partition and the peer had when the job began with them; 0: it has not begun. */
+        uint64_t before_bytes, peer_before_bytes;
 };
 
 /* Opens or creates; path may be ":memory:". Checks the file through, and brings an older schema up to date in
@@ -57,7 +61,8 @@ int store_owed_get(struct store *s, const char *partition, uint64_t *ret_bytes, 
 int store_job_next_id(struct store *s, uint32_t *ret_id, struct error *ret_error);
 /* Inserts or replaces by id. */
 int store_job_put(struct store *s, const struct store_job *j, struct error *ret_error);
-/* The newest max jobs, newest first; as store_partition_foreach(). Strings are borrowed for the call. */
+/* Those that are not over and the newest max of the others, newest first; as store_partition_foreach().
+ * Strings are borrowed for the call. */
 typedef int (*store_job_t)(const struct store_job *j, void *userdata);
 int store_job_foreach(
         struct store *s, unsigned max, store_job_t callback, void *userdata, struct error *ret_error);
@@ -76,10 +81,6 @@ int store_transition_put(
 typedef int (*store_transition_t)(const struct store_transition *t, void *userdata);
 int store_transition_foreach(
         struct store *s, uint32_t job, store_transition_t callback, void *userdata, struct error *ret_error);
-/* At start: gives every job that is not over this state and time of end, and one more reason, "interrupted".
- */
-int store_jobs_interrupt(
-        struct store *s, const char *state, uint64_t now_usec, unsigned *ret_n, struct error *ret_error);
 /* Forgets all but the newest `keep` of the jobs that are over. */
 int store_jobs_trim(struct store *s, unsigned keep, struct error *ret_error);
 

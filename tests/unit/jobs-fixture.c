@@ -228,6 +228,8 @@ void start_manager(struct fixture *fx)
         fclose(f);
         assert_int_equal(config_load(config_path, false, &config, &error), 0);
         assert_int_equal(store_open(":memory:", &store, &error), 0);
+        if (fx->fill_store)
+                fx->fill_store(store);
         assert_int_equal(manager_new(fx->event, config, store, &fx->manager, &error), 0);
         manager_set_observer(fx->manager, &observer, fx);
 

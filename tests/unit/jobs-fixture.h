@@ -29,6 +29,7 @@ struct fixture {
         struct fake *qmp, *guest;
         struct manager *manager;
         struct partition *p;
+        void (*fill_store)(struct store *s); /* what an hvd before left in it; NULL: nothing */
 
         char traces[TRACES_MAX][TRACE_MAX]; /* by job id, modulo TRACES_MAX: "QUEUED SURVEYING ..." */
         double progress;                    /* of the last change of a job that was not over yet */

@@ -147,6 +147,10 @@ static uint32_t put_job(struct store *s, const char *job_state, uint64_t ended_u
                 .ended_usec = ended_usec,
                 .deadline_usec = USEC_INFINITY,
                 .reasons = reasons,
+                .peer = "web2",
+                .target_bytes = 3,
+                .before_bytes = 4,
+                .peer_before_bytes = 5,
         };
 
         assert_int_equal(store_job_next_id(s, &j.id, NULL), 0);
@@ -161,14 +165,19 @@ static void test_jobs(void **state)
 
         for (uint32_t i = 1; i <= 5; i++)
                 assert_int_equal(put_job(s, i == 2 ? "queued" : "done", i == 2 ? 0 : i, NULL), i);
+        /* one that is not over is always there */
         assert_int_equal(store_job_foreach(s, 3, on_job, &seen, NULL), 0);
-        assert_int_equal(seen.n, 3);
+        assert_int_equal(seen.n, 4);
+        assert_int_equal(seen.list[3].id, 2);
         for (uint32_t i = 0; i < 3; i++) {
                 assert_int_equal(seen.list[i].id, 5 - i);
                 assert_int_equal(seen.list[i].ended_usec, 5 - i);
                 assert_int_equal(seen.list[i].requested_bytes, 2 * GIB);
                 assert_int_equal(seen.list[i].done_bytes, GIB);
                 assert_int_equal(seen.list[i].created_usec, 1000);
+                assert_int_equal(seen.list[i].target_bytes, 3);
+                assert_int_equal(seen.list[i].before_bytes, 4);
+                assert_int_equal(seen.list[i].peer_before_bytes, 5);
                 assert_true(seen.list[i].deadline_usec == USEC_INFINITY);
                 assert_string_equal(seen.states[i], "done");
                 assert_string_equal(seen.reasons[i], "[]");
@@ -202,49 +211,6 @@ static void test_jobs(void **state)
         s = open_store();
         assert_int_equal(store_job_next_id(s, &id, &error), -EOVERFLOW);
         assert_int_equal(id, 77);
-        store_free(s);
-}
-
-static void check_reasons(const char *text, size_t n)
-{
-        struct json_object *o = NULL;
-        const char *code = NULL;
-
-        assert_int_equal(json_parse(text, strlen(text), &o), 0);
-        assert_int_equal(json_object_array_length(o), n);
-        assert_int_equal(json_get_string(json_object_array_get_idx(o, n - 1), "code", &code), 0);
-        assert_string_equal(code, "interrupted");
-        json_object_put(o);
-}
-
-static void test_interrupted(void **state)
-{
-        struct seen_jobs seen = { 0 };
-        struct store *s = open_store();
-        unsigned n = 0;
-
-        put_job(s, "done", 5, "[]");
-        put_job(s, "offlining", 0, "[{\"code\":\"block-busy\"}]");
-        put_job(s, "queued", 0, "no json");
-        put_job(s, "queued", 0, "{\"a\":1}");
-        store_free(s);
-
-        s = open_store();
-        assert_int_equal(store_jobs_interrupt(s, "failed", 99, &n, NULL), 0);
-        assert_int_equal(n, 3);
-        assert_int_equal(store_job_foreach(s, 9, on_job, &seen, NULL), 0);
-        assert_int_equal(seen.n, 4);
-        for (size_t i = 0; i < 3; i++) {
-                assert_string_equal(seen.states[i], "failed");
-                assert_int_equal(seen.list[i].ended_usec, 99);
-        }
-        check_reasons(seen.reasons[0], 1);
-        check_reasons(seen.reasons[1], 1);
-        check_reasons(seen.reasons[2], 2);
-        assert_string_equal(seen.states[3], "done");
-        assert_string_equal(seen.reasons[3], "[]");
-        assert_int_equal(store_jobs_interrupt(s, "failed", 100, &n, NULL), 0);
-        assert_int_equal(n, 0);
         store_free(s);
 }
 
@@ -351,14 +317,12 @@ static void put_transition(struct store *s, uint32_t job, unsigned n, const char
         assert_int_equal(store_transition_put(s, job, &t, NULL), 0);
 }
 
-/* The way of a job comes back in its order, is ended with a job that was interrupted, and goes with the job.
- */
+/* The way of a job comes back in its order, and goes with the job. */
 static void test_transitions(void **state)
 {
         struct store *s = open_store();
-        unsigned n = 0;
 
-        uint32_t first = put_job(s, "QUEUED", 0, "[]"), second = put_job(s, "QUEUED", 0, "[]");
+        uint32_t first = put_job(s, "QUEUED", 1, "[]"), second = put_job(s, "QUEUED", 2, "[]");
         put_transition(s, first, 1, "SURVEYING", 20);
         put_transition(s, first, 0, "QUEUED", 10);
         put_transition(s, second, STORE_TRANSITIONS_MAX - 1, "OFFLINING", 30);
@@ -368,17 +332,10 @@ static void test_transitions(void **state)
         s = open_store();
         assert_way(s, first, " 0:QUEUED@10 1:SURVEYING@20");
         assert_way(s, second, " 63:UNPLUGGING@40");
-        assert_int_equal(store_jobs_interrupt(s, "FAILED", 50, &n, NULL), 0);
-        assert_int_equal(n, 2);
-        assert_way(s, first, " 0:QUEUED@10 1:SURVEYING@20 2:FAILED@50");
-        assert_way(s, second, " 63:FAILED@50");
-        assert_int_equal(store_jobs_interrupt(s, "FAILED", 60, &n, NULL), 0);
-        assert_int_equal(n, 0);
-        assert_way(s, second, " 63:FAILED@50");
 
         assert_int_equal(store_jobs_trim(s, 1, NULL), 0);
         assert_way(s, first, "");
-        assert_way(s, second, " 63:FAILED@50");
+        assert_way(s, second, " 63:UNPLUGGING@40");
         store_free(s);
 }
 
@@ -582,6 +539,10 @@ static void test_policy(void **state)
 }
 
 /* What the schemas have beyond those before them. */
+#define DROP_5                                                                                               \
+        "ALTER TABLE jobs DROP COLUMN peer; ALTER TABLE jobs DROP COLUMN target_bytes; "                     \
+        "ALTER TABLE jobs DROP COLUMN before_bytes; ALTER TABLE jobs DROP COLUMN peer_before_bytes; "
+
 #define DROP_4                                                                                               \
         "DROP TRIGGER job_forgotten; DROP TABLE transitions; DROP TABLE owed; DROP TABLE reservations; "     \
         "DROP TABLE usage; "
@@ -627,12 +588,12 @@ static void test_older(void **state)
 
         put_job(s, "done", 1, "[]");
         store_free(s);
-        run_sql(DROP_4 "PRAGMA user_version = 3");
+        run_sql(DROP_5 DROP_4 "PRAGMA user_version = 3");
         s = open_store();
         put_transition(s, 1, 0, "done", 1);
         store_free(s);
-        run_sql(DROP_4 "DROP TABLE kept; DROP TABLE modes; DROP TABLE rounds; DROP TABLE decisions;"
-                       " DROP TABLE samples; PRAGMA user_version = 1");
+        run_sql(DROP_5 DROP_4 "DROP TABLE kept; DROP TABLE modes; DROP TABLE rounds; DROP TABLE decisions;"
+                              " DROP TABLE samples; PRAGMA user_version = 1");
         s = open_store();
         assert_way(s, 1, "");
         assert_int_equal(owed(s, "web1"), 0);
@@ -662,7 +623,7 @@ static void test_refused(void **state)
         check_refused(-EPROTONOSUPPORT, "newer hvd (schema 999");
         run_sql("PRAGMA user_version = -1");
         check_refused(-EPROTONOSUPPORT, "newer hvd");
-        run_sql("PRAGMA user_version = 4; DROP TABLE jobs");
+        run_sql("PRAGMA user_version = 5; DROP TABLE jobs");
         check_refused(-EIO, "no such table");
         assert_int_equal(unlink(path), 0);
 
@@ -714,7 +675,6 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test_setup_teardown(test_partitions, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
-                cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_owed, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_transitions, setup, teardown),

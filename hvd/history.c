@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "hvd/history.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/json.h"
+#include "common/log.h"
+#include "common/size.h"
+#include "hvd/job.h"
+#include "hvd/manager-internal.h"
+#include "hvd/memory/restore.h"
+#include "hvd/record.h"
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+        return a > b ? a - b : 0;
+}
+
+/* --- the end of an interrupted job --- */
+
+static bool is_heard(const struct partition *p)
+{
+        return p && partition_check_usable(p, NULL) == 0 && p->has_snapshot && p->has_blocks;
+}
+
+static bool is_at_rest(const struct partition *p)
+{
+        uint64_t bytes;
+
+        return is_heard(p) && !p->active && !restore_is_due(p, &bytes) && !restore_is_awaited(p);
+}
+
+/* The memory that went the way of the job, by what its partitions have now and had when it began. */
+static void take_account(struct job *j, const struct partition *p, const struct partition *peer)
+{
+        uint64_t now = partition_usable_bytes(p), before = j->before_bytes, moved;
+
+        if (j->request.kind == JOB_SET_MEMORY) {
+                uint64_t target = j->request.target_bytes;
+
+                j->direction = target < before ? JOB_REMOVE_MEMORY : JOB_ADD_MEMORY;
+                j->request.bytes = less(target, before) + less(before, target);
+                j->is_measured = true;
+        }
+        if (peer) {
+                j->freed_bytes = less(before, now);
+                moved = less(partition_usable_bytes(peer), j->peer_before_bytes);
+        } else
+                moved = j->direction == JOB_REMOVE_MEMORY ? less(before, now) : less(now, before);
+        /* 0: all of a node, of which it was not known yet how much that is */
+        j->done_bytes = j->request.bytes ? MIN(moved, j->request.bytes) : moved;
+        j->progress_bytes = j->done_bytes;
+        j->current_bytes = partition_current_bytes(p);
+        j->max_bytes = partition_max_bytes(p);
+}
+
+#define AMOUNT(bytes) ((bytes) ? SIZE(bytes) : "nothing")
+
+static void add_interruption(struct job *j, bool is_known)
+{
+        struct error error;
+
+        if (j->before_bytes == 0)
+                error_set(&error, ERROR_INTERRUPTED,
+                        "hvd was restarted before the job began, and nothing was moved; ask again");
+        else if (!is_known)
+                error_set(&error, ERROR_INTERRUPTED,
+                        "hvd was restarted while the job ran, and has not heard from both ends since; "
+                        "what had moved stays moved, see 'hmc-cli show'");
+        else if (j->peer_name[0])
+                error_set(&error, ERROR_INTERRUPTED,
+                        "hvd was restarted while the job ran; by all ends' account %s has left '%s', and "
+                        "%s has come to '%s'",
+                        AMOUNT(j->freed_bytes), j->partition_name, AMOUNT(j->done_bytes), j->peer_name);
+        else
+                error_set(&error, ERROR_INTERRUPTED,
+                        "hvd was restarted while the job ran; by both ends' account %s has moved",
+                        AMOUNT(j->done_bytes));
+        job_add_reason(j, NULL, UINT64_MAX, &error);
+}
+
+static enum job_state end_state(const struct job *j)
+{
+        if (j->request.bytes > 0 && j->done_bytes >= j->request.bytes)
+                return JOB_DONE;
+        return j->done_bytes > 0 ? JOB_PARTIAL : JOB_FAILED;
+}
+
+/* With what is known now. */
+static void conclude(struct manager *m, struct job *j)
+{
+        struct partition *p = manager_find_partition(m, j->partition_name);
+        struct partition *peer = j->peer_name[0] ? manager_find_partition(m, j->peer_name) : NULL;
+        bool is_known = j->before_bytes > 0 && is_heard(p) && (!j->peer_name[0] || is_heard(peer));
+
+        if (is_known) {
+                take_account(j, p, peer);
+                record_kept_now(m->store, p);
+                if (peer)
+                        record_kept_now(m->store, peer);
+        }
+        add_interruption(j, is_known);
+        j->deadline_timer = sd_event_source_disable_unref(j->deadline_timer);
+        j->waiting[0] = '\0';
+        j->ended_usec = now_monotonic_usec();
+        job_set_state(j, end_state(j));
+        log_info("Job %" PRIu32 ": %s of %s for '%s' ends %s: %s", j->id, job_kind_to_string(j->request.kind),
+                SIZE(j->request.bytes), j->partition_name, job_state_to_string(j->state),
+                j->reasons[j->n_reasons - 1].error.message);
+        manager_interrupted_ended(m, j);
+}
+
+static bool is_of(const struct job *j, const char *name)
+{
+        return strcmp(j->partition_name, name) == 0 || strcmp(j->peer_name, name) == 0;
+}
+
+static bool may_conclude(struct manager *m, const struct job *j)
+{
+        return is_at_rest(manager_find_partition(m, j->partition_name)) &&
+               (!j->peer_name[0] || is_at_rest(manager_find_partition(m, j->peer_name)));
+}
+
+void history_settle(struct manager *m, struct partition *p, const struct job *next)
+{
+        struct job *j, *following;
+
+        if (m->n_interrupted == 0)
+                return;
+        for (j = TAILQ_FIRST(&m->jobs); j; j = following) {
+                following = TAILQ_NEXT(j, entry);
+                if (!j->is_interrupted)
+                        continue;
+                if (p ? is_of(j, p->definition.name) && may_conclude(m, j)
+                      : is_of(j, next->partition_name) || (next->peer_name[0] && is_of(j, next->peer_name)))
+                        conclude(m, j);
+        }
+}
+
+static int on_unheard(sd_event_source *s, uint64_t usec, void *userdata)
+{
+        struct job *j = userdata;
+
+        conclude(j->manager, j);
+        return 0;
+}
+
+/* --- what the store has --- */
+
+static int find_name(const char *name, const char *(*to_string)(int), int n)
+{
+        for (int i = 0; i < n; i++)
+                if (strcmp(name, to_string(i)) == 0)
+                        return i;
+        return -1;
+}
+
+static const char *kind_name(int i)
+{
+        return job_kind_to_string((enum job_kind)i);
+}
+
+static const char *state_name(int i)
+{
+        return job_state_to_string((enum job_state)i);
+}
+
+static void take_reasons(struct job *j, const char *text)
+{
+        _cleanup_json_ struct json_object *array = NULL;
+
+        if (json_parse(text, strlen(text), &array) < 0 || !json_object_is_type(array, json_type_array))
+                return;
+        for (size_t i = 0; i < json_object_array_length(array); i++) {
+                struct json_object *o = json_object_array_get_idx(array, i);
+                const char *device = NULL, *block = "", *code = "", *message = "";
+                struct error error;
+
+                json_get_string(o, "device", &device);
+                json_get_string(o, "block", &block);
+                json_get_string(o, "code", &code);
+                json_get_string(o, "message", &message);
+                enum error_code c = error_code_from_name(code);
+                error_set(&error, c < 0 ? ERROR_INTERNAL : c, "%s", message);
+                job_add_reason(j, device, *block ? strtoull(block, NULL, 16) : UINT64_MAX, &error);
+        }
+}
+
+static int on_transition(const struct store_transition *t, void *userdata)
+{
+        struct job *j = userdata;
+        int state = find_name(t->state, state_name, JOB_STATE_MAX);
+
+        if (state >= 0 && j->n_transitions < JOB_TRANSITIONS_MAX)
+                j->transitions[j->n_transitions++] =
+                        (struct job_transition) { .state = (enum job_state)state, .time_usec = t->time_usec };
+        j->n_transitions_stored = j->n_transitions;
+        return 0;
+}
+
+struct loading {
+        struct manager *manager;
+        uint64_t order, now_usec;
+};
+
+static void take_times(struct loading *l, struct job *j, const struct store_job *s)
+{
+        uint64_t until = s->ended_usec ?: l->now_usec;
+
+        /* Before the host's boot, perhaps: only differences are looked at. */
+        j->ended_usec = s->ended_usec ? l->order-- : 0;
+        j->created_usec = (j->ended_usec ?: now_monotonic_usec()) - less(until, s->created_usec);
+        j->created_realtime_usec = s->created_usec;
+        j->request.wait_usec = less(s->deadline_usec, s->created_usec);
+        j->deadline_usec = j->created_usec + j->request.wait_usec;
+}
+
+static int on_job(const struct store_job *s, void *userdata)
+{
+        struct loading *l = userdata;
+        struct manager *m = l->manager;
+        int kind = find_name(s->kind, kind_name, JOB_KIND_MAX);
+        int state = find_name(s->state, state_name, JOB_STATE_MAX);
+        struct error ignored;
+
+        if (kind < 0 || state < 0) {
+                log_warning("Job %" PRIu32 " of the store is of a kind that this hvd does not know", s->id);
+                return 0;
+        }
+        struct job *j = calloc(1, sizeof(*j));
+        if (!j)
+                return -ENOMEM;
+        *j = (struct job) {
+                .manager = m,
+                .id = s->id,
+                .state = (enum job_state)state,
+                .is_interrupted = s->ended_usec == 0,
+                .request = { .kind = (enum job_kind)kind,
+                        .node = -1,
+                        .bytes = s->requested_bytes,
+                        .target_bytes = s->target_bytes },
+                .direction = (enum job_kind)kind,
+                .done_bytes = s->done_bytes,
+                .progress_bytes = s->done_bytes,
+                .before_bytes = s->before_bytes,
+                .peer_before_bytes = s->peer_before_bytes,
+        };
+        snprintf(j->partition_name, sizeof(j->partition_name), "%s", s->partition);
+        snprintf(j->peer_name, sizeof(j->peer_name), "%s", s->peer);
+        take_times(l, j, s);
+        take_reasons(j, s->reasons);
+        (void)store_transition_foreach(m->store, j->id, on_transition, j, &ignored);
+        /* What is written at once are the states on its way. */
+        if (j->is_interrupted && j->n_transitions > 0)
+                j->state = j->transitions[j->n_transitions - 1].state;
+        if (j->is_interrupted && job_state_is_end(j->state))
+                j->state = JOB_VERIFYING;
+        TAILQ_INSERT_HEAD(&m->jobs, j, entry);
+        *(j->is_interrupted ? &m->n_interrupted : &m->n_ended) += 1;
+        return 0;
+}
+
+void history_load(struct manager *m)
+{
+        struct timespec now;
+        struct error error;
+        struct job *j, *following;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        struct loading l = {
+                .manager = m,
+                .order = MANAGER_JOBS_ENDED_KEPT,
+                .now_usec = (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000,
+        };
+        int r = store_job_foreach(m->store, MANAGER_JOBS_ENDED_KEPT, on_job, &l, &error);
+        if (r == -ENOMEM)
+                error_set(&error, ERROR_INTERNAL, "Out of memory");
+        if (r < 0)
+                log_error("%s. What became of jobs before this start is not known", error.message);
+        if (m->n_interrupted > 0)
+                log_notice("%u jobs were interrupted by the last end of hvd", m->n_interrupted);
+        for (j = TAILQ_FIRST(&m->jobs); j; j = following) {
+                following = TAILQ_NEXT(j, entry);
+                if (!j->is_interrupted)
+                        continue;
+                snprintf(j->waiting, sizeof(j->waiting),
+                        "hvd was restarted while the job ran, and waits for both ends' word of what has "
+                        "moved");
+                if (j->before_bytes == 0 ||
+                        sd_event_add_time(m->event, &j->deadline_timer, CLOCK_MONOTONIC,
+                                now_monotonic_usec() + HISTORY_WAIT_USEC, 1, on_unheard, j) < 0)
+                        conclude(m, j);
+        }
+}
