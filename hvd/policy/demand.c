@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* What a partition wants: what it uses, what it will by all signs use in a moment, and headroom beside that.
+ * Of the file pages that a kernel counts as available, those of a guest that stalls as it reads them again
+ * and again are in use.
  *
  * All of this rests on a guest's word. It is bounded from three sides: nobody uses more than the host gave
  * it, nor more than the host saw it touch; distress beside plenty of available memory is no distress for
@@ -43,22 +45,42 @@ static void take_sample(const struct policy_input *in, struct policy_view *v)
         h->used_usec = p->sample.taken_usec;
 }
 
+static bool is_touched(const struct policy_partition *p, uint64_t headroom)
+{
+        return !p->has_resident || p->resident_bytes + headroom > p->current_bytes;
+}
+
+static uint64_t stalled_permille(const struct policy_partition *p)
+{
+        return policy_clamp(p->sample.some_permille, MIN(p->sample.full_permille, UINT64_C(1000)), 1000);
+}
+
+/* Within the horizon as much as its headroom: its cache does not hold what it works on. */
+static bool is_rereading(const struct policy_input *in, const struct policy_view *v, uint64_t headroom)
+{
+        const struct policy_partition *p = v->partition;
+        uint64_t refaults = MIN(p->sample.refault_bytes_per_sec, POLICY_BYTES_MAX);
+
+        return v->is_fresh && stalled_permille(p) >= in->config.pressure_permille &&
+               is_touched(p, headroom) &&
+               policy_scale(refaults, in->config.horizon_usec, USEC_PER_SEC) >= headroom;
+}
+
 static bool has_distress(
         const struct policy_input *in, const struct policy_view *v, uint64_t some_permille, uint64_t headroom)
 {
         const struct policy_partition *p = v->partition;
 
-        if (some_permille < in->config.pressure_permille || p->sample.available_bytes >= headroom)
-                return false;
-        return !p->has_resident || p->resident_bytes + headroom > p->current_bytes;
+        if (v->decision->cache_bytes > 0)
+                return true;
+        return some_permille >= in->config.pressure_permille && p->sample.available_bytes < headroom &&
+               is_touched(p, headroom);
 }
 
 static uint64_t pressed_bytes(const struct policy_input *in, struct policy_view *v, uint64_t headroom)
 {
         const struct policy_partition *p = v->partition;
-        uint64_t some =
-                policy_clamp(p->sample.some_permille, MIN(p->sample.full_permille, UINT64_C(1000)), 1000);
-        uint64_t bytes, reread, push;
+        uint64_t some = stalled_permille(p), bytes, reread, push;
 
         if (!v->is_fresh)
                 return 0;
@@ -147,6 +169,25 @@ static uint64_t taxed_headroom(const struct policy_input *in, const struct polic
         return MAX(bytes, in->config.headroom_min_bytes);
 }
 
+static uint64_t headroom_beside(const struct policy_input *in, uint64_t used)
+{
+        return MAX(policy_scale(used, in->config.headroom_permille, 1000), in->config.headroom_min_bytes);
+}
+
+static void view_use(const struct policy_input *in, struct policy_view *v)
+{
+        const struct policy_partition *p = v->partition;
+        struct policy_decision *d = v->decision;
+        uint64_t all = MIN(p->current_bytes, p->claimed_bytes);
+
+        d->used_bytes = v->has_sample ? MIN(v->history->used_bytes, p->claimed_bytes) : p->current_bytes;
+        if (is_rereading(in, v, headroom_beside(in, d->used_bytes))) {
+                d->cache_bytes = policy_less(all, d->used_bytes);
+                d->used_bytes += d->cache_bytes;
+        }
+        d->headroom_bytes = headroom_beside(in, d->used_bytes);
+}
+
 static void view_one(const struct policy_input *in, struct policy_view *v)
 {
         const struct policy_partition *p = v->partition;
@@ -161,9 +202,7 @@ static void view_one(const struct policy_input *in, struct policy_view *v)
         low = MAX(p->min_bytes, p->floor_bytes);
         v->lowest_bytes = policy_clamp(low, p->min_bytes, p->current_bytes);
 
-        d->used_bytes = v->has_sample ? MIN(v->history->used_bytes, p->claimed_bytes) : p->current_bytes;
-        d->headroom_bytes = MAX(policy_scale(d->used_bytes, in->config.headroom_permille, 1000),
-                in->config.headroom_min_bytes);
+        view_use(in, v);
         d->pressed_bytes = pressed_bytes(in, v, d->headroom_bytes);
         d->want_bytes = policy_clamp(d->used_bytes + d->pressed_bytes + d->headroom_bytes, p->min_bytes,
                 MAX(v->highest_bytes, p->min_bytes));

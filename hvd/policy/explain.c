@@ -120,6 +120,9 @@ char *policy_explain(const struct policy_input *in, size_t index, const struct p
         if (bound_text(d->bound))
                 fprintf(f, "%s. ", bound_text(d->bound));
         fprintf(f, "It uses %s", ROUGHLY(d->used_bytes));
+        if (d->cache_bytes > 0)
+                fprintf(f, " (%s of it file pages that it drops and reads again, and stalls for)",
+                        ROUGHLY(d->cache_bytes));
         if (d->pressed_bytes > 0)
                 fprintf(f, ", is held to want %s more soon", ROUGHLY(d->pressed_bytes));
         fprintf(f, ", and shall have %s beside that: it wants %s", ROUGHLY(d->headroom_bytes),

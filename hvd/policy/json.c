@@ -100,6 +100,7 @@ static const struct field history_fields[] = {
 static const struct field decision_fields[] = {
         { "target_bytes", offsetof(struct policy_decision, target_bytes) },
         { "used_bytes", offsetof(struct policy_decision, used_bytes) },
+        { "cache_bytes", offsetof(struct policy_decision, cache_bytes) },
         { "pressed_bytes", offsetof(struct policy_decision, pressed_bytes) },
         { "headroom_bytes", offsetof(struct policy_decision, headroom_bytes) },
         { "want_bytes", offsetof(struct policy_decision, want_bytes) },

@@ -187,6 +187,7 @@ struct policy_decision {
         enum policy_rule cause, bound; /* bound: NONE if nothing spoke against more */
         /* the figures that it rests on, beside the input's: */
         uint64_t used_bytes;    /* as the policy sees it */
+        uint64_t cache_bytes;   /* of that, what it has available but reads again and again */
         uint64_t pressed_bytes; /* added for stalls, refaults and a rise */
         uint64_t headroom_bytes;
         uint64_t want_bytes;   /* of these three, within min and max */

@@ -66,6 +66,40 @@ static void test_grows_in_proportion(void **state)
         }
 }
 
+/* MemAvailable counts the page cache. A guest that stalls for file pages that it has to read again needs it
+ * all, and more; one that only stalls, or only reads much, does not. */
+static void test_cache_in_use(void **state)
+{
+        struct host h;
+
+        for (int i = 0; i < 4; i++) {
+                bool stalls = i & 1, rereads = i & 2;
+
+                host_init(&h, 1);
+                h.in.pool.total_bytes += 8 * GIB;
+                h.partitions[0].desired_bytes = GIB;
+                h.partitions[0].sample.some_permille = stalls ? 200 : 0;
+                h.partitions[0].sample.refault_bytes_per_sec = rereads ? 256 * MIB : MIB;
+                host_decide(&h);
+                if (stalls && rereads) {
+                        assert_decision(&h, 0, POLICY_GROW, POLICY_RULE_PRESSURE, POLICY_RULE_NONE);
+                        assert_int_equal(h.decisions[0].used_bytes, 4 * GIB);
+                        assert_int_equal(h.decisions[0].cache_bytes, 3 * GIB);
+                        _cleanup_free_ char *text = policy_explain(&h.in, 0, &h.decisions[0]);
+                        assert_non_null(strstr(text, "3 GiB of it file pages that it drops"));
+                } else {
+                        assert_int_equal(h.decisions[0].action, POLICY_SHRINK);
+                        assert_int_equal(h.decisions[0].cache_bytes, 0);
+                }
+        }
+
+        /* Nor does one that has not touched what it has. */
+        h.partitions[0].has_resident = true;
+        h.partitions[0].resident_bytes = 2 * GIB;
+        host_decide(&h);
+        assert_int_equal(h.decisions[0].cache_bytes, 0);
+}
+
 static void test_rise_is_prolonged(void **state)
 {
         struct host h;
@@ -413,6 +447,7 @@ int main(void)
                 cmocka_unit_test(test_peace),
                 cmocka_unit_test(test_grows_at_once),
                 cmocka_unit_test(test_grows_in_proportion),
+                cmocka_unit_test(test_cache_in_use),
                 cmocka_unit_test(test_rise_is_prolonged),
                 cmocka_unit_test(test_frees_first),
                 cmocka_unit_test(test_what_leaves_is_counted),
