@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "hvd/partition.h"
 #include "hvd/plan.h"
+#include "hvd/record.h"
 
 struct job_hooks;
 struct mechanism;
@@ -131,6 +132,8 @@ struct job {
         uint64_t freed_bytes, transit_bytes;
         /* What the partition and the peer had when the job began with them; 0: it has not begun. */
         uint64_t before_bytes, peer_before_bytes;
+        char boot[RECORD_BOOT_MAX], peer_boot[RECORD_BOOT_MAX]; /* and of which boot that was */
+        uint64_t still_bytes, still_usec; /* interrupted: what its partitions have had since then */
         uint64_t current_bytes,
                 max_bytes; /* the partition's, when the job ended; 0 before, and if QEMU was gone */
         struct job_reason *reasons;

@@ -35,4 +35,4 @@ struct manager {
 void manager_end_jobs_of(struct partition *p);
 void manager_forget_jobs(struct manager *m);
 /* An interrupted job is over. */
-void manager_interrupted_ended(struct manager *m, struct job *j);
+void manager_interrupted_ended(struct manager *m, struct job *j, bool has_begun);

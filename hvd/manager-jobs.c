@@ -83,9 +83,12 @@ static void trim_jobs(struct manager *m)
         }
 }
 
+/* It waits for its turn. Who waits for the end of an interrupted job has none: what makes whole goes first.
+ */
 static bool is_queued(const struct job *j)
 {
-        return j->state == JOB_QUEUED && j->stop == JOB_STOP_NO;
+        return j->state == JOB_QUEUED && j->stop == JOB_STOP_NO &&
+               (j->request.kind == JOB_RESTORE_MEMORY || j->request.dry_run || !history_holds(j->manager, j));
 }
 
 static bool is_first_of(const struct partition *p, const struct job *j)
@@ -127,13 +130,13 @@ static void start_next_job(struct manager *m, struct partition *p)
         struct job *j = link ? link->job : NULL;
         if (!j || !is_first(j))
                 return;
-        if (j->request.kind != JOB_RESTORE_MEMORY)
-                history_settle(m, NULL, j);
         take(j->partition, j);
-        j->before_bytes = partition_usable_bytes(j->partition);
+        j->before_bytes = partition_current_bytes(j->partition);
+        record_boot(j->partition, j->boot);
         if (j->peer) {
                 take(j->peer, j);
-                j->peer_before_bytes = partition_usable_bytes(j->peer);
+                j->peer_before_bytes = partition_current_bytes(j->peer);
+                record_boot(j->peer, j->peer_boot);
         }
         record_job(m->store, j);
         j->mechanism = request_mechanism(j->partition, &j->request);
@@ -199,8 +202,10 @@ void manager_job_ended(struct manager *m, struct job *j)
         trim_jobs(m);
 }
 
-void manager_interrupted_ended(struct manager *m, struct job *j)
+void manager_interrupted_ended(struct manager *m, struct job *j, bool has_begun)
 {
+        struct partition *p = manager_find_partition(m, j->partition_name);
+        struct partition *peer = j->peer_name[0] ? manager_find_partition(m, j->peer_name) : NULL;
         struct error error;
 
         j->is_interrupted = false;
@@ -210,9 +215,16 @@ void manager_interrupted_ended(struct manager *m, struct job *j)
         NOTIFY(m, job_ended, j);
         if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
                 log_warning("Old jobs could not be dropped from the store: %s", error.message);
-        if (j->before_bytes > 0)
+        if (has_begun)
                 notify_job(m->notify, j, HOOK_END);
         trim_jobs(m);
+        /* What they are asked to have may be another now, and who waited may begin. */
+        if (p)
+                manager_partition_changed(m, p);
+        if (peer)
+                manager_partition_changed(m, peer);
+        start_next_job(m, p);
+        start_next_job(m, peer);
 }
 
 void manager_end_jobs_of(struct partition *p)
@@ -222,6 +234,7 @@ void manager_end_jobs_of(struct partition *p)
         error_set(&error, ERROR_CANCELLED, "The partition was undefined");
         p->active = NULL;
         p->is_leaving = true;
+        history_drop(p->manager, p);
         while (!TAILQ_EMPTY(&p->jobs))
                 job_abort(TAILQ_FIRST(&p->jobs)->job, &error);
 }
@@ -297,7 +310,7 @@ void manager_partition_ready(struct manager *m, struct partition *p)
 
 void manager_partition_settled(struct manager *m, struct partition *p)
 {
-        history_settle(m, p, NULL);
+        history_settle(m, p);
 }
 
 void manager_forget_jobs(struct manager *m)

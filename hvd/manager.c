@@ -151,12 +151,7 @@ void manager_partition_changed(struct manager *m, struct partition *p)
  * before went with it. */
 void manager_partition_up(struct manager *m, struct partition *p)
 {
-        const struct platform_snapshot *s = &p->snapshot;
-        uint64_t wanted_bytes = s->plugged_bytes + s->balloon_bytes;
-
-        for (size_t i = 0; i < s->n_devices; i++)
-                wanted_bytes += s->devices[i].requested_bytes;
-        if (wanted_bytes == 0) {
+        if (partition_wanted_bytes(p) == 0) {
                 record_kept(m->store, p, 0);
                 record_owed(m->store, p, 0);
         }

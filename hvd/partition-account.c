@@ -16,6 +16,16 @@ uint64_t partition_current_bytes(const struct partition *p)
         return s->base_bytes + s->plugged_bytes - MIN(s->balloon_bytes, s->base_bytes + s->plugged_bytes);
 }
 
+uint64_t partition_wanted_bytes(const struct partition *p)
+{
+        const struct platform_snapshot *s = &p->snapshot;
+        uint64_t bytes = s->plugged_bytes + s->balloon_bytes;
+
+        for (size_t i = 0; i < s->n_devices; i++)
+                bytes += s->devices[i].requested_bytes;
+        return bytes;
+}
+
 void partition_note_growth(struct partition *p, uint64_t current_bytes)
 {
         if (partition_current_bytes(p) > current_bytes)

@@ -82,6 +82,8 @@ void partition_set_channel(struct partition *p, const char *socket);
 uint64_t partition_current_bytes(const struct partition *p);
 /* What it has but for blocks of DIMMs that the guest does not use, as far as it has told of blocks. */
 uint64_t partition_usable_bytes(const struct partition *p);
+/* What is plugged, wished for or in the balloon: 0 in a QEMU that has just been started. */
+uint64_t partition_wanted_bytes(const struct partition *p);
 /* The part of it that is in DIMMs. */
 uint64_t partition_dimm_bytes(const struct partition *p);
 /* The profile's max within QEMU's; 0 if neither is known. */

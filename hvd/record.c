@@ -35,10 +35,29 @@ static const char *reasons_to_json(const struct job *j, struct json_object **ret
 
 _Static_assert(JOB_TRANSITIONS_MAX <= STORE_TRANSITIONS_MAX, "a job's way does not fit into the store");
 
-/* Nobody asked for it, and the guest can have as many of them as it likes. */
+/* Of the host. */
+static void read_boot_id(char ret[static RECORD_HOST_BOOT_LENGTH + 1])
+{
+        sd_id128_t id;
+
+        if (sd_id128_get_boot(&id) < 0)
+                id = SD_ID128_NULL;
+        snprintf(ret, RECORD_HOST_BOOT_LENGTH + 1, SD_ID128_FORMAT_STR, SD_ID128_FORMAT_VAL(id));
+}
+
+void record_boot(const struct partition *p, char ret[static RECORD_BOOT_MAX])
+{
+        const struct message_hello *hello = agent_hello(p->agent);
+
+        read_boot_id(ret);
+        snprintf(ret + RECORD_HOST_BOOT_LENGTH, RECORD_BOOT_MAX - RECORD_HOST_BOOT_LENGTH, "/%s",
+                hello ? hello->boot_id : "");
+}
+
+/* It changes nothing; or nobody asked for it, and the guest can have as many of them as it likes. */
 static bool is_unrecorded(const struct job *j)
 {
-        return j->request.kind == JOB_RESTORE_MEMORY;
+        return j->request.dry_run || j->request.kind == JOB_RESTORE_MEMORY;
 }
 
 void record_transitions(struct store *store, struct job *j)
@@ -87,6 +106,8 @@ void record_job(struct store *store, struct job *j)
                 .target_bytes = j->request.target_bytes,
                 .before_bytes = j->before_bytes,
                 .peer_before_bytes = j->peer_before_bytes,
+                .boot = j->boot,
+                .peer_boot = j->peer_boot,
         };
 
         if (store_job_put(store, &s, &error) < 0)
@@ -135,21 +156,10 @@ void record_kept_now(struct store *store, struct partition *p)
 
 /* --- reservations --- */
 
-#define BOOT_ID_MAX 37U
-
-/* A start that is under way does not outlive the host, and so nor does what was reserved for it. */
-static void read_boot_id(char ret[static BOOT_ID_MAX])
-{
-        sd_id128_t id;
-
-        if (sd_id128_get_boot(&id) < 0)
-                id = SD_ID128_NULL;
-        snprintf(ret, BOOT_ID_MAX, SD_ID128_FORMAT_STR, SD_ID128_FORMAT_VAL(id));
-}
-
 void record_reservation(struct store *store, struct reservation *r, uint64_t ends_usec)
 {
-        char boot[BOOT_ID_MAX];
+        /* A start that is under way does not outlive the host, and so nor does what was reserved for it. */
+        char boot[RECORD_HOST_BOOT_LENGTH + 1];
         struct store_reservation stored = {
                 .id = r->id, .owner = r->owner, .bytes = r->bytes, .boot = boot, .ends_usec = ends_usec
         };
@@ -167,7 +177,7 @@ void record_reservation(struct store *store, struct reservation *r, uint64_t end
 
 uint32_t record_reservations_read(struct store *store, store_reservation_t callback, void *userdata)
 {
-        char boot[BOOT_ID_MAX];
+        char boot[RECORD_HOST_BOOT_LENGTH + 1];
         struct error error;
         uint32_t last_id = 0;
 

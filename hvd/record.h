@@ -9,10 +9,15 @@ struct job;
 struct partition;
 struct reservation;
 
+#define RECORD_HOST_BOOT_LENGTH 32U
+#define RECORD_BOOT_MAX         (RECORD_HOST_BOOT_LENGTH + 65U)
+
 /* What the store is told of jobs and of what they were for. It failing is logged, and stops nothing. */
 
 /* With the way that it took so far. */
 void record_job(struct store *store, struct job *j);
+/* The boots of the host and of the guest, as the guest's last hello has it. */
+void record_boot(const struct partition *p, char ret[static RECORD_BOOT_MAX]);
 /* What is new of its way. */
 void record_transitions(struct store *store, struct job *j);
 /* What the partition has beside DIMMs when a job of it ends is what it was asked to have: by that it is

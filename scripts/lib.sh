@@ -18,6 +18,17 @@ packages_lab_ppc64le=(qemu-system-ppc gcc-powerpc64le-linux-gnu binutils)
 packages_test=(dbus-daemon)
 packages_style=(clang-format clang-tidy shellcheck)
 
+# What each target of scripts/fuzz is there for: the parsers of what others may write.
+declare -A fuzz_files=(
+    [proto]="proto/decode.c proto/encode.c proto/message.c common/lines.c common/json.c"
+    [qmp]="hvd/qmp/message.c common/lines.c common/json.c"
+    [snapshot]="hvd/platform/snapshot.c common/json.c"
+    [config]="hvd/config.c hvd/config-values.c hvd/policy/setting.c"
+    [guest-files]="guestd/memory.c guestd/zones.c guestd/pools.c guestd/settings.c guestd/uevent.c guestd/sysfs.c"
+    [size]="common/size.c"
+    [domain-xml]="hvd/platform/libvirt-xml.c hvd/platform/libvirt-edit.c"
+)
+
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
 }

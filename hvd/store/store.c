@@ -99,7 +99,9 @@ static const char *const migrations[] = {
         "ALTER TABLE jobs ADD COLUMN peer TEXT NOT NULL DEFAULT '';"
         "ALTER TABLE jobs ADD COLUMN target_bytes INTEGER NOT NULL DEFAULT 0;"
         "ALTER TABLE jobs ADD COLUMN before_bytes INTEGER NOT NULL DEFAULT 0;"
-        "ALTER TABLE jobs ADD COLUMN peer_before_bytes INTEGER NOT NULL DEFAULT 0;",
+        "ALTER TABLE jobs ADD COLUMN peer_before_bytes INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE jobs ADD COLUMN boot TEXT NOT NULL DEFAULT '';"
+        "ALTER TABLE jobs ADD COLUMN peer_boot TEXT NOT NULL DEFAULT '';",
 };
 
 static const char *const statements[STATEMENT_MAX] = {
@@ -119,13 +121,15 @@ static const char *const statements[STATEMENT_MAX] = {
                         " WHERE name = 'job'",
         [JOB_PUT] = "INSERT OR REPLACE INTO jobs (id, partition, kind, state, requested_bytes, done_bytes,"
                     " created_usec, ended_usec, deadline_usec, reasons, peer, target_bytes, before_bytes,"
-                    " peer_before_bytes)"
-                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                    " peer_before_bytes, boot, peer_boot)"
+                    " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         [JOB_LIST] =
                 "SELECT id, partition, kind, state, requested_bytes, done_bytes, created_usec, ended_usec,"
-                " deadline_usec, reasons, peer, target_bytes, before_bytes, peer_before_bytes FROM jobs"
-                " WHERE ended_usec = 0 OR id IN"
-                " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY id DESC LIMIT ?1) ORDER BY id DESC",
+                " deadline_usec, reasons, peer, target_bytes, before_bytes, peer_before_bytes, boot, "
+                "peer_boot"
+                " FROM jobs WHERE ended_usec = 0 OR id IN"
+                " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY ended_usec DESC, id DESC LIMIT ?1)"
+                " ORDER BY id DESC",
         [JOBS_TRIM] = "DELETE FROM jobs WHERE ended_usec != 0 AND id NOT IN"
                       " (SELECT id FROM jobs WHERE ended_usec != 0 ORDER BY id DESC LIMIT ?1)",
         [MODE_PUT] = "INSERT OR REPLACE INTO modes (name, mode) VALUES (?1, ?2)",
@@ -515,6 +519,8 @@ int store_job_put(struct store *s, const struct store_job *j, struct error *ret_
         bind_u64(st, 12, j->target_bytes);
         bind_u64(st, 13, j->before_bytes);
         bind_u64(st, 14, j->peer_before_bytes);
+        bind_text(st, 15, j->boot ?: "");
+        bind_text(st, 16, j->peer_boot ?: "");
         return store_finish(s, st, "keep a job", ret_error);
 }
 
@@ -541,6 +547,8 @@ int store_job_foreach(
                         .target_bytes = column_u64(st, 11),
                         .before_bytes = column_u64(st, 12),
                         .peer_before_bytes = column_u64(st, 13),
+                        .boot = column_text(st, 14),
+                        .peer_boot = column_text(st, 15),
                 };
 
                 r = callback(&j, userdata);

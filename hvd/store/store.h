@@ -27,6 +27,7 @@ struct store_job {
         uint64_t target_bytes;             /* of a job to a total */
         /* What the partition and the peer had when the job began with them; 0: it has not begun. */
         uint64_t before_bytes, peer_before_bytes;
+        const char *boot, *peer_boot; /* and what was booted then */
 };
 
 /* Opens or creates; path may be ":memory:". Checks the file through, and brings an older schema up to date in

@@ -149,6 +149,8 @@ static bool job_is_over(uint32_t id)
  * its blocks in use yet, a backend whose device has left. */
 static bool says_what_is_left(const char *reasons)
 {
+        if (strstr(reasons, "\"interrupted\""))
+                return false;
         return strstr(reasons, "confirm") || strstr(reasons, "stays plugged") || strstr(reasons, "has left");
 }
 

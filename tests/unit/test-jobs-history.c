@@ -6,10 +6,25 @@
 #include "jobs-fixture.h"
 
 #include <stdlib.h>
+#include <systemd/sd-id128.h>
 
 #include "hvd/history.h"
 #include "hvd/job.h"
 #include "hvd/store/store.h"
+
+#define GUEST_BOOT "11111111-1111-1111-1111-111111111111" /* the fake's */
+
+static const char *boot_of(const char *guest)
+{
+        static char boots[2][RECORD_BOOT_MAX];
+        static unsigned n;
+        char *boot = boots[n++ % 2];
+        sd_id128_t host;
+
+        assert_int_equal(sd_id128_get_boot(&host), 0);
+        snprintf(boot, RECORD_BOOT_MAX, SD_ID128_FORMAT_STR "/%s", SD_ID128_FORMAT_VAL(host), guest);
+        return boot;
+}
 
 static void put(struct store *s, const char *kind, uint64_t bytes, uint64_t before_bytes,
         const struct store_job *more)
@@ -26,6 +41,8 @@ static void put(struct store *s, const char *kind, uint64_t bytes, uint64_t befo
         j.before_bytes = before_bytes;
         j.created_usec = USEC_PER_SEC;
         j.deadline_usec = 31 * USEC_PER_SEC;
+        j.boot = j.boot ?: boot_of(GUEST_BOOT);
+        j.peer_boot = j.peer_boot ?: boot_of(GUEST_BOOT);
         assert_int_equal(store_job_put(s, &j, NULL), 0);
 }
 #define PUT(s, kind, bytes, before, ...) put(s, kind, bytes, before, &(struct store_job) { __VA_ARGS__ })
@@ -126,7 +143,9 @@ static void fill_interrupted(struct store *s)
         PUT(s, "set-memory", 0, GIB, .target_bytes = 3 * GIB);     /* grew */
         PUT(s, "set-memory", 0, 5 * GIB, .target_bytes = 2 * GIB); /* shrank by two of three */
         PUT(s, "remove-memory", 0, 4 * GIB);                       /* a whole node */
-        PUT(s, "add-memory", GIB, 0);                              /* had not begun */
+        PUT(s, "set-memory", 0, 3 * GIB, .target_bytes = 3 * GIB); /* had it already */
+        PUT(s, "remove-memory", GIB, 4 * GIB, .boot = boot_of("another boot of it"));
+        PUT(s, "add-memory", GIB, 0); /* had not begun */
         put_state(s, 1, 0, "QUEUED");
         put_state(s, 1, 1, "ONLINING");
         put_state(s, 2, 0, "DONE"); /* an end that is none */
@@ -146,7 +165,7 @@ static void test_interrupted(void **state)
         job_stop(j, JOB_STOP_CANCEL); /* there is nothing to stop */
         assert_int_equal(j->state, JOB_ONLINING);
         assert_int_equal(job_of(fx, 2)->state, JOB_VERIFYING);
-        assert_interrupted(fx, 8, JOB_FAILED, 0, "before the job began");
+        assert_interrupted(fx, 10, JOB_FAILED, 0, "before the job began");
 
         assert_interrupted(fx, 1, JOB_DONE, 2 * GIB, "2 GiB has moved");
         assert_interrupted(fx, 2, JOB_PARTIAL, 2 * GIB, "2 GiB has moved");
@@ -157,8 +176,59 @@ static void test_interrupted(void **state)
         assert_int_equal(job_of(fx, 5)->direction, JOB_ADD_MEMORY);
         assert_interrupted(fx, 6, JOB_PARTIAL, 2 * GIB, "2 GiB has moved");
         assert_int_equal(job_of(fx, 6)->request.bytes, 3 * GIB);
-        assert_interrupted(fx, 7, JOB_PARTIAL, GIB, "1 GiB has moved");
+        assert_interrupted(fx, 7, JOB_PARTIAL, GIB, "1 GiB has moved, of as much as the node had");
+        assert_interrupted(fx, 8, JOB_DONE, 0, "nothing has moved");
+        assert_interrupted(fx, 9, JOB_DONE, GIB, "1 GiB has moved");
         assert_int_equal(job_of(fx, 1)->current_bytes, 3 * GIB);
+        finish(fx);
+}
+
+static void fill_unknown(struct store *s)
+{
+        /* another host's boot; with nothing plugged, another boot of the guest; an older hvd's, and its move
+         */
+        PUT(s, "remove-memory", GIB, 4 * GIB, .boot = "00000000000000000000000000000000/" GUEST_BOOT);
+        PUT(s, "remove-memory", GIB, 4 * GIB, .boot = boot_of("another boot of it"));
+        PUT(s, "add-memory", GIB, 0, .done_bytes = 512 * MIB);
+        put_state(s, 3, 0, "QUEUED");
+        put_state(s, 3, 1, "ONLINING");
+        PUT(s, "move-memory", GIB, 4 * GIB, .peer = "web1");
+}
+
+static void test_unknown(void **state)
+{
+        struct fixture *fx = *state;
+
+        fx->fill_store = fill_unknown;
+        start(fx, "", "");
+        assert_interrupted(fx, 1, JOB_FAILED, 0, "cannot tell");
+        assert_interrupted(fx, 2, JOB_FAILED, 0, "cannot tell");
+        assert_interrupted(fx, 3, JOB_PARTIAL, 512 * MIB, "cannot tell");
+        assert_interrupted(fx, 4, JOB_FAILED, 0, "cannot tell");
+        finish(fx);
+}
+
+static void fill_old(struct store *s)
+{
+        PUT(s, "add-memory", GIB, 0);
+        PUT(s, "remove-memory", GIB, 2 * GIB);
+        for (unsigned i = 0; i < MANAGER_JOBS_ENDED_KEPT; i++)
+                PUT(s, "add-memory", GIB, GIB, .state = "DONE", .done_bytes = GIB,
+                        .ended_usec = 3 * USEC_PER_SEC);
+}
+
+/* Jobs that waited for long: as they end, others are forgotten. */
+static void test_old(void **state)
+{
+        struct fixture *fx = *state;
+
+        fx->fill_store = fill_old;
+        start(fx, "", "");
+        assert_interrupted(fx, 1, JOB_FAILED, 0, "before the job began");
+        assert_interrupted(fx, 2, JOB_DONE, GIB, "1 GiB has moved");
+        assert_null(manager_find_job(fx->manager, 3));
+        assert_null(manager_find_job(fx->manager, 4));
+        assert_non_null(manager_find_job(fx->manager, 5));
         finish(fx);
 }
 
@@ -168,8 +238,7 @@ static void fill_move(struct store *s)
         PUT(s, "move-memory", 2 * GIB, 3 * GIB, .peer = "gone", .peer_before_bytes = GIB);
 }
 
-/* Of a move both partitions have to be heard; and who is not there is not waited for when something else is
- * to be done. */
+/* Of a move both partitions have to be heard; others wait for that, for a while. */
 static void test_move(void **state)
 {
         struct fixture *fx = *state;
@@ -181,13 +250,58 @@ static void test_move(void **state)
                 start_second(fx, "web2", DEVICES("<0 4G 1G>", "1G"), BLOCKS("," ONLINE("4G")));
         assert_interrupted(fx, 1, JOB_PARTIAL, GIB, "2 GiB has left 'web1', and 1 GiB has come to 'web2'");
         assert_int_equal(job_of(fx, 1)->freed_bytes, 2 * GIB);
-        assert_int_equal(job_of(fx, 2)->state, JOB_QUEUED);
 
-        struct job *j = submit(fx, ADD(GIB, .dry_run = true));
-        assert_interrupted(fx, 2, JOB_FAILED, 0, "has not heard from both ends");
+        struct job *dry = submit(fx, ADD(GIB, .dry_run = true)), *j = submit(fx, ADD(GIB));
+        RUN_UNTIL_END(fx, dry);
+        assert_int_equal(j->state, JOB_QUEUED);
+        assert_int_equal(job_of(fx, 2)->state, JOB_QUEUED);
+        script(fx->qmp, MAKE(0) UNMAKE(0));
+        script(fx->guest, "expect prepare\nfailure internal Out of luck\n");
+        job_of(fx, 2)->deadline_usec = 0; /* the while is over */
+        assert_interrupted(fx, 2, JOB_FAILED, 0, "cannot tell");
         RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
         finish(fx);
         finish_second(fx, other);
+}
+
+static void fill_two(struct store *s)
+{
+        PUT(s, "remove-memory", GIB, 3 * GIB);
+        PUT(s, "move-memory", GIB, 3 * GIB, .peer = "web1", .peer_before_bytes = GIB);
+}
+
+/* What is on its way yet is not told as moved. */
+#define VIRTIO_MEM(size, requested)                                                                          \
+        DEVICES("{'type':'virtio-mem','data':{'id':'vm0','memdev':'/objects/x','memaddr':8G,'size':" size    \
+                ",'max-size':4G,'requested-size':" requested ",'block-size':2M,'node':0}}",                  \
+                size)
+static void test_under_way(void **state)
+{
+        struct fixture *fx = *state;
+
+        fx->fill_store = fill_two;
+        start(fx, VIRTIO_MEM("2G", "1G"), BLOCKS(",[8G,2G,'online','movable',0]"));
+        assert_int_equal(job_of(fx, 1)->state, JOB_QUEUED);
+        script(fx->qmp,
+                VIRTIO_MEM("1G", "1G") "event MEMORY_DEVICE_SIZE_CHANGE "
+                                       "{'id':'vm0','size':1G,'qom-path':'/machine/peripheral/vm0'}\n");
+        assert_interrupted(fx, 1, JOB_DONE, GIB, "1 GiB has moved");
+        finish(fx);
+}
+
+/* A partition that is undefined takes its jobs along. */
+static void test_undefined(void **state)
+{
+        struct fixture *fx = *state;
+        struct error error;
+
+        fx->fill_store = fill_two;
+        start(fx, VIRTIO_MEM("2G", "1G"), "");
+        assert_int_equal(manager_undefine(fx->manager, "web1", &error), 0);
+        fx->p = NULL;
+        assert_interrupted(fx, 1, JOB_FAILED, 0, "cannot tell");
+        assert_interrupted(fx, 2, JOB_FAILED, 0, "cannot tell");
 }
 
 static void fill_offline(struct store *s)
@@ -219,7 +333,11 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(test_ended),
                 TEST(test_interrupted),
+                TEST(test_unknown),
+                TEST(test_old),
                 TEST(test_move),
+                TEST(test_under_way),
+                TEST(test_undefined),
                 TEST(test_offline),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -541,7 +541,8 @@ static void test_policy(void **state)
 /* What the schemas have beyond those before them. */
 #define DROP_5                                                                                               \
         "ALTER TABLE jobs DROP COLUMN peer; ALTER TABLE jobs DROP COLUMN target_bytes; "                     \
-        "ALTER TABLE jobs DROP COLUMN before_bytes; ALTER TABLE jobs DROP COLUMN peer_before_bytes; "
+        "ALTER TABLE jobs DROP COLUMN before_bytes; ALTER TABLE jobs DROP COLUMN peer_before_bytes; "        \
+        "ALTER TABLE jobs DROP COLUMN boot; ALTER TABLE jobs DROP COLUMN peer_boot; "
 
 #define DROP_4                                                                                               \
         "DROP TRIGGER job_forgotten; DROP TABLE transitions; DROP TABLE owed; DROP TABLE reservations; "     \
