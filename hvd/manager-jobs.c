@@ -139,6 +139,7 @@ static void start_next_job(struct manager *m, struct partition *p)
                 record_boot(j->peer, j->peer_boot);
         }
         record_job(m->store, j);
+        j->waiting[0] = '\0';
         j->mechanism = request_mechanism(j->partition, &j->request);
         j->announced = true;
         notify_job(m->notify, j, HOOK_BEGIN);
@@ -257,6 +258,9 @@ static int submit(struct manager *m, struct partition *p, struct partition *peer
                 snprintf(j->peer_name, sizeof(j->peer_name), "%s", peer->definition.name);
         TAILQ_INSERT_TAIL(&m->jobs, j, entry);
         join_partitions(j);
+        if (history_holds(m, j))
+                snprintf(j->waiting, sizeof(j->waiting),
+                        "what hvd was at before it was restarted has to end first");
         NOTIFY(m, job_added, j);
         start_next_job(m, p);
         if (j->state == JOB_QUEUED)

@@ -254,6 +254,7 @@ static void test_move(void **state)
         struct job *dry = submit(fx, ADD(GIB, .dry_run = true)), *j = submit(fx, ADD(GIB));
         RUN_UNTIL_END(fx, dry);
         assert_int_equal(j->state, JOB_QUEUED);
+        assert_non_null(strstr(j->waiting, "has to end first"));
         assert_int_equal(job_of(fx, 2)->state, JOB_QUEUED);
         script(fx->qmp, MAKE(0) UNMAKE(0));
         script(fx->guest, "expect prepare\nfailure internal Out of luck\n");
@@ -261,6 +262,7 @@ static void test_move(void **state)
         assert_interrupted(fx, 2, JOB_FAILED, 0, "cannot tell");
         RUN_UNTIL_END(fx, j);
         assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_string_equal(j->waiting, "");
         finish(fx);
         finish_second(fx, other);
 }
