@@ -258,7 +258,7 @@ static int submit(struct manager *m, struct partition *p, struct partition *peer
                 snprintf(j->peer_name, sizeof(j->peer_name), "%s", peer->definition.name);
         TAILQ_INSERT_TAIL(&m->jobs, j, entry);
         join_partitions(j);
-        if (history_holds(m, j))
+        if (!is_queued(j))
                 snprintf(j->waiting, sizeof(j->waiting),
                         "what hvd was at before it was restarted has to end first");
         NOTIFY(m, job_added, j);
