@@ -111,7 +111,7 @@ crash() {
     fi
     await $limit "guestd" agent_is c1 ready
     accounts_settle c1 $limit
-    [[ -n $job_id ]] || job_id=$(peek -o json jobs | jq 'map(.id) | max // empty')
+    [[ -n $job_id ]] || job_id=$(peek -o json jobs | jq 'map(select(.kind != "restore-memory").id) | max // empty')
     await $limit "the job's end" job_ended "$job_id"
     [[ $1 != hvd ]] || check_done "$before" "$(host_plugged c1)"
 }
