@@ -174,6 +174,12 @@ static int enroll(xmlNode *root, const struct domain_account *a, uint64_t max_by
                         return error_set(ret_error, ERROR_INVALID_SIZE,
                                 "Domain '%s' has %s, and its max has to be above that, not %s", a->name,
                                 SIZE(s->base_bytes), SIZE(max));
+                if (max > PROTO_ADDRESS_MAX)
+                        return error_set(ret_error, ERROR_INVALID_SIZE,
+                                "Domain '%s' would have a max of %s, and %s is the most that there can be; "
+                                "name a "
+                                "smaller one",
+                                a->name, SIZE(max), SIZE(PROTO_ADDRESS_MAX));
                 set_max(root, max, n);
                 snprintf(text, sizeof(text), "maxMemory of %s with %u slots", SIZE(max), n);
                 note(what, text);
