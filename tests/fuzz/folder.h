@@ -15,7 +15,7 @@
 /* A folder in memory for parsers that read files. It is made once for a process and emptied at its exit; the
  * files stay open, as opening them anew would be most of what a run costs. */
 
-#define FOLDER_FILES_MAX 16U
+#define FOLDER_FILES_MAX 20U
 #define FOLDER_FILE_MAX  4096U
 
 static struct {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* What guestd reads of /proc, /sys and its own state file: the input's pieces, cut at each NUL, are these
- * files. The last but one is a uevent. A kernel is no enemy, but another version may say anything. */
+ * files, and one a uevent. A kernel is no enemy, but another version may say anything. */
 
 #include "common/cleanup.h"
 #include "common/size.h"
@@ -17,6 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define MEMORY "devices/system/memory/"
 #define POOL   "devices/system/node/node0/hugepages/hugepages-2048kB/"
+#define OTHER  "devices/system/node/node1/hugepages/hugepages-2048kB/"
 
 enum {
         FILE_MEMINFO,
@@ -33,6 +34,9 @@ enum {
         FILE_SETTINGS,
         FILE_UEVENT,
         FILE_VMSTAT,
+        FILE_OTHER_PAGES,
+        FILE_OTHER_FREE,
+        FILE_OTHER_SURPLUS,
         FILE_MAX,
 };
 
@@ -51,6 +55,9 @@ static const char *const names[FILE_MAX] = {
         [FILE_SETTINGS] = "settings",
         [FILE_UEVENT] = "uevent",
         [FILE_VMSTAT] = "vmstat",
+        [FILE_OTHER_PAGES] = OTHER "nr_hugepages",
+        [FILE_OTHER_FREE] = OTHER "free_hugepages",
+        [FILE_OTHER_SURPLUS] = OTHER "surplus_hugepages",
 };
 
 static void require(bool condition)
