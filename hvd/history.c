@@ -118,11 +118,11 @@ static bool take_account(struct manager *m, struct job *j)
 
 #define AMOUNT(bytes) ((bytes) ? SIZE(bytes) : "nothing")
 
-static void add_interruption(struct job *j, bool has_begun, bool is_known)
+static void add_interruption(struct job *j, bool had_begun, bool is_known)
 {
         struct error error;
 
-        if (!has_begun)
+        if (!had_begun)
                 error_set(&error, ERROR_INTERRUPTED,
                         "hvd was restarted before the job began, and nothing was moved; ask again");
         else if (!is_known)
@@ -149,12 +149,17 @@ static enum job_state end_state(const struct job *j, bool is_known)
         return j->done_bytes > 0 ? JOB_PARTIAL : JOB_FAILED;
 }
 
+static bool has_begun(const struct job *j)
+{
+        return j->before_bytes > 0 || j->state != JOB_QUEUED;
+}
+
 /* Over: by both ends' account, or else with what was stored. */
 static void conclude(struct manager *m, struct job *j, bool over)
 {
-        bool has_begun = j->before_bytes > 0 || j->state != JOB_QUEUED, is_known = over && take_account(m, j);
+        bool had_begun = has_begun(j), is_known = over && take_account(m, j);
 
-        add_interruption(j, has_begun, is_known);
+        add_interruption(j, had_begun, is_known);
         j->deadline_timer = sd_event_source_disable_unref(j->deadline_timer);
         j->waiting[0] = '\0';
         j->ended_usec = now_monotonic_usec();
@@ -162,7 +167,7 @@ static void conclude(struct manager *m, struct job *j, bool over)
         log_info("Job %" PRIu32 ": %s of %s for '%s' ends %s: %s", j->id, job_kind_to_string(j->request.kind),
                 SIZE(j->request.bytes), j->partition_name, job_state_to_string(j->state),
                 j->reasons[j->n_reasons - 1].error.message);
-        manager_interrupted_ended(m, j, has_begun);
+        manager_interrupted_ended(m, j, had_begun);
 }
 
 static bool is_of(const struct job *j, const char *name)
@@ -348,13 +353,13 @@ static int on_job(const struct store_job *s, void *userdata)
 /* One that had not begun is told apart in the first look. */
 static void wait_for_rest(struct job *j)
 {
-        bool has_begun = j->before_bytes > 0 || j->state != JOB_QUEUED;
+        bool begun = has_begun(j);
 
-        j->deadline_usec = now_monotonic_usec() + (has_begun ? HISTORY_WAIT_USEC : 0);
+        j->deadline_usec = now_monotonic_usec() + (begun ? HISTORY_WAIT_USEC : 0);
         snprintf(j->waiting, sizeof(j->waiting),
                 "hvd was restarted while the job ran, and waits for both ends' word of what has moved");
         if (sd_event_add_time_relative(manager_event(j->manager), &j->deadline_timer, CLOCK_MONOTONIC,
-                    has_begun ? LOOK_USEC : 0, 1, on_look, j) < 0)
+                    begun ? LOOK_USEC : 0, 1, on_look, j) < 0)
                 log_error("Job %" PRIu32 " of before stays as it is: no timer", j->id);
 }
 

@@ -174,18 +174,24 @@ static void let_go(struct partition *p, const struct job *j)
                 partition_settle(p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run);
 }
 
-void manager_job_ended(struct manager *m, struct job *j)
+static void keep_ended(struct manager *m, struct job *j)
 {
-        struct partition *p = j->partition, *peer = j->peer;
         struct error error;
 
         m->n_ended++;
-        if (j->request.kind == JOB_RESTORE_MEMORY)
-                forget_restore_before(m, j);
         record_job(m->store, j);
         NOTIFY(m, job_ended, j);
         if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
                 log_warning("Old jobs could not be dropped from the store: %s", error.message);
+}
+
+void manager_job_ended(struct manager *m, struct job *j)
+{
+        struct partition *p = j->partition, *peer = j->peer;
+
+        if (j->request.kind == JOB_RESTORE_MEMORY)
+                forget_restore_before(m, j);
+        keep_ended(m, j);
         if (j->announced)
                 notify_job(m->notify, j, HOOK_END);
 
@@ -207,15 +213,10 @@ void manager_interrupted_ended(struct manager *m, struct job *j, bool has_begun)
 {
         struct partition *p = manager_find_partition(m, j->partition_name);
         struct partition *peer = j->peer_name[0] ? manager_find_partition(m, j->peer_name) : NULL;
-        struct error error;
 
         j->is_interrupted = false;
         m->n_interrupted--;
-        m->n_ended++;
-        record_job(m->store, j);
-        NOTIFY(m, job_ended, j);
-        if (store_jobs_trim(m->store, m->config->jobs_kept, &error) < 0)
-                log_warning("Old jobs could not be dropped from the store: %s", error.message);
+        keep_ended(m, j);
         if (has_begun)
                 notify_job(m->notify, j, HOOK_END);
         trim_jobs(m);
