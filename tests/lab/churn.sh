@@ -4,7 +4,7 @@
 # Removals while what the guest does changes. After each: it has ended in time, no block is offline, QEMU, hvd and the
 # guest agree, and the guest's kernel has killed nobody.
 #
-# COUNT=N removals (15), SEED=N repeats a run as far as time allows. CHURN_RESULT=FILE takes the counts as JSON; see
+# COUNT=N removals (10), SEED=N repeats a run as far as time allows. CHURN_RESULT=FILE takes the counts as JSON; see
 # scripts/bench churn.
 # shellcheck disable=SC2016  # much of the text is for the guest's shell
 set -euo pipefail
@@ -136,7 +136,7 @@ write_result() {
         'add + {removals: $count, seed: $seed, removed_mib: $mib, overshoot_msec: $overshoot}'
 }
 
-count=${COUNT:-15}
+count=${COUNT:-10}
 seed=${SEED:-$((RANDOM * 32768 + RANDOM))}
 RANDOM=$seed
 test_begin
