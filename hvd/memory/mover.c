@@ -26,7 +26,7 @@
 /* A removal that needs more than is free makes the guest reclaim or move: in parts of what it has. */
 #define TIGHT_PARTS 4U
 #define VERIFY_USEC (3 * USEC_PER_SEC)
-#define AGAIN_USEC  (5 * USEC_PER_MSEC)
+#define AGAIN_USEC  (2 * USEC_PER_MSEC)
 
 static void next_step(struct mover *m);
 static void verify(struct mover *m);
