@@ -35,11 +35,23 @@ hvd_rise() { # AT
     lab hvd start
 }
 
+# How often c1's guestd has greeted. hvd may not have seen yet that one is gone, whose session is the last it knows.
+greetings() {
+    grep -c "'c1': .* speaks (" "$LAB_DIR/hvd.log" || true
+}
+
+has_greeted_since() { # GREETINGS
+    (($(greetings) > $1))
+}
+
 guestd_arm() { # AT
+    local before
+    before=$(greetings)
     guest c1 "rm -f /run/points
         echo 'export OPENDLPAR_FAULT_AT=$1 OPENDLPAR_FAULT_FROM=\"request $guest_op\" OPENDLPAR_FAULT_LOG=/run/points' >/run/guestd.env
         kill \$(cat /run/guestd.pid)
         while [ -e /run/guestd.env ]; do sleep 0.1; done"
+    await $limit "the guestd that falls" has_greeted_since "$before"
 }
 
 guestd_count() {
@@ -58,7 +70,8 @@ guestd_fell() { # AT
 guestd_rise() { # AT
     guestd_fell "$1" || guest c1 'old=$(cat /run/guestd.pid)
         kill "$old"
-        while [ "$(cat /run/guestd.pid)" = "$old" ]; do sleep 0.1; done'
+        while [ "$(cat /run/guestd.pid 2>/dev/null)" = "$old" ]; do sleep 0.1; done'
+    await $limit "the guestd after it" has_greeted_since "$greeted"
 }
 
 # Each begins with what it needs: an addition with nothing plugged, a removal with 1 GiB.
@@ -91,12 +104,12 @@ begin_job() { # WHO VERB
 
 # crash WHO VERB AT: 0 runs through.
 crash() {
-    local before
+    local before greeted
     make_ready "$2"
     "$1_arm" "$3"
     await $limit "guestd" agent_is c1 ready
     await $limit "the accounts" hvd_plugged_is c1 "$(host_plugged c1)"
-    before=$(host_plugged c1)
+    before=$(host_plugged c1) greeted=$(greetings)
     begin_job "$1" "$2"
     await $limit "the end at a point, or of the job" fell_or_ended "$1" "$3"
     if (($3 > 0)); then
