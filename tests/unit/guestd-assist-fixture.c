@@ -162,11 +162,7 @@ void start_guestd(struct env *e)
 
 void make_pool(struct env *e, uint64_t n_pages, uint64_t n_free)
 {
-        tree_mkdir(e->tree.sys_fd, "devices/system/node/node0");
-        tree_mkdir(e->tree.sys_fd, "devices/system/node/node0/hugepages");
         tree_mkdir(e->tree.sys_fd, HUGE);
-        tree_mkdir(e->tree.sys_fd, "kernel/mm");
-        tree_mkdir(e->tree.sys_fd, "kernel/mm/hugepages");
         tree_mkdir(e->tree.sys_fd, "kernel/mm/hugepages/hugepages-2048kB");
         tree_write(e->tree.sys_fd, HUGE "/surplus_hugepages", "0\n");
         tree_write(e->tree.sys_fd, "kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "0\n");
@@ -187,10 +183,8 @@ int setup(void **state)
         kernel->knows_swappiness = true;
         for (unsigned i = 0; i < N_BLOCKS; i++)
                 tree_block(&e->tree, FIRST + i, "online\n", "Movable\n", 0);
-        tree_mkdir(e->tree.proc_fd, "sys");
         tree_mkdir(e->tree.proc_fd, "sys/vm");
         tree_write(e->tree.proc_fd, "sys/vm/swappiness", "60\n");
-        tree_mkdir(e->tree.sys_fd, "fs");
         tree_mkdir(e->tree.sys_fd, "fs/cgroup");
         tree_write(e->tree.sys_fd, "fs/cgroup/memory.reclaim", "");
         write_meminfo();

@@ -56,15 +56,6 @@ void make_pool(struct env *e, uint64_t n_pages, uint64_t n_free);
 int setup(void **state);
 int teardown(void **state);
 
-#define RUN_UNTIL(e, condition)                                                                              \
-        do {                                                                                                 \
-                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                                          \
-                while (!(condition)) {                                                                       \
-                        assert_true(now_monotonic_usec() < _until);                                          \
-                        assert_int_equal(loop_run_once(&(e)->loop, 10), 0);                                  \
-                }                                                                                            \
-        } while (0)
-
 void offline(struct env *e, uint64_t id, uint64_t deadline_msec);
 void reclaim(struct env *e, uint64_t id, uint64_t bytes, uint64_t deadline_msec);
 void cancel(struct env *e, uint64_t id, uint64_t target_id);

@@ -179,13 +179,6 @@ int teardown(void **state)
         munmap(script, sizeof(*script));
         return 0;
 }
-void run_for(struct env *e, uint64_t msec)
-{
-        uint64_t until = now_monotonic_usec() + msec * USEC_PER_MSEC;
-
-        while (now_monotonic_usec() < until)
-                assert_int_equal(loop_run_once(&e->loop, 1), 0);
-}
 
 void request(struct env *e, uint64_t id, enum op op, unsigned first, unsigned n, uint64_t deadline_msec,
         uint64_t attempt_msec)
@@ -276,6 +269,7 @@ void assert_failure(struct env *e, size_t i, unsigned first, unsigned n, enum er
         assert_int_equal(e->failures[i].length, n * BLOCK);
         assert_int_equal(e->failures[i].error.code, code);
 }
+
 void appear(struct env *e, unsigned number, const char *state, const char *zones)
 {
         tree_block(&e->tree, number, state, zones, 0);

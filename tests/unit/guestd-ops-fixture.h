@@ -75,17 +75,6 @@ int setup(void **state);
 int teardown(void **state);
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-#define RUN_UNTIL(e, condition)                                                                              \
-        do {                                                                                                 \
-                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                                          \
-                while (!(condition)) {                                                                       \
-                        assert_true(now_monotonic_usec() < _until);                                          \
-                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);                                   \
-                }                                                                                            \
-        } while (0)
-
-void run_for(struct env *e, uint64_t msec);
-
 /* Targets in blocks, zone Movable. */
 void request(struct env *e, uint64_t id, enum op op, unsigned first, unsigned n, uint64_t deadline_msec,
         uint64_t attempt_msec);

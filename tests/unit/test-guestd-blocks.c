@@ -334,8 +334,6 @@ static void test_boot_id(void **state)
         char id[64];
 
         assert_int_equal(memory_read_boot_id(t->proc_fd, id, sizeof(id)), -ENOENT);
-        tree_mkdir(t->proc_fd, "sys");
-        tree_mkdir(t->proc_fd, "sys/kernel");
         tree_mkdir(t->proc_fd, "sys/kernel/random");
         tree_write(t->proc_fd, "sys/kernel/random/boot_id", "5c769364-36c1-4bc9-8927-7346d2f4f025\n");
         assert_int_equal(memory_read_boot_id(t->proc_fd, id, sizeof(id)), 0);

@@ -98,23 +98,6 @@ static int teardown(void **state)
         return 0;
 }
 
-#define RUN_UNTIL(e, condition)                                                                              \
-        do {                                                                                                 \
-                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                                          \
-                while (!(condition)) {                                                                       \
-                        assert_true(now_monotonic_usec() < _until);                                          \
-                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);                                   \
-                }                                                                                            \
-        } while (0)
-
-static void run_for(struct env *e, uint64_t msec)
-{
-        uint64_t until = now_monotonic_usec() + msec * USEC_PER_MSEC;
-
-        while (now_monotonic_usec() < until)
-                assert_int_equal(loop_run_once(&e->loop, 1), 0);
-}
-
 /* Takes a message that the guest sent into e->last. */
 static bool receive(struct env *e)
 {
@@ -195,7 +178,7 @@ static void test_session(void **state)
         /* Of another session, and lines that come in pieces. */
         host_request(e, "ffffffffffffffff", 6);
         host_send_text(e, "{\"type\":\"request\",\"session\":\"" SESSION "\",");
-        run_for(e, 5);
+        run_loop_for(&e->loop, 5 * USEC_PER_MSEC);
         host_send_text(e, "\"id\":7,\"op\":\"get-state\"}\n");
         RUN_UNTIL(e, e->n_requests == 2);
         assert_int_equal(e->request_id, 7);
@@ -219,14 +202,14 @@ static void test_hello_again(void **state)
         assert_null(e->loop.timers);
         /* An old welcome does not count, the last one does. */
         welcome(e, nonces[2]);
-        run_for(e, 5);
+        run_loop_for(&e->loop, 5 * USEC_PER_MSEC);
         assert_false(channel_has_session(e->channel));
         assert_int_equal(channel_counters(e->channel)->n_stale, 1);
         welcome(e, nonces[3]);
         RUN_UNTIL(e, channel_has_session(e->channel));
         /* Twice is one too many. */
         welcome(e, nonces[3]);
-        run_for(e, 5);
+        run_loop_for(&e->loop, 5 * USEC_PER_MSEC);
         assert_int_equal(e->n_up, 1);
         assert_int_equal(e->n_down, 0);
 }
@@ -275,7 +258,7 @@ static void test_garbage(void **state)
         RUN_UNTIL(e, e->n_down == 1);
         host_request(e, SESSION, 10);
         open_session(e);
-        run_for(e, 5);
+        run_loop_for(&e->loop, 5 * USEC_PER_MSEC);
         assert_int_equal(e->n_requests, 1);
         assert_int_equal(channel_counters(e->channel)->n_garbage, CHANNEL_GARBAGE_MAX);
 }
@@ -356,8 +339,6 @@ static void test_ports(void **state)
         if (access("/dev/virtio-ports/" PROTO_PORT_NAME, F_OK) < 0) {
                 assert_int_equal(port_open(t.sys_fd, NULL), -ENOENT);
                 /* By its name in sysfs: of two, the right one (which /dev does not have). */
-                tree_mkdir(t.sys_fd, "class");
-                tree_mkdir(t.sys_fd, "class/virtio-ports");
                 tree_mkdir(t.sys_fd, "class/virtio-ports/null");
                 tree_mkdir(t.sys_fd, "class/virtio-ports/vport99p1");
                 tree_write(t.sys_fd, "class/virtio-ports/null/name", "org.other\n");

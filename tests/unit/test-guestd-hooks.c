@@ -32,15 +32,6 @@ struct env {
         struct error failure;
 };
 
-#define RUN_UNTIL(e, condition)                                                                              \
-        do {                                                                                                 \
-                uint64_t _end = now_monotonic_usec() + WAIT_USEC;                                            \
-                while (!(condition) && now_monotonic_usec() < _end)                                          \
-                        assert_true(loop_run_once(&(e)->loop, 20) >= 0);                                     \
-                if (!(condition))                                                                            \
-                        fail_msg("never: %s", #condition);                                                   \
-        } while (0)
-
 static void on_changed(bool any, void *userdata)
 {
         struct env *e = userdata;

@@ -378,7 +378,7 @@ static void test_grace(void **state)
         ops_set_session(e->ops, false);
         ops_set_session(e->ops, true);
         request(e, 2, OP_AWAIT_REMOVED, FIRST, 4, 30, 0);
-        run_for(e, 60);
+        run_loop_for(&e->loop, 60 * USEC_PER_MSEC);
         assert_int_equal(e->n_replies, 2);
         assert_block(e, FIRST, BLOCK_OFFLINE, ZONE_UNKNOWN);
         /* One is removed, one is put online by somebody else. */
@@ -394,7 +394,7 @@ static void test_grace(void **state)
         assert_block(e, FIRST + 1, BLOCK_ONLINE, ZONE_KERNEL);
         assert_int_equal(e->n_replies, 2);
         script->n_writes = 0;
-        run_for(e, 60);
+        run_loop_for(&e->loop, 60 * USEC_PER_MSEC);
         assert_int_equal(script->n_writes, 0);
 }
 

@@ -22,7 +22,7 @@ static void test_online_by_kernel(void **state)
         assert_int_equal(e->reply.n_ranges, 1);
         assert_int_equal(e->ranges[0].zone, ZONE_MOVABLE);
         assert_int_equal(script->n_writes, 0);
-        run_for(e, 20);
+        run_loop_for(&e->loop, 20 * USEC_PER_MSEC);
         assert_int_equal(e->n_events, 0);
 }
 
@@ -87,7 +87,7 @@ static void test_online_failures(void **state)
         assert_failure(e, 0, 51, 1, ERROR_DEADLINE);
         /* It is cancelled. */
         request(e, 5, OP_ONLINE, 50, 3, 60000, 0);
-        run_for(e, 20);
+        run_loop_for(&e->loop, 20 * USEC_PER_MSEC);
         cancel(e, 6, 5);
         RUN_UNTIL(e, e->reply_id == 5);
         assert_failure(e, 0, 51, 2, ERROR_CANCELLED);
@@ -268,7 +268,7 @@ static void test_quiet(void **state)
                 uevent(&m, 53, BLOCK_OFFLINE);
                 uevent(&m, 53, BLOCK_ABSENT);
                 cancel(e, 2, 99);
-                run_for(e, 5);
+                run_loop_for(&e->loop, 5 * USEC_PER_MSEC);
                 assert_true(m.paused);
                 assert_int_equal(m.n_held, 6);
                 assert_int_equal(e->n_events, 0);

@@ -60,7 +60,7 @@ static void test_prepare(void **state)
         /* Not at once: the kernel may be bringing up what was plugged. */
         ops_set_session(e->ops, false);
         assert_auto_online(e, "online_movable");
-        run_for(e, 40);
+        run_loop_for(&e->loop, 40 * USEC_PER_MSEC);
         assert_auto_online(e, "online");
         assert_hurry(e, false);
 }
@@ -74,7 +74,7 @@ static void test_prepare_taken_over(void **state)
         ops_set_session(e->ops, false);
         ops_set_session(e->ops, true);
         prepare(e, 1, ZONE_KERNEL, GIB);
-        run_for(e, 40);
+        run_loop_for(&e->loop, 40 * USEC_PER_MSEC);
         assert_auto_online(e, "online_kernel");
         request(e, 2, OP_RELEASE, 0, 0, 0, 0);
         assert_auto_online(e, "offline");
@@ -159,7 +159,7 @@ static void test_prepare_survives_kill(void **state)
         /* The next one finds what this one, killed now, would leave. */
         assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &env_link, e, &next), 0);
         assert_auto_online(e, "online_movable");
-        run_for(e, 40);
+        run_loop_for(&e->loop, 40 * USEC_PER_MSEC);
         assert_auto_online(e, "offline");
         assert_hurry(e, false);
         assert_int_equal(access(path, F_OK), -1);
@@ -188,15 +188,15 @@ static void test_events(void **state)
         for (unsigned i = 0; i < 3; i++)
                 appear(e, 50 + i, "offline\n", "Movable\n");
         RUN_UNTIL(e, e->n_events == 1);
-        run_for(e, 20);
+        run_loop_for(&e->loop, 20 * USEC_PER_MSEC);
         assert_int_equal(e->n_events, 1);
         /* No news: none. */
         ops_on_block(e->ops, 50, BLOCK_OFFLINE);
-        run_for(e, 20);
+        run_loop_for(&e->loop, 20 * USEC_PER_MSEC);
         assert_int_equal(e->n_events, 1);
         ops_set_session(e->ops, false);
         ops_on_block(e->ops, 51, BLOCK_ONLINE);
-        run_for(e, 20);
+        run_loop_for(&e->loop, 20 * USEC_PER_MSEC);
         assert_int_equal(e->n_events, 1);
 }
 

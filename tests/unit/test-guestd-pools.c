@@ -219,11 +219,7 @@ static void test_gigantic(void **state)
 {
         struct env *e = *state;
 
-        tree_mkdir(e->tree.sys_fd, "devices/system/node/node0");
-        tree_mkdir(e->tree.sys_fd, "devices/system/node/node0/hugepages");
         tree_mkdir(e->tree.sys_fd, GIGANTIC);
-        tree_mkdir(e->tree.sys_fd, "kernel/mm");
-        tree_mkdir(e->tree.sys_fd, "kernel/mm/hugepages");
         tree_mkdir(e->tree.sys_fd, "kernel/mm/hugepages/hugepages-1048576kB");
         tree_write(e->tree.sys_fd, GIGANTIC "/nr_hugepages", "3\n");
         tree_write(e->tree.sys_fd, GIGANTIC "/free_hugepages", "1\n");

@@ -126,24 +126,6 @@ static int teardown(void **state)
         return 0;
 }
 
-#define RUN_UNTIL(e, condition)                                                                              \
-        do {                                                                                                 \
-                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                                          \
-                while (!(condition)) {                                                                       \
-                        if (now_monotonic_usec() >= _until)                                                  \
-                                fail_msg("never: %s", #condition);                                           \
-                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);                                   \
-                }                                                                                            \
-        } while (0)
-
-static void run_for(struct env *e, uint64_t usec)
-{
-        uint64_t until = now_monotonic_usec() + usec;
-
-        while (now_monotonic_usec() < until)
-                assert_int_equal(loop_run_once(&e->loop, 1), 0);
-}
-
 static struct guest_sample begin(struct env *e, const struct sampling *s)
 {
         struct guest_sample sample;
@@ -323,7 +305,7 @@ static void test_headroom(void **state)
         assert_int_equal(e->samples[2].available_bytes, HEADROOM / 2 - MIB);
 
         /* It is said once, and again when things become worse. */
-        run_for(e, 2 * PUSH_USEC);
+        run_loop_for(&e->loop, 2 * PUSH_USEC);
         for (unsigned i = 3; i < e->n; i++)
                 assert_int_equal(e->samples[i].cause, SAMPLE_PERIODIC);
         unsigned n = e->n;
@@ -355,7 +337,7 @@ static void test_pressure(void **state)
         struct env *e = *state;
 
         begin(e, &(struct sampling) { 60000, 60000, 50, 1000, 0 });
-        run_for(e, PUSH_USEC + LOOK_USEC);
+        run_loop_for(&e->loop, PUSH_USEC + LOOK_USEC);
         assert_int_equal(e->n, 0);
         uint64_t since = now_monotonic_usec();
         stall();
@@ -364,13 +346,13 @@ static void test_pressure(void **state)
 
         /* The next one waits for its time, and is not lost; two in that time are one. */
         stall();
-        run_for(e, LOOK_USEC);
+        run_loop_for(&e->loop, LOOK_USEC);
         stall();
         bool is_late = now_monotonic_usec() - e->times[0] >= PUSH_USEC; /* a machine that is starved */
         RUN_UNTIL(e, e->n >= 2);
         assert_int_equal(e->samples[1].cause, SAMPLE_PRESSURE);
         assert_true(e->times[1] - since >= PUSH_USEC);
-        run_for(e, 2 * PUSH_USEC);
+        run_loop_for(&e->loop, 2 * PUSH_USEC);
         assert_true(e->n == 2 || is_late);
         e->n = 2;
 

@@ -180,12 +180,7 @@ static void survey(struct env *e, uint64_t id, unsigned first, unsigned n, uint6
 
 static void await_answer(struct env *e, unsigned n)
 {
-        uint64_t until = now_monotonic_usec() + WAIT_USEC;
-
-        while (e->n_replies + e->n_failures < n) {
-                assert_true(now_monotonic_usec() < until);
-                assert_int_equal(loop_run_once(&e->loop, 1), 0);
-        }
+        RUN_UNTIL(e, e->n_replies + e->n_failures >= n);
 }
 
 static void test_full(void **state)

@@ -19,6 +19,26 @@
 
 #include "common/cleanup.h"
 #include "common/size.h"
+#include "guestd/loop.h"
+
+/* What a test's env has a loop for. Each test says by WAIT_USEC how long at most. */
+#define RUN_UNTIL(e, condition)                                                                              \
+        do {                                                                                                 \
+                uint64_t _until = now_monotonic_usec() + WAIT_USEC;                                          \
+                while (!(condition)) {                                                                       \
+                        if (now_monotonic_usec() >= _until)                                                  \
+                                fail_msg("never: %s", #condition);                                           \
+                        assert_int_equal(loop_run_once(&(e)->loop, 1), 0);                                   \
+                }                                                                                            \
+        } while (0)
+
+static inline void run_loop_for(struct loop *loop, uint64_t usec)
+{
+        uint64_t until = now_monotonic_usec() + usec;
+
+        while (now_monotonic_usec() < until)
+                assert_int_equal(loop_run_once(loop, 1), 0);
+}
 
 /* A guest's /sys and /proc as far as guestd looks at them, in a folder of its own. */
 struct tree {
@@ -47,9 +67,16 @@ static inline void tree_read(int dir_fd, const char *path, char *text, size_t si
         close(fd);
 }
 
+/* And the folders above it. */
 static inline void tree_mkdir(int dir_fd, const char *path)
 {
-        assert_true(mkdirat(dir_fd, path, 0755) == 0 || errno == EEXIST);
+        char part[128];
+
+        for (size_t i = 1; i <= strlen(path); i++)
+                if (path[i] == '/' || path[i] == '\0') {
+                        snprintf(part, sizeof(part), "%.*s", (int)i, path);
+                        assert_true(mkdirat(dir_fd, part, 0755) == 0 || errno == EEXIST);
+                }
 }
 
 static inline void tree_block(struct tree *t, unsigned number, const char *state, const char *zones, int node)
@@ -121,9 +148,6 @@ static inline void tree_init(struct tree *t)
         assert_non_null(mkdtemp(t->path));
         fd = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         assert_true(fd >= 0);
-        tree_mkdir(fd, "sys");
-        tree_mkdir(fd, "sys/devices");
-        tree_mkdir(fd, "sys/devices/system");
         tree_mkdir(fd, "sys/devices/system/memory");
         tree_mkdir(fd, "sys/devices/system/node");
         tree_mkdir(fd, "sys/kernel");
