@@ -43,22 +43,6 @@ static int read_meminfo(int proc_fd, struct guest_memory *m)
         return 0;
 }
 
-static void add_zone(const struct zone_info *z, void *userdata)
-{
-        struct guest_memory *m = userdata;
-
-        if (z->zone == ZONE_MOVABLE)
-                m->movable_bytes += z->present_bytes;
-        else if (z->zone == ZONE_KERNEL)
-                m->kernel_bytes += z->present_bytes;
-}
-
-int memory_read_zones(int proc_fd, struct guest_memory *ret)
-{
-        ret->kernel_bytes = ret->movable_bytes = 0;
-        return zones_read(proc_fd, add_zone, ret);
-}
-
 /* "some avg10=1.23 ..." -> 123. */
 static bool pressure_centi(const char *text, const char *word, unsigned *ret)
 {
@@ -171,14 +155,17 @@ int memory_read_sample(int proc_fd, struct guest_sample *ret)
         return 0;
 }
 
-int memory_read(int proc_fd, struct guest_memory *ret)
+int memory_read(int proc_fd, struct blocks *blocks, struct guest_memory *ret)
 {
         struct guest_memory m = { 0 };
+        struct zone_account account;
 
         int r = read_meminfo(proc_fd, &m);
         if (r < 0)
                 return r;
-        (void)memory_read_zones(proc_fd, &m);
+        (void)zones_account(proc_fd, blocks, &account);
+        m.kernel_bytes = account.kernel_bytes;
+        m.movable_bytes = account.movable_bytes;
         read_pressure(proc_fd, &m);
         *ret = m;
         return 0;

@@ -5,16 +5,16 @@
 
 /* The guest's memory by /proc, through a directory descriptor that tests replace. */
 
+struct blocks;
+
 /* Fills everything but the counts of blocks: meminfo, zoneinfo (which may be missing: then kernel and movable
- * are 0) and pressure/memory (which may be missing or off). 0 or -errno. */
-int memory_read(int proc_fd, struct guest_memory *ret);
+ * are 0) and pressure/memory (which may be missing or off). Of `blocks`, unless that is NULL, the zones are
+ * learned on the way (zones_account()). 0 or -errno. */
+int memory_read(int proc_fd, struct blocks *blocks, struct guest_memory *ret);
 
 /* Fills everything but the cause, the margin and is_watched: meminfo, and what there is of zoneinfo, vmstat
  * and pressure/memory. Within the protocol's limits, whatever they say. 0 or -errno. */
 int memory_read_sample(int proc_fd, struct guest_sample *ret);
-
-/* Only kernel_bytes and movable_bytes. 0 or -errno. */
-int memory_read_zones(int proc_fd, struct guest_memory *ret);
 
 /* What matters from one moment to the next, in bytes. */
 struct memory_now {

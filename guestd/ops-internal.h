@@ -4,6 +4,7 @@
 #include "guestd/bell.h"
 #include "guestd/ops.h"
 #include "guestd/settings.h"
+#include "guestd/zones.h"
 
 /* What ops.c, run.c, pledge.c and the op-*.c share. Nobody else includes this. */
 
@@ -108,7 +109,8 @@ struct ops {
         struct loop_timer release_timer, rest_timer;
         /* What zones held when blocks->n_changes was this; kernel_bytes is 0 before the first look. */
         struct {
-                uint64_t at_change, kernel_bytes, movable_bytes;
+                uint64_t at_change;
+                struct zone_account account;
         } zones;
         bool quiet;        /* the monitor is paused between the requests of one operation */
         bool catching_up;  /* and now hands over what it held */

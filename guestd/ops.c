@@ -17,7 +17,6 @@
 #include "common/log.h"
 #include "common/size.h"
 #include "guestd/memory.h"
-#include "guestd/zones.h"
 
 /* Longer than any device takes to leave that is wholly offline. */
 #define HURRY_MAX_USEC (60 * USEC_PER_SEC)
@@ -27,11 +26,10 @@ static void fail(struct ops *ops, const struct message *m, const struct error *e
         ops->link.failure(m->id, error, ops->userdata);
 }
 
-static void note_zones(struct ops *ops, const struct guest_memory *m)
+static void note_zones(struct ops *ops, uint64_t kernel_bytes, uint64_t movable_bytes)
 {
         ops->zones.at_change = ops->blocks->n_changes;
-        ops->zones.kernel_bytes = m->kernel_bytes;
-        ops->zones.movable_bytes = m->movable_bytes;
+        ops->zones.account = (struct zone_account) { kernel_bytes, movable_bytes };
 }
 
 static void reply_memory(struct ops *ops, const struct message *m)
@@ -39,10 +37,10 @@ static void reply_memory(struct ops *ops, const struct message *m)
         struct message_reply reply = { .op = m->request.op, .has_memory = true };
         struct error error;
 
-        int r = memory_read(ops->config.proc_fd, &reply.memory);
+        int r = memory_read(ops->config.proc_fd, ops->blocks, &reply.memory);
         if (r >= 0) {
                 reply.memory.margin_bytes = memory_margin(ops->config.margin_bytes, reply.memory.total_bytes);
-                note_zones(ops, &reply.memory);
+                note_zones(ops, reply.memory.kernel_bytes, reply.memory.movable_bytes);
                 blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);
         }
@@ -180,16 +178,16 @@ static void on_release_timer(struct loop_timer *timer)
 static void prepare(struct ops *ops, const struct message *m)
 {
         const struct message_request *q = &m->request;
-        struct guest_memory memory = { 0 };
+        struct zone_account account = ops->zones.account;
         struct error error;
 
         /* Zones change with blocks. The host has mostly asked for the guest's state since they last did. */
         if (q->zone == ZONE_MOVABLE &&
-                (ops->zones.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes)) {
-                (void)memory_read_zones(ops->config.proc_fd, &memory);
-                note_zones(ops, &memory);
+                (account.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes)) {
+                (void)zones_account(ops->config.proc_fd, ops->blocks, &account);
+                note_zones(ops, account.kernel_bytes, account.movable_bytes);
         }
-        uint64_t kernel_bytes = ops->zones.kernel_bytes, movable_bytes = ops->zones.movable_bytes;
+        uint64_t kernel_bytes = account.kernel_bytes, movable_bytes = account.movable_bytes;
         if (q->zone == ZONE_MOVABLE && !zone_ratio_allows(kernel_bytes, movable_bytes, q->bytes)) {
                 uint64_t budget = zone_ratio_budget(kernel_bytes, movable_bytes);
 

@@ -75,15 +75,21 @@ int zones_read(int proc_fd, void (*on_zone)(const struct zone_info *z, void *use
         return k;
 }
 
+/* A reading of the file. */
 struct spans {
         struct zone_info v[SPANS_MAX];
         size_t n;
+        struct zone_account account;
 };
 
-static void note_span(const struct zone_info *z, void *userdata)
+static void note_zone(const struct zone_info *z, void *userdata)
 {
         struct spans *spans = userdata;
 
+        if (z->zone == ZONE_MOVABLE)
+                spans->account.movable_bytes += z->present_bytes;
+        else if (z->zone == ZONE_KERNEL)
+                spans->account.kernel_bytes += z->present_bytes;
         if (z->start < z->end && spans->n++ < SPANS_MAX)
                 spans->v[spans->n - 1] = *z;
 }
@@ -104,23 +110,43 @@ static enum zone only_zone_of(const struct spans *spans, uint64_t start, uint64_
         return in ? in->zone : ZONE_UNKNOWN;
 }
 
-void zones_learn(int proc_fd, struct blocks *b)
+static bool is_unknown(const struct block *k)
 {
-        struct spans spans = { 0 };
-        size_t n = 0;
+        return k->state == BLOCK_ONLINE && k->zone == ZONE_MAX;
+}
 
-        for (size_t i = 0; i < b->n; i++)
-                n += b->v[i].state == BLOCK_ONLINE && b->v[i].zone == ZONE_MAX;
-        if (n < LEARN_BLOCKS_MIN || zones_read(proc_fd, note_span, &spans) < 0 || spans.n > SPANS_MAX)
-                return;
+static void learn(const struct spans *spans, struct blocks *b)
+{
         for (size_t i = 0; i < b->n; i++) {
                 struct block *k = &b->v[i];
                 uint64_t start = k->number * b->block_bytes;
 
-                if (k->state != BLOCK_ONLINE || k->zone != ZONE_MAX)
+                if (!is_unknown(k))
                         continue;
-                enum zone zone = only_zone_of(&spans, start, start + b->block_bytes);
+                enum zone zone = only_zone_of(spans, start, start + b->block_bytes);
                 if (zone != ZONE_UNKNOWN)
                         k->zone = (uint8_t)zone;
         }
+}
+
+int zones_account(int proc_fd, struct blocks *b, struct zone_account *ret)
+{
+        struct spans spans = { 0 };
+        int r = zones_read(proc_fd, note_zone, &spans);
+
+        *ret = spans.account;
+        if (r >= 0 && b && spans.n <= SPANS_MAX)
+                learn(&spans, b);
+        return r;
+}
+
+void zones_learn(int proc_fd, struct blocks *b)
+{
+        struct zone_account account;
+        size_t n = 0;
+
+        for (size_t i = 0; i < b->n; i++)
+                n += is_unknown(&b->v[i]);
+        if (n >= LEARN_BLOCKS_MIN)
+                (void)zones_account(proc_fd, b, &account);
 }

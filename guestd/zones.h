@@ -15,7 +15,15 @@ struct zone_info {
 /* Tells of each zone in turn. 0 or -errno. */
 int zones_read(int proc_fd, void (*on_zone)(const struct zone_info *z, void *userdata), void *userdata);
 
+/* What is online in zones that are not Movable, and in those that are. */
+struct zone_account {
+        uint64_t kernel_bytes, movable_bytes;
+};
+/* Sums them up, and on the way learns what zones_learn() does, of all blocks of `b` unless it is NULL. 0 or
+ * -errno, and then what there was. */
+int zones_account(int proc_fd, struct blocks *b, struct zone_account *ret);
+
 /* Learns the zones of the blocks whose zone is not known yet, all at once: a block that is online, and lies
  * in what one zone spans and no other, is in that zone. What lies elsewhere, or where zones overlap, is left
- * to blocks_zone(), which asks the kernel for each block. */
+ * to blocks_zone(), which asks the kernel for each block; so are a few. */
 void zones_learn(int proc_fd, struct blocks *b);

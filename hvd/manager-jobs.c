@@ -170,6 +170,8 @@ static void let_go(struct partition *p, const struct job *j)
          * repeated before something changes; one that went well may have been early. */
         if (j->request.kind == JOB_RESTORE_MEMORY)
                 partition_settle_soon(p, j->state == JOB_DONE && j->done_bytes > 0);
+        else if (j->looked && j->state == JOB_DONE && j->n_reasons == 0)
+                partition_settle_after_job(p, false);
         else
                 partition_settle(p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run);
 }

@@ -20,6 +20,8 @@
 
 /* Changes that a guest can cause at will are looked at so often at most. */
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
+/* Who waits for a job has read of its end by then, and is not kept from a processor. */
+#define AFTER_JOB_USEC (5 * USEC_PER_MSEC)
 /* An end that did not answer, when something is perhaps to be restored, is asked again after. */
 #define RETRY_USEC (10 * USEC_PER_SEC)
 /* QEMU tells of a migration's beginning and end only those who change its capabilities, and libvirt lets go
@@ -91,7 +93,8 @@ void partition_settle(struct partition *p, bool restore)
         if (what && partition_refresh(p, what, on_settled, NULL, &p->settling, NULL) < 0) {
                 p->settle_failed = true;
                 settle_after(p, RETRY_USEC);
-        }
+        } else if (what) /* what it was armed for is looked at now */
+                sd_event_source_set_enabled(p->settle_timer, SD_EVENT_OFF);
         manager_partition_changed(p->manager, p);
 }
 
@@ -104,6 +107,12 @@ static int on_settle_timer(sd_event_source *source, uint64_t usec, void *userdat
                 return 0;
         partition_settle(p, false);
         return 0;
+}
+
+void partition_settle_after_job(struct partition *p, bool restore)
+{
+        p->settle_restore |= restore;
+        settle_after(p, AFTER_JOB_USEC);
 }
 
 void partition_settle_soon(struct partition *p, bool restore)
@@ -184,14 +193,16 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
         partition_settle(p, false);
 }
 
-/* A job that moves it looks for itself. */
-static void tell_change(struct partition *p)
+/* A job that moves it looks for itself. QEMU tells of a way's end up to a second late: what is known by then
+ * is no news. */
+static void tell_change(struct partition *p, bool is_news)
 {
         struct job *j = job_at_work(p);
 
         if (j && j->mechanism->on_change)
                 j->mechanism->on_change(j);
-        partition_settle_soon(p, false);
+        if (is_news)
+                partition_settle_soon(p, false);
 }
 
 static void on_platform_device_size(
@@ -199,30 +210,34 @@ static void on_platform_device_size(
 {
         struct partition *p = userdata;
         uint64_t current = partition_current_bytes(p);
+        bool is_news = true;
 
         for (size_t i = 0; p->has_snapshot && i < p->snapshot.n_devices; i++) {
                 struct platform_device *d = &p->snapshot.devices[i];
 
                 if (strcmp(d->id, id) != 0 || d->is_dimm)
                         continue;
+                is_news = d->size_bytes != size_bytes;
                 p->snapshot.plugged_bytes -= MIN(d->size_bytes, p->snapshot.plugged_bytes);
                 p->snapshot.plugged_bytes += size_bytes;
                 d->size_bytes = size_bytes;
         }
         partition_note_growth(p, current);
-        tell_change(p);
+        tell_change(p, is_news);
 }
 
 static void on_platform_balloon(struct platform *platform, uint64_t actual_bytes, void *userdata)
 {
         struct partition *p = userdata;
         uint64_t current = partition_current_bytes(p);
+        bool is_news =
+                !p->has_snapshot || p->balloon_unheard || p->snapshot.balloon.actual_bytes != actual_bytes;
 
         p->balloon_unheard = false;
         if (p->has_snapshot && p->snapshot.balloon.present)
                 partition_take_balloon(p, actual_bytes);
         partition_note_growth(p, current);
-        tell_change(p);
+        tell_change(p, is_news);
 }
 
 static void on_platform_changed(struct platform *platform, void *userdata)

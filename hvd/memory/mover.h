@@ -47,6 +47,8 @@ struct mover {
         bool undoing, verifying, is_prepared, is_short;
         enum zone zone;
         uint64_t step_kernel_bytes; /* of the step under way */
+        uint64_t step_began_usec;
+        uint64_t block_usec; /* what a block of the guest took in the last step */
         uint64_t verify_until_usec;
         unsigned n_resets;
         struct partition_refresh *refresh;

@@ -20,8 +20,8 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 
-#define LOOK_MIN_USEC   (4 * USEC_PER_MSEC)
-#define LOOK_FIRST_USEC (8 * USEC_PER_MSEC)
+#define LOOK_MIN_USEC   (2 * USEC_PER_MSEC)
+#define LOOK_FIRST_USEC (4 * USEC_PER_MSEC)
 #define LOOK_MAX_USEC   (200 * USEC_PER_MSEC)
 /* A look at the guest's own account costs the guest time, and says little in the first moment. */
 #define GUEST_AFTER_USEC (100 * USEC_PER_MSEC)

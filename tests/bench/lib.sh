@@ -188,10 +188,12 @@ thaw_host() {
     frozen_hvd=''
 }
 
+# They then look at what they missed. Who comes with a command finds them at rest.
 thaw() {
     thaw_host
     # shellcheck disable=SC2016
     guest "$guest_name" 'kill -CONT "$(cat /run/guestd.pid)"'
+    sleep 1
 }
 
 # --- results ---

@@ -71,7 +71,7 @@ static void check_memory(int fd)
         struct guest_memory m;
         struct memory_now now;
 
-        if (memory_read(fd, &m) == 0)
+        if (memory_read(fd, NULL, &m) == 0)
                 require(m.some_avg10_centi <= 10000 && m.full_avg10_centi <= 10000);
         if (memory_read_now(fd, &now) == 0)
                 (void)memory_margin(0, now.total_bytes);

@@ -252,6 +252,7 @@ static void test_auto_online(void **state)
 static void test_learn_zones(void **state)
 {
         struct tree *t = *state;
+        struct guest_memory m;
         char text[512];
         struct blocks b;
 
@@ -282,6 +283,9 @@ static void test_learn_zones(void **state)
         }
         zones_learn(t->proc_fd, &b);
         assert_int_equal(blocks_zone(&b, 40), ZONE_NONE);
+        /* Unless zoneinfo is read in any case. */
+        assert_int_equal(memory_read(t->proc_fd, &b, &m), 0);
+        assert_int_equal(blocks_zone(&b, 41), ZONE_KERNEL);
         blocks_scan(&b);
         unlinkat(t->proc_fd, "zoneinfo", 0);
         zones_learn(t->proc_fd, &b);
@@ -295,7 +299,7 @@ static void test_memory(void **state)
         struct guest_memory m;
 
         tree_zoneinfo(t, 3 * GIB, 2 * GIB);
-        assert_int_equal(memory_read(t->proc_fd, &m), 0);
+        assert_int_equal(memory_read(t->proc_fd, NULL, &m), 0);
         assert_int_equal(m.total_bytes, 8 * GIB);
         assert_int_equal(m.available_bytes, 6 * GIB);
         assert_int_equal(m.swap_total_bytes, 2 * MIB);
@@ -309,14 +313,14 @@ static void test_memory(void **state)
                 "some avg10=1.23 avg60=0.00 avg300=0.00 total=1\nfull avg10=100.00 avg60=0.00 avg300=0.00 "
                 "total=0\n");
         unlinkat(t->proc_fd, "zoneinfo", 0);
-        assert_int_equal(memory_read(t->proc_fd, &m), 0);
+        assert_int_equal(memory_read(t->proc_fd, NULL, &m), 0);
         assert_true(m.has_pressure);
         assert_int_equal(m.some_avg10_centi, 123);
         assert_int_equal(m.full_avg10_centi, 10000);
         assert_int_equal(m.kernel_bytes, 0);
 
         tree_write(t->proc_fd, "meminfo", "MemTotal: 1 kB\n");
-        assert_int_equal(memory_read(t->proc_fd, &m), -EBADMSG);
+        assert_int_equal(memory_read(t->proc_fd, NULL, &m), -EBADMSG);
 }
 
 static void test_margin(void **state)

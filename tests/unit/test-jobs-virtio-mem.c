@@ -53,6 +53,30 @@ static void test_add(void **state)
         finish(fx);
 }
 
+/* QEMU tells of the way's end when the job has long looked: nothing is asked for that. Another size is news.
+ */
+static void test_late_event(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, LIST(VM("0", "0"), "0"), "");
+        struct job *j = submit(fx, ADD(GIB, BY_VM));
+        script(fx->guest,
+                "expect prepare\nreply\n" STATE("2G", "1G", "2G") BLOCKS(",[4G,1G,'online','movable',0]"));
+        script(fx->qmp, RESIZE("vm0", "1G") LIST(VM("1G", "1G"), "1G") "reply\n");
+        RUN_UNTIL_END(fx, j);
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        script(fx->qmp, "event MEMORY_DEVICE_SIZE_CHANGE {'id':'vm0','size':1G,'qom-path':'x'}\n");
+        assert_false(FAKE_RUN_UNTIL(fx->event, !partition_is_settled(fx->p), 100 * USEC_PER_MSEC));
+        assert_true(fake_finished(fx->qmp));
+        script(fx->qmp,
+                LIST(VM("512M", "1G"),
+                        "512M") "event MEMORY_DEVICE_SIZE_CHANGE {'id':'vm0','size':512M,'qom-path':'x'}\n");
+        RUN_UNTIL(fx, !partition_is_settled(fx->p));
+        assert_int_equal(partition_current_bytes(fx->p), GIB + 512 * MIB);
+        finish(fx);
+}
+
 /* The kernel's part goes first, in whole blocks, and the rest is Movable. */
 static void test_zones(void **state)
 {
@@ -325,6 +349,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
         const struct CMUnitTest tests[] = {
                 TEST(test_add),
+                TEST(test_late_event),
                 TEST(test_zones),
                 TEST(test_add_stalls),
                 TEST(test_remove),
