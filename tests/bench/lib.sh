@@ -66,12 +66,12 @@ guest() {
 # boot NAME OPTION...: a guest, its account, and a stopwatch on its monitor. Sets block_bytes.
 boot() {
     guest_name=$1
-    lab guest "$1" --arch "$bench_arch" "${@:2}"
+    lab guest "$1" --arch "$bench_arch" --cpus "$bench_cpus" "${@:2}"
     # shellcheck disable=SC2016  # it is for the guest's shell
     read -r block_bytes guest_blocks < <(guest "$1" 'cd /sys/devices/system/memory && echo $(cat block_size_bytes) $(ls -d memory[0-9]* | wc -l)')
     block_bytes=$((16#$block_bytes))
     jq --arg kernel "$(guest "$1" 'uname -r')" --arg command "$(<"$LAB_DIR/$1/command")" \
-        --arg arch "$bench_arch" '.guest_kernel = $kernel | .guest_arch = $arch | .accel = ($command | capture("accel=(?<a>[a-z]+)").a)' "$facts" >"$facts.new"
+        --arg arch "$bench_arch" --argjson cpus "$bench_cpus" '.guest_kernel = $kernel | .guest_arch = $arch | .guest_cpus = $cpus | .accel = ($command | capture("accel=(?<a>[a-z]+)").a)' "$facts" >"$facts.new"
     mv "$facts.new" "$facts"
 
     coproc STOPWATCH { exec "$floor_tool" "$LAB_DIR/$1/lab-qmp.sock"; }
@@ -257,7 +257,7 @@ print_tables() {
     local name benchmark group row median min max ratio running bar verdict last
     local format='%-48s %8s %8s %8s %7s %9s %6s  %s\n'
 
-    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)" + if .accel then "  \(.accel)  guest \(.guest_arch), Linux \(.guest_kernel)" else "" end' \
+    jq -r '.machine | "\(.date)  \(.tree)  \(.cores) cores, \(.cpu)  QEMU \(.qemu)" + if .accel then "  \(.accel)  guest \(.guest_arch), processors \(.guest_cpus), Linux \(.guest_kernel)" else "" end' \
         "$work_dir/result.json"
     jq -r '.machine | [.load_at_start, .load_at_end] as $load | select(($load | max) > .cores + 1)
         | "The machine is busy with other things as well (load \($load | join(", "))): expect noise."' "$work_dir/result.json"
