@@ -3,7 +3,8 @@
 /* QEMU takes the wish at once, and the guest's driver follows. QEMU tells of the way at most once a second,
  * and of its end up to a second late, so it is looked at as well: when half of what is left should be done at
  * the pace so far, which takes few looks (each costs QEMU's main loop half a millisecond) and sees the end
- * within some milliseconds.
+ * within some milliseconds. What the guest has available is asked for beside it, more rarely: a guest that is
+ * at work answers late, and the end does not wait for that.
  *
  *     ASKING --QEMU took it--> LOOKING <--> WAITING
  *
@@ -25,6 +26,7 @@
 #define LOOK_MAX_USEC   (200 * USEC_PER_MSEC)
 /* A look at the guest's own account costs the guest time, and says little in the first moment. */
 #define GUEST_AFTER_USEC (100 * USEC_PER_MSEC)
+#define GUEST_EVERY_USEC (150 * USEC_PER_MSEC)
 /* Without any movement for so long the driver is taken to be stuck. It tries again by itself only after 50 s
  * and more (Linux 6.1, virtio_mem), but at once when the wish changes. */
 #define STALL_USEC  (3 * USEC_PER_SEC)
@@ -42,13 +44,13 @@ struct resize {
 
         enum resize_state state;
         uint64_t wish_bytes, size_bytes;
-        uint64_t began_usec, moved_usec;
+        uint64_t began_usec, moved_usec, guest_asked_usec;
         uint64_t progress_bytes; /* the job's, when this began */
         unsigned n_nudges, n_settles, n_resets;
         bool nudging, stopped, settling, looked_at_guest;
         enum resize_end end; /* when settling */
         struct platform_op *op;
-        struct partition_refresh *refresh;
+        struct partition_refresh *refresh, *guest_look;
         sd_event_source *timer;
 };
 
@@ -60,6 +62,7 @@ struct resize *resize_free(struct resize *r)
                 return NULL;
         platform_op_free(r->op);
         partition_refresh_free(r->refresh);
+        partition_refresh_free(r->guest_look);
         sd_event_source_disable_unref(r->timer);
         free(r);
         return NULL;
@@ -103,20 +106,29 @@ static bool take_size(struct resize *r)
         return true;
 }
 
-/* When half of the rest should be done. */
+/* When half of the rest should be done. It moves in blocks, each of which may take a while: what has passed
+ * since the last one counts for the next. */
 static uint64_t next_look_usec(const struct resize *r)
 {
-        uint64_t elapsed = now_monotonic_usec() - r->began_usec;
+        uint64_t now = now_monotonic_usec(), elapsed = now - r->began_usec, still = now - r->moved_usec;
         uint64_t moved =
                 r->size_bytes > r->from_bytes ? r->size_bytes - r->from_bytes : r->from_bytes - r->size_bytes;
         uint64_t left =
                 r->size_bytes > r->wish_bytes ? r->size_bytes - r->wish_bytes : r->wish_bytes - r->size_bytes;
+        uint64_t next;
 
         if (moved == 0)
-                return elapsed / 4 < LOOK_FIRST_USEC ? LOOK_FIRST_USEC : MIN(elapsed / 4, LOOK_MAX_USEC);
-        /* At first the driver has hardly begun, and its pace says little: not later than as long again. */
-        double half = MIN((double)left / (double)moved / 2, 1.0) * (double)elapsed;
-        return half >= (double)LOOK_MAX_USEC ? LOOK_MAX_USEC : MAX((uint64_t)half, LOOK_MIN_USEC);
+                next = MAX(elapsed / 4, LOOK_FIRST_USEC);
+        else {
+                double rest = (double)left / (double)moved * (double)elapsed - (double)still;
+
+                if (rest <= 0) /* it is overdue, and may be stuck */
+                        next = still / 8;
+                else /* At first the driver has hardly begun: not later than as long again. */
+                        next = (uint64_t)MIN(rest / 2, (double)elapsed);
+        }
+        next = MAX(next, LOOK_MIN_USEC);
+        return MIN(next, LOOK_MAX_USEC);
 }
 
 static void look_later(struct resize *r)
@@ -177,7 +189,7 @@ static void on_looked(struct partition *p, const struct error *error, void *user
                 give_up_after_reset(r);
                 return;
         }
-        if (error && (!p->platform_up || !r->looked_at_guest)) {
+        if (error) {
                 complete(r, RESIZE_FAILED, error);
                 return;
         }
@@ -186,8 +198,6 @@ static void on_looked(struct partition *p, const struct error *error, void *user
                 complete(r, RESIZE_FAILED, &gone);
                 return;
         }
-        if (error) /* the guest did not answer: then its last word is not one of now */
-                r->looked_at_guest = false;
 
         if (r->settling)
                 go_on_settling(r);
@@ -208,18 +218,38 @@ static void on_looked(struct partition *p, const struct error *error, void *user
                 settle(r, RESIZE_STALLED);
 }
 
-static void look(struct resize *r)
+/* One that does not answer has no last word that is one of now. */
+static void on_guest_looked(struct partition *p, const struct error *error, void *userdata)
+{
+        struct resize *r = userdata;
+
+        r->guest_look = NULL;
+        r->looked_at_guest = !error;
+        if (is_guest_short(r))
+                resize_look(r);
+}
+
+static void look_at_guest(struct resize *r)
 {
         struct partition *p = r->job->partition;
+        uint64_t now = now_monotonic_usec();
+
+        if (r->keep_available_bytes == 0 || r->settling || r->guest_look ||
+                agent_state(p->agent) != AGENT_READY || now < r->began_usec + GUEST_AFTER_USEC ||
+                now < r->guest_asked_usec + GUEST_EVERY_USEC)
+                return;
+        r->guest_asked_usec = now;
+        if (partition_refresh(p, REFRESH_MEMORY, on_guest_looked, r, &r->guest_look, NULL) < 0)
+                r->looked_at_guest = false;
+}
+
+static void look(struct resize *r)
+{
         struct error error;
-        bool ask_guest = r->keep_available_bytes > 0 && !r->settling &&
-                         agent_state(p->agent) == AGENT_READY &&
-                         now_monotonic_usec() > r->began_usec + GUEST_AFTER_USEC;
 
         r->state = LOOKING;
-        r->looked_at_guest = ask_guest;
-        if (partition_refresh(p, REFRESH_DEVICES | (ask_guest ? REFRESH_MEMORY : 0), on_looked, r,
-                    &r->refresh, &error) < 0)
+        look_at_guest(r);
+        if (partition_refresh(r->job->partition, REFRESH_DEVICES, on_looked, r, &r->refresh, &error) < 0)
                 complete(r, RESIZE_FAILED, &error);
 }
 
