@@ -19,8 +19,8 @@ int zones_read(int proc_fd, void (*on_zone)(const struct zone_info *z, void *use
 struct zone_account {
         uint64_t kernel_bytes, movable_bytes;
 };
-/* Sums them up, and on the way learns what zones_learn() does, of all blocks of `b` unless it is NULL. 0 or
- * -errno, and then what there was. */
+/* Sums them up, and on the way learns the zones of the blocks of `b`, unless it is NULL, as zones_learn()
+ * does, however few these are. 0 or -errno, and then what there was. */
 int zones_account(int proc_fd, struct blocks *b, struct zone_account *ret);
 
 /* Learns the zones of the blocks whose zone is not known yet, all at once: a block that is online, and lies

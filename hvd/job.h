@@ -148,7 +148,7 @@ struct job {
         uint64_t created_usec, ended_usec; /* CLOCK_MONOTONIC */
         uint64_t deadline_usec;            /* CLOCK_MONOTONIC */
         bool announced;                    /* the host's hooks were told of its begin */
-        bool looked;                       /* at both ends, last: their account is that of its end */
+        bool looked;                       /* what it did last was to ask both ends */
         sd_event_source *deadline_timer;
         sd_event_source *finish_source;
 

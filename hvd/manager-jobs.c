@@ -167,11 +167,12 @@ static void let_go(struct partition *p, const struct job *j)
                 return;
         p->active = NULL;
         /* A job that did not go as planned may have left something half done. A restore that failed is not
-         * repeated before something changes; one that went well may have been early. */
+         * repeated before something changes; one that went well may have been early. A job that ended with a
+         * look at both ends leaves nothing to be asked for at once. */
         if (j->request.kind == JOB_RESTORE_MEMORY)
                 partition_settle_soon(p, j->state == JOB_DONE && j->done_bytes > 0);
         else if (j->looked && j->state == JOB_DONE && j->n_reasons == 0)
-                partition_settle_after_job(p, false);
+                partition_settle_after_job(p);
         else
                 partition_settle(p, (j->state != JOB_DONE || j->n_reasons > 0) && !j->request.dry_run);
 }

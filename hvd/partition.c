@@ -20,7 +20,7 @@
 
 /* Changes that a guest can cause at will are looked at so often at most. */
 #define SETTLE_USEC (250 * USEC_PER_MSEC)
-/* Who waits for a job has read of its end by then, and is not kept from a processor. */
+/* Who waits for a job has mostly read of its end by then, and is not kept from a processor. */
 #define AFTER_JOB_USEC (5 * USEC_PER_MSEC)
 /* An end that did not answer, when something is perhaps to be restored, is asked again after. */
 #define RETRY_USEC (10 * USEC_PER_SEC)
@@ -109,9 +109,8 @@ static int on_settle_timer(sd_event_source *source, uint64_t usec, void *userdat
         return 0;
 }
 
-void partition_settle_after_job(struct partition *p, bool restore)
+void partition_settle_after_job(struct partition *p)
 {
-        p->settle_restore |= restore;
         settle_after(p, AFTER_JOB_USEC);
 }
 
@@ -194,14 +193,14 @@ static void on_platform_device_deleted(struct platform *platform, const char *id
 }
 
 /* A job that moves it looks for itself. QEMU tells of a way's end up to a second late: what is known by then
- * is no news. */
+ * is no news, unless it is being asked for anew, or could not be. */
 static void tell_change(struct partition *p, bool is_news)
 {
         struct job *j = job_at_work(p);
 
         if (j && j->mechanism->on_change)
                 j->mechanism->on_change(j);
-        if (is_news)
+        if (is_news || p->settling || p->settle_failed)
                 partition_settle_soon(p, false);
 }
 

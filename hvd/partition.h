@@ -115,8 +115,8 @@ void partition_note_growth(struct partition *p, uint64_t current_bytes);
 /* Asks both ends again after a change, coalesced, and tells the manager; with `restore` the manager is then
  * asked to bring plugged blocks that are offline online again. */
 void partition_settle(struct partition *p, bool restore);
-/* The same, when who waited for a job has heard of its end: for one that ended with a look at both ends. */
-void partition_settle_after_job(struct partition *p, bool restore);
+/* The same without restore, some milliseconds later: after a job that ended with a look at both ends. */
+void partition_settle_after_job(struct partition *p);
 /* The same, a moment later: for what a guest can cause at will. */
 void partition_settle_soon(struct partition *p, bool restore);
 /* Both ends have been asked since the last change that is known of. */

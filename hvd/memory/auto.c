@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/size.h"
+#include "hvd/memory/headroom.h"
 #include "hvd/memory/mechanism.h"
 
 struct offer {
@@ -134,6 +135,8 @@ const struct mechanism *auto_choose(const struct partition *p, const struct job_
                         return split;
         for (size_t i = 0; i < p->snapshot.n_devices; i++)
                 has_others |= !p->snapshot.devices[i].is_dimm;
+        if (has_others && headroom_may_be_old(p, request))
+                return split; /* likewise */
         /* With all of them at their end, what is said of DIMMs alone would mislead. */
         return has_others && dimms->room(p, request, &unit) == 0 ? split : dimms;
 }

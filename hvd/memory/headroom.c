@@ -52,6 +52,17 @@ uint64_t headroom_bytes(const struct partition *p)
         return available > margin ? available - margin : 0;
 }
 
+bool headroom_may_be_old(const struct partition *p, const struct job_request *request)
+{
+        uint64_t current = partition_current_bytes(p), min = p->definition.profile.min_bytes;
+        uint64_t most = p->snapshot.plugged_bytes;
+
+        if (p->snapshot.balloon.present)
+                most += p->snapshot.balloon.actual_bytes;
+        return request->kind == JOB_REMOVE_MEMORY && request->bytes <= most &&
+               min + request->bytes <= current && headroom_bytes(p) < request->bytes;
+}
+
 void headroom_add_note(struct job *j)
 {
         const struct platform_balloon *b = &j->partition->snapshot.balloon;

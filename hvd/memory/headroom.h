@@ -9,6 +9,9 @@
 /* By the partition's accounts, which must be fresh: what is available in the guest, less its margin. The
  * guest's word and the balloon's statistics are both heard, if these are of now, and the lower counts. */
 uint64_t headroom_bytes(const struct partition *p);
+/* A removal for which the guest had no room when it was last asked, whenever that was, though there is so
+ * much: it has to be asked again before that is said. */
+bool headroom_may_be_old(const struct partition *p, const struct job_request *request);
 /* What must stay available whatever leaves: guestd's setting, or as it has it by itself, and
  * never less than what may be taken on a wish's way. */
 uint64_t headroom_margin_bytes(const struct partition *p);

@@ -137,8 +137,9 @@ static void verify(struct mover *m)
                 on_verified(m->job->partition, &error, m);
 }
 
-/* Linux's driver brings a block online when QEMU has counted it: the last one takes as long again. A guest
- * that is asked before has to answer in the middle of it, and once more. */
+/* Linux's driver brings a block online when QEMU has counted it: the last one takes as long again, and is
+ * waited for like a guest that has not come so far. One that is asked before has to answer in the middle of
+ * it, and once more. */
 static void verify_soon(struct mover *m)
 {
         if (!m->adds || !m->ops->prepares ||

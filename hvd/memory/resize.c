@@ -21,12 +21,14 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 
-#define LOOK_MIN_USEC   (2 * USEC_PER_MSEC)
+#define LOOK_MIN_USEC (2 * USEC_PER_MSEC)
+#define LOOK_MIN_PARTS                                                                                       \
+        256U /* of the way so far: one that slows down at its end is not looked at all the time */
 #define LOOK_FIRST_USEC (4 * USEC_PER_MSEC)
 #define LOOK_MAX_USEC   (200 * USEC_PER_MSEC)
-/* A look at the guest's own account costs the guest time, and says little in the first moment. */
+/* A look at the guest's own account costs the guest time, and says little in the first moment: so much later
+ * than the beginning, and than the one before. */
 #define GUEST_AFTER_USEC (100 * USEC_PER_MSEC)
-#define GUEST_EVERY_USEC (150 * USEC_PER_MSEC)
 /* Without any movement for so long the driver is taken to be stuck. It tries again by itself only after 50 s
  * and more (Linux 6.1, virtio_mem), but at once when the wish changes. */
 #define STALL_USEC  (3 * USEC_PER_SEC)
@@ -44,7 +46,7 @@ struct resize {
 
         enum resize_state state;
         uint64_t wish_bytes, size_bytes;
-        uint64_t began_usec, moved_usec, guest_asked_usec;
+        uint64_t began_usec, moved_usec, guest_after_usec;
         uint64_t progress_bytes; /* the job's, when this began */
         unsigned n_nudges, n_settles, n_resets;
         bool nudging, stopped, settling, looked_at_guest;
@@ -128,6 +130,7 @@ static uint64_t next_look_usec(const struct resize *r)
                         next = (uint64_t)MIN(rest / 2, (double)elapsed);
         }
         next = MAX(next, LOOK_MIN_USEC);
+        next = MAX(next, elapsed / LOOK_MIN_PARTS);
         return MIN(next, LOOK_MAX_USEC);
 }
 
@@ -234,11 +237,9 @@ static void look_at_guest(struct resize *r)
         struct partition *p = r->job->partition;
         uint64_t now = now_monotonic_usec();
 
-        if (r->keep_available_bytes == 0 || r->settling || r->guest_look ||
-                agent_state(p->agent) != AGENT_READY || now < r->began_usec + GUEST_AFTER_USEC ||
-                now < r->guest_asked_usec + GUEST_EVERY_USEC)
+        if (r->keep_available_bytes == 0 || r->settling || r->guest_look || now < r->guest_after_usec)
                 return;
-        r->guest_asked_usec = now;
+        r->guest_after_usec = now + GUEST_AFTER_USEC;
         if (partition_refresh(p, REFRESH_MEMORY, on_guest_looked, r, &r->guest_look, NULL) < 0)
                 r->looked_at_guest = false;
 }
@@ -331,6 +332,7 @@ int resize_start(struct job *j, const struct resize_wish *wish, resize_done_t do
                 .size_bytes = wish->from_bytes,
                 .began_usec = now,
                 .moved_usec = now,
+                .guest_after_usec = now + GUEST_AFTER_USEC,
                 .progress_bytes = j->progress_bytes,
                 .n_resets = j->partition->n_resets,
         };

@@ -146,6 +146,7 @@ static bool set_on_leg_ended(struct job *j, const struct job *leg)
         job_add_done(j, leg->done_bytes);
         j->movable_bytes = leg->movable_bytes;
         j->kernel_bytes = leg->kernel_bytes;
+        j->looked = leg->looked;
         return true;
 }
 

@@ -14,6 +14,7 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 #include "hvd/memory/auto.h"
+#include "hvd/memory/headroom.h"
 #include "hvd/memory/mechanism.h"
 
 /* More than each mechanism once, and once more with what another has made possible. */
@@ -227,7 +228,7 @@ static int split_check(const struct partition *p, const struct job_request *requ
 {
         struct auto_plan plan;
 
-        if (!p->has_snapshot || !p->has_memory)
+        if (!p->has_snapshot || !p->has_memory || headroom_may_be_old(p, request))
                 return 0;
         return auto_check(p, request, &plan, ret_error);
 }
@@ -240,11 +241,14 @@ static void split_start(struct job *j)
         if (w) {
                 w->job = j;
                 j->work = w;
-                if (partition_is_settled(j->partition)) {
+                bool is_settled = partition_is_settled(j->partition);
+                if (is_settled && j->request.kind == JOB_ADD_MEMORY) {
                         on_looked(j->partition, NULL, w);
                         return;
                 }
-                if (partition_refresh(j->partition, REFRESH_ALL, on_looked, w, &w->refresh, &error) >= 0)
+                /* What a guest has available changes all the time. */
+                if (partition_refresh(j->partition, is_settled ? REFRESH_MEMORY : REFRESH_ALL, on_looked, w,
+                            &w->refresh, &error) >= 0)
                         return;
         } else
                 error_set(&error, ERROR_INTERNAL, "Out of memory");

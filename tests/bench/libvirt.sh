@@ -240,7 +240,7 @@ count_lies() {
 }
 
 bench_run() {
-    local i direction bench_rounds=${bench_rounds:-$rounds_usual}
+    local i direction bench_rounds=${bench_rounds:-$rounds_usual} bench_cpus=1
 
     [[ $bench_arch == x86_64 ]] || die "$bench: for x86-64 alone"
     guest_name=$guest

@@ -189,6 +189,35 @@ static void test_removal(void **state)
         finish(fx);
 }
 
+/* What the guest had available when it was last asked refuses nothing: it is asked again, and says it. */
+static void test_old_headroom(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, FULL, STATE("2G", "1G", "160M") BLOCKS("," ONLINE("4G")));
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        refused(fx, REMOVE(2 * GIB), ERROR_NOT_PLUGGED, "virtio-mem 32 MiB");
+        struct job *j = submit(fx, REMOVE(GIB));
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_FAILED, 0, 1);
+        assert_reason(j, 0, "", ERROR_NOT_PLUGGED, "virtio-mem 32 MiB");
+
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        script(fx->guest, STATE("2G", "1G", "64M"));
+        partition_settle(fx->p, false);
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        script(fx->guest, GROWN);
+        assert_ptr_equal(auto_choose(fx->p, REMOVE(GIB)), &mechanism_split_remove);
+        j = submit(fx, REMOVE(GIB));
+        script(fx->qmp, RESIZE("0"));
+        RUN_UNTIL(fx, fake_finished(fx->qmp));
+        script(fx->guest, STATE("1G", "0", "512M") BLOCKS(""));
+        script(fx->qmp, EMPTY "reply\n");
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, GIB, 0);
+        finish(fx);
+}
+
 /* Cancelled in the second leg: what the first one moved stays. */
 static void test_cancelled(void **state)
 {
@@ -243,6 +272,7 @@ int main(void)
                 TEST(test_next_one),
                 TEST(test_undone),
                 TEST(test_removal),
+                TEST(test_old_headroom),
                 TEST(test_cancelled),
                 TEST(test_set_and_abort),
         };
