@@ -26,10 +26,10 @@ static void fail(struct ops *ops, const struct message *m, const struct error *e
         ops->link.failure(m->id, error, ops->userdata);
 }
 
-static void note_zones(struct ops *ops, uint64_t kernel_bytes, uint64_t movable_bytes)
+static void note_zones(struct ops *ops, struct zone_account account)
 {
         ops->zones.at_change = ops->blocks->n_changes;
-        ops->zones.account = (struct zone_account) { kernel_bytes, movable_bytes };
+        ops->zones.account = account;
 }
 
 static void reply_memory(struct ops *ops, const struct message *m)
@@ -40,7 +40,8 @@ static void reply_memory(struct ops *ops, const struct message *m)
         int r = memory_read(ops->config.proc_fd, ops->blocks, &reply.memory);
         if (r >= 0) {
                 reply.memory.margin_bytes = memory_margin(ops->config.margin_bytes, reply.memory.total_bytes);
-                note_zones(ops, reply.memory.kernel_bytes, reply.memory.movable_bytes);
+                note_zones(
+                        ops, (struct zone_account) { reply.memory.kernel_bytes, reply.memory.movable_bytes });
                 blocks_count(ops->blocks, &reply.memory.online_blocks, &reply.memory.offline_blocks);
                 r = ops->link.reply(m->id, &reply, ops->userdata);
         }
@@ -185,7 +186,7 @@ static void prepare(struct ops *ops, const struct message *m)
         if (q->zone == ZONE_MOVABLE &&
                 (account.kernel_bytes == 0 || ops->zones.at_change != ops->blocks->n_changes)) {
                 (void)zones_account(ops->config.proc_fd, ops->blocks, &account);
-                note_zones(ops, account.kernel_bytes, account.movable_bytes);
+                note_zones(ops, account);
         }
         uint64_t kernel_bytes = account.kernel_bytes, movable_bytes = account.movable_bytes;
         if (q->zone == ZONE_MOVABLE && !zone_ratio_allows(kernel_bytes, movable_bytes, q->bytes)) {

@@ -21,11 +21,12 @@
 #include "common/size.h"
 #include "hvd/manager.h"
 
-#define LOOK_MIN_USEC (2 * USEC_PER_MSEC)
-#define LOOK_MIN_PARTS                                                                                       \
-        256U /* of the way so far: one that slows down at its end is not looked at all the time */
+#define LOOK_MIN_USEC   (2 * USEC_PER_MSEC)
 #define LOOK_FIRST_USEC (4 * USEC_PER_MSEC)
 #define LOOK_MAX_USEC   (200 * USEC_PER_MSEC)
+/* Nor sooner than such a part of the time so far: a way that slows down at its end is not looked at all the
+ * time. */
+#define LOOK_MIN_PARTS 256U
 /* A look at the guest's own account costs the guest time, and says little in the first moment: so much later
  * than the beginning, and than the one before. */
 #define GUEST_AFTER_USEC (100 * USEC_PER_MSEC)

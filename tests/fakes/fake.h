@@ -70,6 +70,14 @@ struct fake *fake_free(struct fake *f);
                 (condition);                                                                                 \
         })
 
+/* For tests with a RUN_UNTIL(fx, condition) of their own: until the fake has done its script. */
+#define FAKE_RUN_SCRIPT(fx)                                                                                  \
+        do {                                                                                                 \
+                RUN_UNTIL(fx, fake_finished((fx)->fake) || fake_failed((fx)->fake));                         \
+                if (fake_failed((fx)->fake))                                                                 \
+                        fail_msg("%s", fake_complaint((fx)->fake));                                          \
+        } while (0)
+
 /* For programs: `NAME SOCKET SCRIPT-FILE` ("-": stdin). Exit 0 when the script is done, or in "serve" at
  * SIGTERM or SIGINT; 1 with the complaint on stderr; 2 usage. Prints "ready" on stdout once the socket
  * listens. */

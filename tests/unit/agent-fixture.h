@@ -45,13 +45,7 @@ struct record {
                                 agent_state_to_string(agent_state((fx)->agent)),                             \
                                 (fx)->fake ? fake_complaint((fx)->fake) ?: "finished" : "none");             \
         } while (0)
-
-#define RUN_SCRIPT(fx)                                                                                       \
-        do {                                                                                                 \
-                RUN_UNTIL(fx, fake_finished((fx)->fake) || fake_failed((fx)->fake));                         \
-                if (fake_failed((fx)->fake))                                                                 \
-                        fail_msg("%s", fake_complaint((fx)->fake));                                          \
-        } while (0)
+#define RUN_SCRIPT(fx) FAKE_RUN_SCRIPT(fx)
 
 void on_reply(const struct message_reply *reply, const struct error *error, void *userdata);
 int setup(void **state);

@@ -46,13 +46,7 @@ struct record {
                         fail_msg("never: %s; fake: %s", #condition,                                          \
                                 (fx)->fake ? fake_complaint((fx)->fake) ?: "finished" : "none");             \
         } while (0)
-
-#define RUN_SCRIPT(fx)                                                                                       \
-        do {                                                                                                 \
-                RUN_UNTIL(fx, fake_finished((fx)->fake) || fake_failed((fx)->fake));                         \
-                if (fake_failed((fx)->fake))                                                                 \
-                        fail_msg("%s", fake_complaint((fx)->fake));                                          \
-        } while (0)
+#define RUN_SCRIPT(fx) FAKE_RUN_SCRIPT(fx)
 
 void on_up(struct qmp_client *c, void *userdata);
 void on_event(struct qmp_client *c, const char *name, struct json_object *data, void *userdata);

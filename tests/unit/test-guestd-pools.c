@@ -156,23 +156,27 @@ static void write_flags(struct env *e, uint64_t address, uint64_t n_pages, uint6
         close(fd);
 }
 
-static void hang_at(unsigned block, int times)
+/* An offline whose third block hangs once, with such pages from `address` on. Returns what it took, in us. */
+static uint64_t offline_that_hangs(struct env *e, uint64_t address, uint64_t n_pages, uint64_t flags)
 {
-        kernel->offline_block = block;
+        uint64_t began = now_monotonic_usec();
+
+        write_flags(e, address, n_pages, flags);
+        kernel->offline_block = FIRST + 2;
         kernel->offline_errnum = HANG;
-        kernel->offline_times = times;
+        kernel->offline_times = 1;
+        offline(e, 1, 60000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        return now_monotonic_usec() - began;
 }
 
 static void test_pinned(void **state)
 {
         struct env *e = *state;
-        uint64_t began = now_monotonic_usec();
+        uint64_t took = offline_that_hangs(
+                e, (FIRST + 2) * BLOCK + BLOCK / 2, 8, BIT(KPF_LRU) | BIT(KPF_ANON) | BIT(KPF_UPTODATE));
 
-        write_flags(e, (FIRST + 2) * BLOCK + BLOCK / 2, 8, BIT(KPF_LRU) | BIT(KPF_ANON) | BIT(KPF_UPTODATE));
-        hang_at(FIRST + 2, 1);
-        offline(e, 1, 60000);
-        RUN_UNTIL(e, e->n_replies == 1);
-        assert_true(now_monotonic_usec() - began < 2 * USEC_PER_SEC);
+        assert_true(took < 2 * USEC_PER_SEC);
         assert_int_equal(e->first.code, ERROR_BLOCK_BUSY);
         assert_int_equal(e->assistance.retries, 0); /* in vain */
         assert_all(e, BLOCK_ONLINE);
@@ -182,13 +186,9 @@ static void test_pinned(void **state)
 static void test_few_that_do_not_move(void **state)
 {
         struct env *e = *state;
-        uint64_t began = now_monotonic_usec();
+        uint64_t took = offline_that_hangs(e, (FIRST + 2) * BLOCK, 8, BIT(KPF_ANON) | BIT(KPF_UPTODATE));
 
-        write_flags(e, (FIRST + 2) * BLOCK, 8, BIT(KPF_ANON) | BIT(KPF_UPTODATE));
-        hang_at(FIRST + 2, 1);
-        offline(e, 1, 60000);
-        RUN_UNTIL(e, e->n_replies == 1);
-        assert_true(now_monotonic_usec() - began < 2 * USEC_PER_SEC);
+        assert_true(took < 2 * USEC_PER_SEC);
         assert_int_equal(e->first.code, ERROR_BLOCK_BUSY);
         assert_int_equal(e->assistance.retries, 0);
 }
@@ -196,13 +196,9 @@ static void test_few_that_do_not_move(void **state)
 static void test_does_not_become_emptier(void **state)
 {
         struct env *e = *state;
-        uint64_t began = now_monotonic_usec();
+        uint64_t took = offline_that_hangs(e, (FIRST + 2) * BLOCK, 1000, BIT(KPF_LRU) | BIT(KPF_UPTODATE));
 
-        write_flags(e, (FIRST + 2) * BLOCK, 1000, BIT(KPF_LRU) | BIT(KPF_UPTODATE));
-        hang_at(FIRST + 2, 1);
-        offline(e, 1, 60000);
-        RUN_UNTIL(e, e->n_replies == 1);
-        assert_in_range(now_monotonic_usec() - began, USEC_PER_SEC, 5 * USEC_PER_SEC);
+        assert_in_range(took, USEC_PER_SEC, 5 * USEC_PER_SEC);
         assert_true(e->reply.complete);
         assert_int_equal(e->assistance.retries, 1);
 }
@@ -225,11 +221,8 @@ static void test_gigantic(void **state)
         tree_write(e->tree.sys_fd, GIGANTIC "/free_hugepages", "1\n");
         tree_write(e->tree.sys_fd, GIGANTIC "/surplus_hugepages", "0\n");
         tree_write(e->tree.sys_fd, "kernel/mm/hugepages/hugepages-1048576kB/resv_hugepages", "0\n");
-        write_flags(e, (FIRST + 2) * BLOCK, BLOCK / (uint64_t)sysconf(_SC_PAGESIZE),
+        (void)offline_that_hangs(e, (FIRST + 2) * BLOCK, BLOCK / (uint64_t)sysconf(_SC_PAGESIZE),
                 BIT(KPF_HUGE) | BIT(KPF_COMPOUND_TAIL) | BIT(KPF_MMAP));
-        hang_at(FIRST + 2, 1);
-        offline(e, 1, 60000);
-        RUN_UNTIL(e, e->n_replies == 1);
         assert_int_equal(e->first.code, ERROR_BLOCK_UNREMOVABLE);
         assert_non_null(strstr(e->first.message, "gigantic page (1 GiB of hugetlb)"));
         assert_non_null(strstr(e->first.message, "of 3 there are 2 in use"));
