@@ -133,6 +133,7 @@ struct ops {
         struct {
                 struct loop_timer timer;
                 struct worker *worker;
+                uint64_t left[POOLS_MAX]; /* the size of each in settings.pools when we were done with it */
         } debt;
 };
 
@@ -212,6 +213,8 @@ void debt_init(struct ops *ops);
 void debt_note(struct ops *ops);
 /* What has become of the pools since, for the answer: first what was lost, later what came back. */
 void debt_account(struct ops *ops);
+/* The OFFLINE has ended: what is changed from here on is the administrator's doing. */
+void debt_end(struct ops *ops);
 /* Nothing is under way: what is smaller than it was grows back after a while. */
 void debt_settle(struct ops *ops);
 /* A request comes in between. */

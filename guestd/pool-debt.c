@@ -3,7 +3,8 @@
 /* Pools of huge pages that are smaller than the guest's administrator made them: we gave up free pages of
  * theirs for headroom, or the kernel took those along that lay in a block (dissolve_free_huge_pages()). They
  * grow back as soon as nothing is under way, as far as the margin allows; what does not fit then is given up,
- * with a line in the log, since who removes memory has decided what it is for.
+ * with a line in the log, since who removes memory has decided what it is for. A pool that is not as we left
+ * it has been set by its administrator in the meantime, and stays so.
  *
  * Invariant: settings.pools[] are the sizes of before, and in the file of settings, from before the first
  * block of a run until they are that again or given up. */
@@ -27,6 +28,34 @@ static uint64_t lacks(struct ops *ops, const struct pool *p, uint64_t n_pages)
         if (pool_read_size(ops->config.sys_fd, p->node, p->page_bytes, &now) < 0)
                 return 0;
         return n_pages - MIN(now, n_pages);
+}
+
+static uint64_t size_now(struct ops *ops, const struct pool *p)
+{
+        uint64_t n_pages;
+
+        return pool_read_size(ops->config.sys_fd, p->node, p->page_bytes, &n_pages) < 0 ? 0 : n_pages;
+}
+
+static void note_left(struct ops *ops)
+{
+        for (size_t i = 0; i < ops->settings.n_pools; i++)
+                ops->debt.left[i] = size_now(ops, &ops->settings.pools[i]);
+}
+
+static void follow_administrator(struct ops *ops)
+{
+        for (size_t i = 0; i < ops->settings.n_pools; i++) {
+                const struct pool *p = &ops->settings.pools[i];
+                uint64_t now = size_now(ops, p);
+
+                if (now == ops->debt.left[i])
+                        continue;
+                log_info("Node %u's pool of huge pages of %s was set to %" PRIu64 ", and stays so", p->node,
+                        SIZE(p->page_bytes), now);
+                settings_set_pool(&ops->settings, i, now);
+                ops->debt.left[i] = now;
+        }
 }
 
 /* To sizes[], one for each remembered pool; NULL: to what they were at first. */
@@ -59,13 +88,12 @@ void debt_note(struct ops *ops)
         struct memory_now m;
 
         debt_interrupt(ops);
+        follow_administrator(ops);
         if (memory_read_now(ops->config.proc_fd, &m) < 0 || (m.hugetlb_bytes == 0 && s->n_pools == 0))
                 return;
         (void)settings_note_pools(s, pools, pools_read(ops->config.sys_fd, pools, POOLS_MAX));
         for (size_t i = 0; i < s->n_pools; i++)
-                if (pool_read_size(ops->config.sys_fd, s->pools[i].node, s->pools[i].page_bytes,
-                            &ops->run.pool_sizes[i]) < 0)
-                        ops->run.pool_sizes[i] = 0;
+                ops->run.pool_sizes[i] = size_now(ops, &s->pools[i]);
 }
 
 void debt_account(struct ops *ops)
@@ -128,6 +156,7 @@ static void on_timer(struct loop_timer *timer)
 
         if (ops->debt.worker || ops->run.phase != PHASE_IDLE)
                 return;
+        follow_administrator(ops);
         /* A set that waits for its device_del may have to go back online. */
         if (ops->n_pledges > 0)
                 debt_settle(ops);
@@ -144,14 +173,23 @@ void debt_settle(struct ops *ops)
                 loop_timer_arm(ops->loop, &ops->debt.timer, now_monotonic_usec() + ops->config.repay_usec);
 }
 
+void debt_end(struct ops *ops)
+{
+        note_left(ops);
+}
+
 void debt_interrupt(struct ops *ops)
 {
-        ops->debt.worker = worker_free(ops->debt.worker);
+        if (ops->debt.worker) {
+                ops->debt.worker = worker_free(ops->debt.worker);
+                note_left(ops);
+        }
         loop_timer_disarm(ops->loop, &ops->debt.timer);
 }
 
 void debt_init(struct ops *ops)
 {
         ops->debt.timer = (struct loop_timer) { .on_expired = on_timer, .userdata = ops };
+        note_left(ops);
         debt_settle(ops); /* of a guestd before us */
 }

@@ -125,6 +125,8 @@ void run_reset(struct ops *ops)
         settings_restore(&ops->settings, SETTING_SWAPPINESS);
         if (run->worker)
                 run_drop_work(ops);
+        if (run->op == OP_OFFLINE)
+                debt_end(ops);
         loop_timer_disarm(ops->loop, &run->timer);
         free(run->targets);
         free(run->items);

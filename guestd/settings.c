@@ -79,6 +79,16 @@ static int save(const struct settings *s)
         return rename(path, s->state_path) < 0 ? -errno : 0;
 }
 
+/* The same, and says so if it fails. */
+static int keep(const struct settings *s)
+{
+        int r = save(s);
+
+        if (r < 0)
+                log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
+        return r;
+}
+
 static void recover_pool(struct settings *s, const char *value)
 {
         struct pool p = { 0 };
@@ -171,9 +181,7 @@ void settings_restore(struct settings *s, enum setting which)
                 return;
         }
         s->ours[which] = false;
-        r = save(s);
-        if (r < 0)
-                log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
+        (void)keep(s);
 }
 
 int settings_note_pools(struct settings *s, const struct pool *pools, size_t n_pools)
@@ -191,10 +199,13 @@ int settings_note_pools(struct settings *s, const struct pool *pools, size_t n_p
         }
         if (s->n_pools == n_before)
                 return 0;
-        int r = save(s);
-        if (r < 0)
-                log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
-        return r;
+        return keep(s);
+}
+
+void settings_set_pool(struct settings *s, size_t i, uint64_t n_pages)
+{
+        s->pools[i].n_pages = n_pages;
+        (void)keep(s);
 }
 
 void settings_forget_pools(struct settings *s)
@@ -202,7 +213,5 @@ void settings_forget_pools(struct settings *s)
         if (s->n_pools == 0)
                 return;
         s->n_pools = 0;
-        int r = save(s);
-        if (r < 0)
-                log_warning("%s cannot be written: %s", s->state_path, strerror(-r));
+        (void)keep(s);
 }

@@ -42,5 +42,7 @@ void settings_restore(struct settings *s, enum setting which);
 /* Remembers the size of pools, except of those of which one is known from before: that is the guest's own. 0
  * or -errno: then they are known, but not beyond this process's life. */
 int settings_note_pools(struct settings *s, const struct pool *pools, size_t n_pools);
+/* pools[i] is the guest's own at this size. */
+void settings_set_pool(struct settings *s, size_t i, uint64_t n_pages);
 /* They are as they were, or shall stay as they are. */
 void settings_forget_pools(struct settings *s);

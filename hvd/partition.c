@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/log.h"
 #include "common/size.h"
@@ -136,6 +137,7 @@ static void on_platform_up(struct platform *platform, void *userdata)
 
         log_info("Partition '%s': QEMU answers", p->definition.name);
         p->platform_up = true;
+        p->grown_sec = time(NULL); /* it may have, while nobody looked */
         partition_settle(p, true);
 }
 

@@ -126,8 +126,19 @@ assert_equal "huge pages of the file" 160 "$(guest a1 'du -m /huge/file | cut -f
 guest a1 "rm /huge/file; umount /huge; echo 0 >$huge/nr_hugepages"
 check_accounts a1
 
-step "guestd is killed while the pool is smaller: the next one restores it"
+step "a pool that its administrator sets behind a removal stays so"
 expect 0 cli add-memory a1 1G
+guest a1 "echo $((($(of_meminfo a1 MemAvailable) - 300) / 2)) >$huge/nr_hugepages"
+before=$(pool a1 nr_hugepages)
+expect 0 cli remove-memory a1 512M --wait 30s
+lost=$(pool a1 nr_hugepages)
+guest a1 "echo 10 >$huge/nr_hugepages"
+assert_at_most "pages of the pool right after" $((before - 1)) "$lost"
+await 20 "the pool to be given up" eval '! guest a1 "grep -q hugepages /run/guestd.settings" 2>/dev/null'
+assert_equal "pages of the pool" 10 "$(pool a1 nr_hugepages)"
+
+step "guestd is killed while the pool is smaller: the next one restores it"
+expect 0 cli add-memory a1 512M
 want=$((($(of_meminfo a1 MemAvailable) - 300) / 2))
 guest a1 "echo $want >$huge/nr_hugepages"
 before=$(pool a1 nr_hugepages)

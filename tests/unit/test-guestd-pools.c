@@ -106,6 +106,29 @@ static void test_pool_is_remembered(void **state)
         assert_false(ops_owes(e->ops));
 }
 
+/* A pool that was set behind us is its administrator's: it does not grow back. */
+static void test_pool_is_set(void **state)
+{
+        struct env *e = *state;
+
+        make_pool(e, 1000, 600);
+        kernel->free_bytes = kernel->available_bytes = 400 * MIB;
+        write_meminfo();
+        offline(e, 1, 5000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(ops_owes(e->ops));
+        for (unsigned i = 0; i < N_BLOCKS; i++) {
+                tree_remove_block(&e->tree, FIRST + i);
+                ops_on_block(e->ops, FIRST + i, BLOCK_ABSENT);
+        }
+        make_pool(e, 10, 0);
+        kernel->free_bytes = kernel->available_bytes = 4000 * MIB;
+        write_meminfo();
+        RUN_UNTIL(e, access(e->state_path, F_OK) < 0);
+        assert_int_equal(pool_count("nr_hugepages"), 10);
+        assert_false(ops_owes(e->ops));
+}
+
 /* The kernel takes it, and the pool stays as it is. */
 static void test_pool_is_stiff(void **state)
 {
@@ -246,6 +269,7 @@ int main(void)
                 TEST(test_pool_is_restored),
                 TEST(test_pool_is_left_alone),
                 TEST(test_pool_is_remembered),
+                TEST(test_pool_is_set),
                 TEST(test_pool_is_stiff),
                 TEST(test_pools_plan),
                 TEST(test_pinned),
