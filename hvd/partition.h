@@ -57,7 +57,7 @@ struct partition {
          * as it is. And its driver was not heard of since, so that QEMU's figure is of the boot before. */
         uint64_t balloon_owed_bytes;
         bool balloon_unheard;
-        int64_t grown_sec; /* CLOCK_REALTIME: when it last grew, or may have */
+        int64_t grown_sec;                  /* CLOCK_REALTIME: when it last grew, or may have */
         struct partition_refresh *settling; /* the refresh that follows a change */
         bool settle_again, settle_restore, settle_failed;
         uint64_t hooks_owed_usec; /* since when the guest's hooks may wait to be settled; 0: they do not */

@@ -514,7 +514,11 @@ static int dimm_add_check(
 
         if (!p->has_snapshot || !p->has_memory)
                 return 0; /* not known yet: the job's own survey decides */
-        return make_plan(p, request, &plan, ret_error);
+        int r = make_plan(p, request, &plan, ret_error);
+        /* What the guest has in which zone may have changed. */
+        if (r < 0 && ret_error->code == ERROR_ZONE_RATIO && !partition_is_settled(p))
+                return 0;
+        return r;
 }
 
 static void dimm_add_start(struct job *j)
@@ -538,8 +542,8 @@ static void dimm_add_start(struct job *j)
                 on_surveyed(p, NULL, w);
                 return;
         }
-        unsigned what = REFRESH_HYPERVISOR | (p->has_memory ? 0 : REFRESH_MEMORY);
-        if (partition_refresh(p, what, on_surveyed, w, &w->refresh, &error) < 0) {
+        if (partition_refresh(p, REFRESH_HYPERVISOR | REFRESH_MEMORY, on_surveyed, w, &w->refresh, &error) <
+                0) {
                 dimm_add_fail(w, NULL, &error);
                 job_finish(j);
         }

@@ -98,7 +98,7 @@ note "$((left / MiB)) MiB had left before the cancel"
 step "huge pages that nobody uses: given up for headroom, and as many come back as fit"
 plugged=$(host_plugged a1)
 expect 0 cli remove-memory a1 $((plugged / MiB))M
-expect 0 cli add-memory a1 2G
+expect 0 cli add-memory a1 2G --zone movable
 want=$((($(of_meminfo a1 MemAvailable) - 300) / 2))
 guest a1 "echo $want >$huge/nr_hugepages"
 before=$(pool a1 nr_hugepages)
@@ -127,7 +127,7 @@ guest a1 "rm /huge/file; umount /huge; echo 0 >$huge/nr_hugepages"
 check_accounts a1
 
 step "a pool that its administrator sets behind a removal stays so"
-expect 0 cli add-memory a1 1G
+expect 0 cli add-memory a1 1G --zone movable
 guest a1 "echo $((($(of_meminfo a1 MemAvailable) - 300) / 2)) >$huge/nr_hugepages"
 before=$(pool a1 nr_hugepages)
 expect 0 cli remove-memory a1 512M --wait 30s

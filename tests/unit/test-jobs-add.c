@@ -125,6 +125,22 @@ static void test_dry_run(void **state)
         finish(fx);
 }
 
+/* Right behind a removal the guest's zones are not known yet: the job asks. */
+static void test_old_zones(void **state)
+{
+        struct fixture *fx = *state;
+        const struct job_request *request = ADD(GIB, .zone = ZONE_POLICY_MOVABLE, .dry_run = true);
+
+        start(fx, "", "");
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        fx->p->memory.movable_bytes = 3 * GIB;
+        assert_int_equal(try_submit(fx, request), ERROR_ZONE_RATIO);
+        unsettle(fx);
+        struct job *j = submit(fx, request);
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, 0, 0);
+}
+
 static void test_refused_at_once(void **state)
 {
         struct fixture *fx = *state;
@@ -549,6 +565,7 @@ int main(void)
                 TEST(test_zones_in_batches),
                 TEST(test_small_batches_and_names),
                 TEST(test_dry_run),
+                TEST(test_old_zones),
                 TEST(test_refused_at_once),
                 TEST(test_one_device_refused),
                 TEST(test_all_devices_refused),
