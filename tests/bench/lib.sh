@@ -247,7 +247,7 @@ bench_report() {
         {machine: ($facts[0] + {load_at_end: $load}), rounds: $rounds,
          rows: (($all | map(. + {ratio: ratio("floor"), ratio_running: ratio("running")}
             | . + {verdict: (if .bar == null then null
-                             elif $rounds < $rounds_min then "too few rounds"
+                             elif (.samples_usec | length) < $rounds_min then "too few rounds"
                              elif .ratio <= .bar then "ok" else "missed" end)})) + $own)}' >"$work_dir/result.json"
     print_tables "$@"
     ! jq -e 'any(.rows[]; .verdict == "missed")' "$work_dir/result.json" >/dev/null
