@@ -134,6 +134,7 @@ struct ops {
                 struct loop_timer timer;
                 struct worker *worker;
                 uint64_t left[POOLS_MAX]; /* the size of each in settings.pools when we were done with it */
+                bool interrupted;         /* while they grew, since then */
         } debt;
 };
 

@@ -37,10 +37,11 @@ static uint64_t size_now(struct ops *ops, const struct pool *p)
         return pool_read_size(ops->config.sys_fd, p->node, p->page_bytes, &n_pages) < 0 ? 0 : n_pages;
 }
 
-static void note_left(struct ops *ops)
+/* A worker that was interrupted has got somewhere between. */
+static bool is_as_left(struct ops *ops, size_t i, uint64_t now)
 {
-        for (size_t i = 0; i < ops->settings.n_pools; i++)
-                ops->debt.left[i] = size_now(ops, &ops->settings.pools[i]);
+        return now == ops->debt.left[i] ||
+               (ops->debt.interrupted && now > ops->debt.left[i] && now <= ops->settings.pools[i].n_pages);
 }
 
 static void follow_administrator(struct ops *ops)
@@ -49,7 +50,7 @@ static void follow_administrator(struct ops *ops)
                 const struct pool *p = &ops->settings.pools[i];
                 uint64_t now = size_now(ops, p);
 
-                if (now == ops->debt.left[i])
+                if (is_as_left(ops, i, now))
                         continue;
                 log_info("Node %u's pool of huge pages of %s was set to %" PRIu64 ", and stays so", p->node,
                         SIZE(p->page_bytes), now);
@@ -175,21 +176,21 @@ void debt_settle(struct ops *ops)
 
 void debt_end(struct ops *ops)
 {
-        note_left(ops);
+        for (size_t i = 0; i < ops->settings.n_pools; i++)
+                ops->debt.left[i] = size_now(ops, &ops->settings.pools[i]);
+        ops->debt.interrupted = false;
 }
 
 void debt_interrupt(struct ops *ops)
 {
-        if (ops->debt.worker) {
-                ops->debt.worker = worker_free(ops->debt.worker);
-                note_left(ops);
-        }
+        ops->debt.interrupted |= ops->debt.worker != NULL;
+        ops->debt.worker = worker_free(ops->debt.worker);
         loop_timer_disarm(ops->loop, &ops->debt.timer);
 }
 
 void debt_init(struct ops *ops)
 {
         ops->debt.timer = (struct loop_timer) { .on_expired = on_timer, .userdata = ops };
-        note_left(ops);
+        debt_end(ops);
         debt_settle(ops); /* of a guestd before us */
 }

@@ -73,6 +73,8 @@ static int fake_resize(uint64_t wanted)
 
         if (kernel->pools_are_stiff)
                 return 0;
+        if (kernel->pools_hang)
+                hang();
         kernel->free_bytes += (n_pages - wanted) * 2 * MIB;
         kernel->available_bytes += (n_pages - wanted) * 2 * MIB;
         set_pool(wanted, n_free + wanted - n_pages);

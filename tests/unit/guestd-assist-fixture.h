@@ -30,7 +30,7 @@ struct kernel {
         _Atomic uint64_t hugetlb_bytes;
         int reclaim_errnum, compact_errnum, offline_errnum, offline_times;
         uint32_t offline_block;
-        bool knows_swappiness, pools_are_stiff;
+        bool knows_swappiness, pools_are_stiff, pools_hang;
         _Atomic unsigned n_settings, n_reclaims, n_swapping_reclaims, n_compactions, n_offlines;
 };
 extern struct kernel *kernel;

@@ -106,6 +106,17 @@ static void test_pool_is_remembered(void **state)
         assert_false(ops_owes(e->ops));
 }
 
+/* The devices leave, and there is room for all of the pool. */
+static void let_pool_grow(struct env *e)
+{
+        for (unsigned i = 0; i < N_BLOCKS; i++) {
+                tree_remove_block(&e->tree, FIRST + i);
+                ops_on_block(e->ops, FIRST + i, BLOCK_ABSENT);
+        }
+        kernel->free_bytes = kernel->available_bytes = 4000 * MIB;
+        write_meminfo();
+}
+
 /* A pool that was set behind us is its administrator's: it does not grow back. */
 static void test_pool_is_set(void **state)
 {
@@ -117,16 +128,32 @@ static void test_pool_is_set(void **state)
         offline(e, 1, 5000);
         RUN_UNTIL(e, e->n_replies == 1);
         assert_true(ops_owes(e->ops));
-        for (unsigned i = 0; i < N_BLOCKS; i++) {
-                tree_remove_block(&e->tree, FIRST + i);
-                ops_on_block(e->ops, FIRST + i, BLOCK_ABSENT);
-        }
         make_pool(e, 10, 0);
-        kernel->free_bytes = kernel->available_bytes = 4000 * MIB;
-        write_meminfo();
+        let_pool_grow(e);
         RUN_UNTIL(e, access(e->state_path, F_OK) < 0);
         assert_int_equal(pool_count("nr_hugepages"), 10);
         assert_false(ops_owes(e->ops));
+}
+
+/* What it has grown when a request comes in between is ours, and it grows on behind that. */
+static void test_pool_growth_is_interrupted(void **state)
+{
+        struct env *e = *state;
+
+        make_pool(e, 1000, 600);
+        kernel->free_bytes = kernel->available_bytes = 400 * MIB;
+        write_meminfo();
+        offline(e, 1, 5000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        unsigned n_settings = kernel->n_settings;
+        kernel->pools_hang = true;
+        let_pool_grow(e);
+        RUN_UNTIL(e, kernel->n_settings > n_settings);
+        make_pool(e, pool_count("nr_hugepages") + 16, 600);
+        kernel->pools_hang = false;
+        reclaim(e, 2, MIB, 5000);
+        RUN_UNTIL(e, access(e->state_path, F_OK) < 0);
+        assert_int_equal(pool_count("nr_hugepages"), 1000);
 }
 
 /* The kernel takes it, and the pool stays as it is. */
@@ -270,6 +297,7 @@ int main(void)
                 TEST(test_pool_is_left_alone),
                 TEST(test_pool_is_remembered),
                 TEST(test_pool_is_set),
+                TEST(test_pool_growth_is_interrupted),
                 TEST(test_pool_is_stiff),
                 TEST(test_pools_plan),
                 TEST(test_pinned),
