@@ -515,10 +515,7 @@ static int dimm_add_check(
         if (!p->has_snapshot || !p->has_memory)
                 return 0; /* not known yet: the job's own survey decides */
         int r = make_plan(p, request, &plan, ret_error);
-        /* What the guest has in which zone may have changed. */
-        if (r < 0 && ret_error->code == ERROR_ZONE_RATIO && !partition_is_settled(p))
-                return 0;
-        return r;
+        return r < 0 && dimm_zones_may_be_old(p, ret_error) ? 0 : r;
 }
 
 static void dimm_add_start(struct job *j)

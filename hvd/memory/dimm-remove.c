@@ -372,7 +372,8 @@ static int dimm_remove_check(
         int r = removal_resolve(p, &resolved, ret_error);
         if (r < 0)
                 return r;
-        return removal_plan(p, &resolved, NULL, NULL, resolved.bytes, &s, &devices, &plan, ret_error);
+        r = removal_plan(p, &resolved, NULL, NULL, resolved.bytes, &s, &devices, &plan, ret_error);
+        return r < 0 && dimm_zones_may_be_old(p, ret_error) ? 0 : r;
 }
 
 static void dimm_remove_start(struct job *j)
@@ -389,8 +390,8 @@ static void dimm_remove_start(struct job *j)
                         dimm_remove_on_refreshed(j->partition, NULL, w);
                         return;
                 }
-                if (partition_refresh(j->partition, REFRESH_HYPERVISOR | REFRESH_BLOCKS,
-                            dimm_remove_on_refreshed, w, &w->refresh, &error) >= 0)
+                if (partition_refresh(
+                            j->partition, REFRESH_ALL, dimm_remove_on_refreshed, w, &w->refresh, &error) >= 0)
                         return;
         } else
                 error_set(&error, ERROR_INTERNAL, "Out of memory");

@@ -73,3 +73,8 @@ void dimm_remove_nearest(const struct partition *p, const struct job_request *re
         keep_other_nodes(request, devices, s.n_devices);
         plan_nearest_removals(&s, bytes, ret_below, ret_above);
 }
+
+bool dimm_zones_may_be_old(const struct partition *p, const struct error *error)
+{
+        return error->code == ERROR_ZONE_RATIO && !partition_is_settled(p);
+}

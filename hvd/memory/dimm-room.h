@@ -13,3 +13,7 @@ uint64_t dimm_remove_room(
         const struct partition *p, const struct job_request *request, uint64_t *ret_unit_bytes);
 void dimm_remove_nearest(const struct partition *p, const struct job_request *request, uint64_t bytes,
         uint64_t *ret_below, uint64_t *ret_above);
+
+/* Whether this refusal is for what the guest had in which zone when it was last asked, and that may have
+ * changed: then the job asks, and decides. */
+bool dimm_zones_may_be_old(const struct partition *p, const struct error *error);

@@ -301,6 +301,26 @@ static void test_zone_ratio(void **state)
         finish(fx);
 }
 
+/* Right behind another removal it is not known what zone Movable has: the job asks. */
+static void test_old_zones(void **state)
+{
+        struct fixture *fx = *state;
+        const struct job_request *request = REMOVE(GIB, .dry_run = true);
+
+        start(fx, DEVICES("<0 4G 1G>", "1G"),
+                BLOCKS(",[4G,1G,'online','kernel',0]") "on get-state reply {" MEMORY(
+                        "2G", "0", "512M") "}\n");
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        fx->p->memory.movable_bytes = 6 * GIB;
+        assert_int_equal(try_submit(fx, request), ERROR_ZONE_RATIO);
+        unsettle(fx);
+        struct job *j = submit(fx, request);
+        RUN_UNTIL_END(fx, j);
+        assert_job(fx, j, JOB_DONE, 0, 0);
+        assert_non_null(strstr(j->plan[0], "opendlpar-dimm-0"));
+        finish(fx);
+}
+
 /* Allowed because Movable memory was to leave too, and that did not. */
 static void test_zone_ratio_later(void **state)
 {
@@ -338,6 +358,7 @@ int main(void)
                 TEST(test_other_node_in_qemu),
                 TEST(test_removal_from_the_fuller_node),
                 TEST(test_zone_ratio),
+                TEST(test_old_zones),
                 TEST(test_zone_ratio_later),
         };
 
