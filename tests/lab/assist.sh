@@ -146,8 +146,8 @@ expect 0 cli remove-memory a1 512M --wait 30s
 guest a1 'kill -9 $(cat /run/guestd.pid)'
 lost=$(pool a1 nr_hugepages)
 assert_at_most "pages of the pool right after" $((before - 1)) "$lost"
-await 10 "guestd to be back" agent_is a1 ready
-expect 0 cli add-memory a1 512M
+# hvd may not have noticed yet that it is gone.
+await 20 "an addition by the next one" eval 'cli add-memory a1 512M >/dev/null 2>&1'
 await 30 "the pool to be as before" eval '(($(pool a1 nr_hugepages) == before)) || ! guest a1 "grep -q hugepages /run/guestd.settings" 2>/dev/null'
 note "$before pages, $lost after the removal, $(pool a1 nr_hugepages) now"
 guest a1 "echo 0 >$huge/nr_hugepages"
