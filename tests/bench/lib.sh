@@ -101,6 +101,13 @@ measure() {
     done
 }
 
+# measure_awake STEP: the same for one step, on processors that were busy before it: from idle they take up to a second to
+# come to their speed.
+measure_awake() {
+    measure "busy"$'\t'500 "$1"
+    answers=("${answers[1]}")
+}
+
 # run_step COMMAND...: sets step, the words to run a command with the stopwatch.
 run_step() {
     local IFS=$'\t'
