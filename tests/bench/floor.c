@@ -17,7 +17,6 @@
  * plug that follows: it says a line when it is ready, and a line when the guest has taken the memory. For
  * guests that do not tell QEMU run FILE COMMAND...  the clock from fork to exit; "ok USEC CODE"; FILE takes
  * what it prints start, stop          a clock around the steps between them
- *     busy MSEC            a program on each processor that computes for so long, for the step that follows
  *
  *     resize ID BYTES      a virtio-mem device's requested size: the clock until the guest has followed
  *     balloon BYTES        the same for the balloon's target
@@ -43,7 +42,7 @@
 
 #include "../lab/tools/client.h"
 
-enum { STEP_MSEC = 60000, FOLLOW_MSEC = 170000, WORDS_MAX = 64, DEVICES_MAX = 64, PROCESSORS_MAX = 1024 };
+enum { STEP_MSEC = 60000, FOLLOW_MSEC = 170000, WORDS_MAX = 64, DEVICES_MAX = 64 };
 
 static struct {
         int fd;
@@ -514,32 +513,6 @@ static int step_run(char **words)
         return 0;
 }
 
-/* A processor that has been idle is slow at first. */
-static int step_busy(char **words)
-{
-        int64_t until_msec = client_now_msec() + strtol(words[1], NULL, 10);
-        long n = 0, n_wanted = sysconf(_SC_NPROCESSORS_ONLN);
-        pid_t pids[PROCESSORS_MAX];
-
-        for (; n < n_wanted && n < PROCESSORS_MAX; n++) {
-                pids[n] = fork();
-                if (pids[n] < 0)
-                        break;
-                if (pids[n] == 0) {
-                        while (client_now_msec() < until_msec)
-                                ;
-                        _exit(0);
-                }
-        }
-        for (long i = 0; i < n; i++)
-                while (waitpid(pids[i], NULL, 0) < 0 && errno == EINTR)
-                        ;
-        if (n == 0)
-                return fail("fork: %s", strerror(errno));
-        puts("ok");
-        return 0;
-}
-
 static int step_start(char **words)
 {
         monitor.started_usec = now_usec();
@@ -567,7 +540,6 @@ static const struct {
         { "plugged", 1, step_plugged },
         { "watch", 2, step_watch },
         { "run", 3, step_run },
-        { "busy", 2, step_busy },
         { "start", 1, step_start },
         { "stop", 1, step_stop },
 };
