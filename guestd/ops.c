@@ -92,26 +92,21 @@ static void get_blocks(struct ops *ops, const struct message *m)
         }
 }
 
-/* Kernels before 5.7 know no zone here: there new blocks stay offline and a worker brings them up. */
-static int set_auto_online(struct ops *ops, enum zone zone)
-{
-        int r = settings_replace(&ops->settings, SETTING_AUTO_ONLINE,
-                zone == ZONE_MOVABLE ? "online_movable" : "online_kernel");
-
-        return r == -EINVAL ? settings_replace(&ops->settings, SETTING_AUTO_ONLINE, "offline") : r;
-}
-
 /* Every block that goes online or offline, and every device that leaves, waits for a grace period of RCU or
  * two (percpu_down_write() in mem_hotplug_begin()), 5 to 20 ms each on an idle guest. The kernel expedites
  * them in boot and suspend, and lets root ask for it. A guest that was booted with rcupdate.rcu_normal=1, as
  * for real time, is not moved by it. */
-static void hurry(struct ops *ops)
+static void note_hurry(struct ops *ops, int result)
 {
-        int r = settings_replace(&ops->settings, SETTING_RCU_EXPEDITED, "1");
-        if (r < 0)
-                log_debug("rcu_expedited cannot be set: %s", strerror(-r));
+        if (result < 0)
+                log_debug("rcu_expedited cannot be set: %s", strerror(-result));
         /* Whatever the host does or forgets. */
         loop_timer_arm(ops->loop, &ops->rest_timer, now_monotonic_usec() + HURRY_MAX_USEC);
+}
+
+static void hurry(struct ops *ops)
+{
+        note_hurry(ops, settings_replace(&ops->settings, SETTING_RCU_EXPEDITED, "1"));
 }
 
 static void on_rest_timer(struct loop_timer *timer)
@@ -176,6 +171,21 @@ static void on_release_timer(struct loop_timer *timer)
                 release(ops);
 }
 
+/* Both before the host plugs: what is written later competes with the driver. Kernels before 5.7 know no zone
+ * in auto_online_blocks: there new blocks stay offline and a worker brings them up. */
+static int set_for_plug(struct ops *ops, enum zone zone)
+{
+        struct setting_change changes[] = {
+                { SETTING_AUTO_ONLINE, zone == ZONE_MOVABLE ? "online_movable" : "online_kernel", 0 },
+                { SETTING_RCU_EXPEDITED, "1", 0 },
+        };
+
+        settings_change(&ops->settings, changes, ARRAY_SIZE(changes));
+        note_hurry(ops, changes[1].result);
+        return changes[0].result == -EINVAL ? settings_replace(&ops->settings, SETTING_AUTO_ONLINE, "offline")
+                                            : changes[0].result;
+}
+
 static void prepare(struct ops *ops, const struct message *m)
 {
         const struct message_request *q = &m->request;
@@ -199,8 +209,9 @@ static void prepare(struct ops *ops, const struct message *m)
                 fail(ops, m, &error);
                 return;
         }
-        int r = set_auto_online(ops, q->zone);
+        int r = set_for_plug(ops, q->zone);
         if (r < 0) {
+                ops_rest(ops);
                 error_set_errno(&error, ERROR_INTERNAL, r, "auto_online_blocks cannot be set");
                 fail(ops, m, &error);
                 return;
@@ -209,7 +220,6 @@ static void prepare(struct ops *ops, const struct message *m)
         loop_timer_disarm(ops->loop, &ops->release_timer);
         ops_be_quiet(ops);
         reply_done(ops, m);
-        hurry(ops); /* the host is to plug first */
 }
 
 static void stop_run(struct ops *ops, enum error_code why)

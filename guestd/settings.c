@@ -142,32 +142,51 @@ bool settings_any(const struct settings *s)
         return any;
 }
 
-int settings_replace(struct settings *s, enum setting which, const char *value)
+/* Whether there is something to write: 1, or 0 if the guest has this value of its own accord. Or -errno. */
+static int claim(struct settings *s, enum setting which, const char *value)
 {
-        const char *path = settings[which].path;
-        bool was_ours = s->ours[which];
+        if (s->ours[which])
+                return 1;
+        int r = sysfs_read(root_of(s, which), settings[which].path, s->was[which], SETTING_VALUE_MAX);
+        if (r < 0)
+                return r;
+        s->ours[which] = strcmp(s->was[which], value) != 0;
+        return s->ours[which];
+}
 
-        if (!was_ours) {
-                int r = sysfs_read(root_of(s, which), path, s->was[which], SETTING_VALUE_MAX);
-                if (r < 0)
-                        return r;
-                if (strcmp(s->was[which], value) == 0)
-                        return 0;
-                s->ours[which] = true;
-                r = save(s);
-                if (r < 0) {
-                        s->ours[which] = false;
-                        log_warning("%s stays as it is, as %s cannot be written: %s", settings[which].name,
-                                s->state_path, strerror(-r));
-                        return r;
+void settings_change(struct settings *s, struct setting_change *changes, size_t n)
+{
+        bool were_ours[SETTING_MAX];
+        int saved = 0;
+
+        memcpy(were_ours, s->ours, sizeof(were_ours));
+        for (size_t i = 0; i < n; i++)
+                changes[i].result = claim(s, changes[i].which, changes[i].value);
+        if (memcmp(were_ours, s->ours, sizeof(were_ours)) != 0 && (saved = keep(s)) < 0)
+                memcpy(s->ours, were_ours, sizeof(were_ours));
+        for (size_t i = 0; i < n; i++) {
+                struct setting_change *c = &changes[i];
+
+                if (c->result <= 0)
+                        continue;
+                if (!s->ours[c->which]) {
+                        c->result = saved;
+                        continue;
+                }
+                c->result = sysfs_write(root_of(s, c->which), settings[c->which].path, c->value);
+                if (c->result < 0 && !were_ours[c->which]) {
+                        s->ours[c->which] = false;
+                        (void)save(s);
                 }
         }
-        int r = sysfs_write(root_of(s, which), path, value);
-        if (r < 0 && !was_ours) {
-                s->ours[which] = false;
-                (void)save(s);
-        }
-        return r;
+}
+
+int settings_replace(struct settings *s, enum setting which, const char *value)
+{
+        struct setting_change change = { which, value, 0 };
+
+        settings_change(s, &change, 1);
+        return change.result;
 }
 
 void settings_restore(struct settings *s, enum setting which)

@@ -33,8 +33,17 @@ void settings_init(struct settings *s, int sys_fd, int proc_fd, const char *stat
 
 /* Whether any is changed. */
 bool settings_any(const struct settings *s);
-/* Remembers the guest's own value, unless that was done, and writes ours. 0 or -errno (-ENOENT: this kernel
- * has no such setting, -EINVAL: it does not know the value); then it is as it was. */
+/* One that is to become ours. result: 0 or -errno (-ENOENT: this kernel has no such setting, -EINVAL: it does
+ * not know the value); then it is as it was. */
+struct setting_change {
+        enum setting which;
+        const char *value;
+        int result;
+};
+
+/* Remembers the guest's own values, unless that was done, by one write of the file, and writes ours. */
+void settings_change(struct settings *s, struct setting_change *changes, size_t n);
+/* One alone. Its result. */
 int settings_replace(struct settings *s, enum setting which, const char *value);
 /* Writes back what was there before us; nothing if it is not ours. If that fails it stays ours. */
 void settings_restore(struct settings *s, enum setting which);

@@ -15,7 +15,7 @@
 
 /* One signal serves what happens in this time. A timer: a guest that floods its channel keeps the loop from
  * ever being idle, and sets the rate of its jobs' progress. */
-#define FLUSH_USEC (20 * USEC_PER_MSEC)
+#define FLUSH_USEC (100 * USEC_PER_MSEC)
 
 struct dirty {
         TAILQ_ENTRY(dirty) entry;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* QEMU takes the wish at once, and the guest's driver follows. QEMU tells of the way at most once a second,
- * and of its end up to a second late, so it is looked at as well: when half of what is left should be done at
- * the pace so far, which takes few looks (each costs QEMU's main loop half a millisecond) and sees the end
- * within some milliseconds. What the guest has available is asked for beside it, more rarely: a guest that is
- * at work answers late, and the end does not wait for that.
+ * and of its end up to a second late, so it is looked at as well: when three quarters of what is left should
+ * be done at the pace so far, which takes few looks (each costs QEMU's main loop half a millisecond, and us
+ * as much, beside a guest that has the other processor) and sees the end within some milliseconds. What the
+ * guest has available is asked for beside it, more rarely: a guest that is at work answers late, and the end
+ * does not wait for that.
  *
  *     ASKING --QEMU took it--> LOOKING <--> WAITING
  *
@@ -24,6 +25,8 @@
 #define LOOK_MIN_USEC   (2 * USEC_PER_MSEC)
 #define LOOK_FIRST_USEC (4 * USEC_PER_MSEC)
 #define LOOK_MAX_USEC   (200 * USEC_PER_MSEC)
+/* No guest takes or gives more: what is left of a large step takes some time, at whatever pace. */
+#define BYTES_PER_USEC_MAX (256 * 1024U)
 /* Nor sooner than such a part of the time so far: a way that slows down at its end is not looked at all the
  * time. */
 #define LOOK_MIN_PARTS 256U
@@ -109,8 +112,8 @@ static bool take_size(struct resize *r)
         return true;
 }
 
-/* When half of the rest should be done. It moves in blocks, each of which may take a while: what has passed
- * since the last one counts for the next. */
+/* When three quarters of the rest should be done. It moves in blocks, each of which may take a while: what
+ * has passed since the last one counts for the next. */
 static uint64_t next_look_usec(const struct resize *r)
 {
         uint64_t now = now_monotonic_usec(), elapsed = now - r->began_usec, still = now - r->moved_usec;
@@ -128,9 +131,10 @@ static uint64_t next_look_usec(const struct resize *r)
                 if (rest <= 0) /* it is overdue, and may be stuck */
                         next = still / 8;
                 else /* At first the driver has hardly begun: not later than as long again. */
-                        next = (uint64_t)MIN(rest / 2, (double)elapsed);
+                        next = (uint64_t)MIN(rest / 4 * 3, (double)elapsed);
         }
         next = MAX(next, LOOK_MIN_USEC);
+        next = MAX(next, left / BYTES_PER_USEC_MAX);
         next = MAX(next, elapsed / LOOK_MIN_PARTS);
         return MIN(next, LOOK_MAX_USEC);
 }

@@ -16,13 +16,13 @@
 # 4 GiB come in a tenth of a second, and a machine that is shared has two speeds, half as fast again, that change within
 # seconds: a median of few is chance. So the processors are kept busy until the clock begins, and there are many rounds;
 # what takes long and scatters little, or has a bar far off or none (the balloon, DIMMs, auto), is measured in every
-# fifth.
+# tenth.
 
 # shellcheck disable=SC2154  # the variables of lib.sh, and those that its functions set
 
 bench=mechanisms
-rounds_of_mechanisms=40
-every=5
+rounds_of_mechanisms=70
+every=10
 size=$((4 * GiB))
 row_bare="bare QMP"
 row_ours="hmc-cli"

@@ -114,6 +114,17 @@ static void test_hurry(void **state)
         assert_int_equal(faccessat(e->tree.sys_fd, "kernel/rcu_expedited", F_OK, 0), -1);
 }
 
+/* One that cannot be had leaves nothing behind. */
+static void test_no_auto_online(void **state)
+{
+        struct env *e = *state;
+
+        unlinkat(e->tree.memory_fd, "auto_online_blocks", 0);
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        assert_int_equal(e->failure_id, 1);
+        assert_hurry(e, false);
+}
+
 /* Who has time does not have the whole guest's grace periods expedited. */
 static void test_gentle(void **state)
 {
@@ -143,7 +154,7 @@ static void test_gentle(void **state)
 static void test_prepare_survives_kill(void **state)
 {
         struct env *e = *state;
-        char path[128];
+        char path[128], text[64];
         struct ops_config config = { .sys_fd = e->tree.sys_fd,
                 .proc_fd = e->tree.proc_fd,
                 .state_path = path,
@@ -156,6 +167,8 @@ static void test_prepare_survives_kill(void **state)
         prepare(e, 1, ZONE_MOVABLE, GIB);
         assert_auto_online(e, "online_movable");
         assert_hurry(e, true);
+        tree_read(AT_FDCWD, path, text, sizeof(text));
+        assert_string_equal(text, "auto_online_blocks offline\nrcu_expedited 0\n");
         /* The next one finds what this one, killed now, would leave. */
         assert_int_equal(ops_new(&e->loop, &e->blocks, NULL, &config, &env_link, e, &next), 0);
         assert_auto_online(e, "online_movable");
@@ -219,6 +232,7 @@ int main(void)
                 TEST(test_prepare_taken_over),
                 TEST(test_released),
                 TEST(test_hurry),
+                TEST(test_no_auto_online),
                 TEST(test_gentle),
                 TEST(test_prepare_survives_kill),
                 TEST(test_events),
