@@ -92,10 +92,6 @@ static void get_blocks(struct ops *ops, const struct message *m)
         }
 }
 
-/* Every block that goes online or offline, and every device that leaves, waits for a grace period of RCU or
- * two (percpu_down_write() in mem_hotplug_begin()), 5 to 20 ms each on an idle guest. The kernel expedites
- * them in boot and suspend, and lets root ask for it. A guest that was booted with rcupdate.rcu_normal=1, as
- * for real time, is not moved by it. */
 static void note_hurry(struct ops *ops, int result)
 {
         if (result < 0)
@@ -104,6 +100,10 @@ static void note_hurry(struct ops *ops, int result)
         loop_timer_arm(ops->loop, &ops->rest_timer, now_monotonic_usec() + HURRY_MAX_USEC);
 }
 
+/* Every block that goes online or offline, and every device that leaves, waits for a grace period of RCU or
+ * two (percpu_down_write() in mem_hotplug_begin()), 5 to 20 ms each on an idle guest. The kernel expedites
+ * them in boot and suspend, and lets root ask for it. A guest that was booted with rcupdate.rcu_normal=1, as
+ * for real time, is not moved by it. */
 static void hurry(struct ops *ops)
 {
         note_hurry(ops, settings_replace(&ops->settings, SETTING_RCU_EXPEDITED, "1"));

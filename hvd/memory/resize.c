@@ -25,11 +25,11 @@
 #define LOOK_MIN_USEC   (2 * USEC_PER_MSEC)
 #define LOOK_FIRST_USEC (4 * USEC_PER_MSEC)
 #define LOOK_MAX_USEC   (200 * USEC_PER_MSEC)
-/* No guest takes or gives more: what is left of a large step takes some time, at whatever pace. */
-#define BYTES_PER_USEC_MAX (256 * 1024U)
 /* Nor sooner than such a part of the time so far: a way that slows down at its end is not looked at all the
  * time. */
 #define LOOK_MIN_PARTS 256U
+/* No guest takes or gives more: what is left of a large step takes some time, at whatever pace. */
+#define BYTES_PER_USEC_MAX (256 * 1024U)
 /* A look at the guest's own account costs the guest time, and says little in the first moment: so much later
  * than the beginning, and than the one before. */
 #define GUEST_AFTER_USEC (100 * USEC_PER_MSEC)
