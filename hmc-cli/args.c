@@ -185,6 +185,16 @@ int args_parse_globals(struct cli *cli, int argc, char **argv, int *ret_index, s
         return r;
 }
 
+static int fail_missing(const struct cli_verb *verb, const char *what, struct error *ret_error)
+{
+        char words[128] = "";
+
+        for (size_t i = 0, n = 0; verb->positionals[i] && n < sizeof(words); i++)
+                n += (size_t)snprintf(words + n, sizeof(words) - n, " %s", verb->positionals[i]);
+        return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s is missing; write hmc-cli %s%s", what,
+                verb->name, words);
+}
+
 int args_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **argv, void *request,
         const char *ret_positionals[CLI_POSITIONALS_MAX], struct error *ret_error)
 {
@@ -204,9 +214,7 @@ int args_parse(struct cli *cli, const struct cli_verb *verb, int argc, char **ar
                         "Argument '%.60s' is one too many; see 'hmc-cli %s --help'", argv[optind + most],
                         verb->name);
         if (given < most - verb->n_optional)
-                return error_set(ret_error, ERROR_INVALID_ARGUMENT, "%s is missing; write hmc-cli %s %s%s%s",
-                        verb->positionals[given], verb->name, verb->positionals[0], most > 1 ? " " : "",
-                        most > 1 ? verb->positionals[1] : "");
+                return fail_missing(verb, verb->positionals[given], ret_error);
         for (int i = 0; i < most; i++) {
                 ret_positionals[i] = NULL;
                 if (i >= given)

@@ -18,6 +18,17 @@
 /* hvd waits for polkit for two minutes. */
 #define PASSWORD_USEC (125 * USEC_PER_SEC)
 
+/* Whoever sits at a terminal may be asked for a password, and needs time to give it. */
+static bool may_be_asked(void)
+{
+        return isatty(STDIN_FILENO);
+}
+
+uint64_t bus_timeout(uint64_t usec)
+{
+        return may_be_asked() ? PASSWORD_USEC + usec : usec;
+}
+
 int bus_open(struct cli *cli)
 {
         const char *name = cli->arg_bus ?: "system";
@@ -43,8 +54,7 @@ int bus_open(struct cli *cli)
                 sd_bus_unref(bus);
                 return bus_fail_unreachable(cli, strerror(-r));
         }
-        /* Whoever sits at a terminal may be asked for a password, and needs time to give it. */
-        if (isatty(STDIN_FILENO)) {
+        if (may_be_asked()) {
                 sd_bus_set_allow_interactive_authorization(bus, true);
                 sd_bus_set_method_call_timeout(bus, PASSWORD_USEC);
         }

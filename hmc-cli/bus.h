@@ -29,6 +29,10 @@ static inline void bus_message_unrefp(sd_bus_message **m)
 
 /* Connects as the global options say, and does not wait for the bus to answer. Exit code. */
 int bus_open(struct cli *cli);
+
+/* How long to wait for the answer to a call that takes hvd at most usec: longer where somebody may be asked
+ * for a password first. */
+uint64_t bus_timeout(uint64_t usec);
 void bus_close(struct cli *cli);
 /* How a verb without options of its own begins: takes its words and connects. False: *ret_exit is the exit
  * code, and all has been said. */

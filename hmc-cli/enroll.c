@@ -65,7 +65,7 @@ static int enroll(struct cli *cli, const char *name, const struct enroll_request
         if (r >= 0)
                 r = append_enroll(call, name, q);
         if (r >= 0)
-                r = sd_bus_call(cli->bus, call, HVD_LIBVIRT_TIMEOUT_USEC, &bus_error, &reply);
+                r = sd_bus_call(cli->bus, call, bus_timeout(HVD_LIBVIRT_TIMEOUT_USEC), &bus_error, &reply);
         if (r >= 0)
                 r = sd_bus_message_read(reply, "s", &text);
         if (r < 0)

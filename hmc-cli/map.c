@@ -348,7 +348,7 @@ static int run_memory_map(struct cli *cli, const struct cli_verb *verb, int argc
                 r = sd_bus_message_append(call, "t", bytes);
         if (r < 0)
                 return output_fail_errno(cli, r);
-        r = sd_bus_call(cli->bus, call, MAP_TIMEOUT_USEC, &bus_error, &reply);
+        r = sd_bus_call(cli->bus, call, bus_timeout(MAP_TIMEOUT_USEC), &bus_error, &reply);
         if (r < 0)
                 return bus_fail_partition(cli, words[0], &bus_error, r);
         r = read_map(reply, words[0], &map);

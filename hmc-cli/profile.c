@@ -101,7 +101,7 @@ static int change(struct cli *cli, const char *path, const struct profile_reques
         if (r >= 0)
                 r = append_change(call, q);
         if (r >= 0)
-                r = sd_bus_call(cli->bus, call, HVD_LIBVIRT_TIMEOUT_USEC, &bus_error, NULL);
+                r = sd_bus_call(cli->bus, call, bus_timeout(HVD_LIBVIRT_TIMEOUT_USEC), &bus_error, NULL);
         return r < 0 ? bus_fail_partition(cli, q->partition, &bus_error, r) : CLI_DONE;
 }
 

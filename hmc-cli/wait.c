@@ -373,7 +373,8 @@ static int start(struct wait *w, sd_bus_message *call)
         r = add_matches(w);
         if (r < 0)
                 return r;
-        return sd_bus_call_async(w->cli->bus, &w->slots[w->n_slots++], call, on_taken, w, CALL_TIMEOUT_USEC);
+        return sd_bus_call_async(
+                w->cli->bus, &w->slots[w->n_slots++], call, on_taken, w, bus_timeout(CALL_TIMEOUT_USEC));
 }
 
 int wait_for_job(struct cli *cli, sd_bus_message *call, const struct wait_options *options)

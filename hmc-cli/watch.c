@@ -252,6 +252,17 @@ static int on_decided(sd_bus_message *m, void *userdata, sd_bus_error *ret_error
         return say_decision(w, o);
 }
 
+/* A new partition comes by what changes, and a name never does. */
+static int add_name(struct json_object *p, const char *path)
+{
+        _cleanup_free_ char *name = NULL;
+
+        if (json_object_object_get_ex(p, "name", NULL))
+                return 0;
+        int r = sd_bus_path_decode(path, HVD_PARTITION_PATH, &name);
+        return r > 0 ? json_add_string(p, "name", name) : r;
+}
+
 static int on_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error)
 {
         struct watch *w = userdata;
@@ -264,11 +275,10 @@ static int on_changed(sd_bus_message *m, void *userdata, sd_bus_error *ret_error
                 return 0;
         p = json_object_object_get(w->partitions, path);
         p = p ? json_object_get(p) : NULL;
-        if (bus_read_properties(m, &p) < 0) {
+        if (bus_read_properties(m, &p) < 0 || add_name(p, path) < 0) {
                 json_object_put(p);
                 return 0;
         }
-        /* A new one whose name is not told yet comes with what changes next. */
         if (json_add(w->partitions, path, p) < 0)
                 return sd_event_exit(w->event, output_fail_errno(w->cli, -ENOMEM));
         return say_partition(w, path);

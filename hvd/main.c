@@ -168,17 +168,30 @@ static bool move_aside(const char *path, const char *why)
         return true;
 }
 
+static const char *state_dir(void)
+{
+        return arg_state_dir ?: getenv("STATE_DIRECTORY") ?: "/var/lib/opendlpar";
+}
+
+static int store_path(char **ret, struct error *ret_error)
+{
+        if (asprintf(ret, "%s/hvd.sqlite", state_dir()) >= 0)
+                return 0;
+        *ret = NULL;
+        return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
+}
+
 static int open_store(struct store **ret, struct error *ret_error)
 {
-        const char *dir = arg_state_dir ?: getenv("STATE_DIRECTORY") ?: "/var/lib/opendlpar";
         _cleanup_free_ char *path = NULL;
 
-        if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        if (mkdir(state_dir(), 0700) < 0 && errno != EEXIST)
                 return error_set_errno(
-                        ret_error, ERROR_INTERNAL, errno, "The state folder %s cannot be made", dir);
-        if (asprintf(&path, "%s/hvd.sqlite", dir) < 0)
-                return error_set(ret_error, ERROR_INTERNAL, "Out of memory");
-        int r = store_open(path, ret, ret_error);
+                        ret_error, ERROR_INTERNAL, errno, "The state folder %s cannot be made", state_dir());
+        int r = store_path(&path, ret_error);
+        if (r < 0)
+                return r;
+        r = store_open(path, ret, ret_error);
         if (r == -EBADMSG && move_aside(path, ret_error->message))
                 r = store_open(path, ret, ret_error);
         /* Full, or failing: what QEMUs and guests have can be seen without it. */
@@ -288,11 +301,14 @@ static int set_up(struct hvd *h, struct error *ret_error)
 /* Of a store that an hvd may be at work on, which is no matter to either. */
 static int record(struct error *ret_error)
 {
+        _cleanup_free_ char *path = NULL;
         struct store *store;
         struct timespec now;
 
         clock_gettime(CLOCK_REALTIME, &now);
-        int r = open_store(&store, ret_error);
+        int r = store_path(&path, ret_error);
+        if (r >= 0)
+                r = store_open_readonly(path, &store, ret_error);
         if (r < 0)
                 return r;
         r = recording_write(store, (uint64_t)now.tv_sec * USEC_PER_SEC + (uint64_t)now.tv_nsec / 1000,

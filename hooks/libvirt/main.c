@@ -26,6 +26,7 @@
 #include "common/cleanup.h"
 #include "common/error.h"
 #include "common/size.h"
+#include "hvd/config.h"
 #include "hvd/platform/libvirt-xml.h"
 
 #define HVD_NAME      "org.opendlpar.hvd1"
@@ -37,7 +38,7 @@
 #define XML_MAX     (4U * 1024U * 1024U)
 /* From the start to hvd's seeing the domain run. */
 #define KEEP_USEC (5 * 60 * USEC_PER_SEC)
-/* Of a domain that hvd will not see, as it has no channel: hvd's limit. */
+/* Of one that is no partition, as it has no channel or no name for one: hvd's limit. */
 #define KEEP_FOREIGN_USEC (24 * 3600 * USEC_PER_SEC)
 #define WAIT_MAX_USEC     (10 * 60 * USEC_PER_SEC)
 /* What the bus may take beyond hvd's own limit. */
@@ -169,13 +170,16 @@ static int reserve(const struct hook_config *c, const struct domain_account *a, 
         sd_bus *bus = NULL;
         uint32_t id;
         int code = EXIT_SUCCESS;
+        bool will_be_seen = a->has_channel && partition_name_valid(a->name);
+        /* A domain's name may be one that no partition has, nor an owner. */
+        const char *owner = partition_name_valid(a->name) ? a->name : a->snapshot.uuid;
 
         int r = connect_bus(&bus);
         if (r >= 0)
                 r = new_call(bus, "Reserve", &call);
         if (r >= 0)
-                r = sd_bus_message_append(call, "sta{sv}", a->name, bytes, 3, "wait-usec", "t", c->wait_usec,
-                        "keep", "b", 1, "timeout-usec", "t", a->has_channel ? KEEP_USEC : KEEP_FOREIGN_USEC);
+                r = sd_bus_message_append(call, "sta{sv}", owner, bytes, 3, "wait-usec", "t", c->wait_usec,
+                        "keep", "b", 1, "timeout-usec", "t", will_be_seen ? KEEP_USEC : KEEP_FOREIGN_USEC);
         if (r >= 0)
                 r = sd_bus_call(bus, call, c->wait_usec + SPARE_USEC, &error, &reply);
         if (r >= 0)

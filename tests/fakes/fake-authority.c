@@ -2,8 +2,8 @@
 
 /* Stands in for polkitd: fake-authority ADDRESS MODE-FILE owns polkit's name on that bus, and answers each
  * question as the file's one word says at that moment: yes, no, challenge, dismissed, error, garbage, never,
- * late (yes, but after half a second), or gone (it exits, without an answer). Prints a line for each question
- * and each withdrawal:
+ * late (yes, but after half a second), slow (after 27 s), or gone (it exits, without an answer). Prints a
+ * line for each question and each withdrawal:
  *
  *   check UNIQUE-NAME ACTION METHOD OBJECT FLAGS CANCELLATION-ID
  *   cancel CANCELLATION-ID */
@@ -37,6 +37,14 @@ static int on_late(sd_event_source *s, uint64_t usec, void *userdata)
         sd_bus_reply_method_return(m, "(bba{ss})", 1, 0, 0);
         sd_bus_message_unref(m);
         return 0;
+}
+
+static int answer_later(sd_bus_message *m, sd_event *event, uint64_t msec)
+{
+        return sd_event_add_time_relative(
+                       event, NULL, CLOCK_MONOTONIC, msec * 1000, 0, on_late, sd_bus_message_ref(m)) < 0
+                       ? -ENOMEM
+                       : 1;
 }
 
 static void print_question(sd_bus_message *m)
@@ -73,10 +81,9 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *e)
         if (strcmp(mode, "never") == 0)
                 return 1;
         if (strcmp(mode, "late") == 0)
-                return sd_event_add_time_relative(userdata, NULL, CLOCK_MONOTONIC, 500 * 1000, 0, on_late,
-                               sd_bus_message_ref(m)) < 0
-                               ? -ENOMEM
-                               : 1;
+                return answer_later(m, userdata, 500);
+        if (strcmp(mode, "slow") == 0)
+                return answer_later(m, userdata, 27000);
         if (strcmp(mode, "gone") == 0)
                 exit(EXIT_SUCCESS);
         return sd_bus_error_set(e, "org.freedesktop.PolicyKit1.Error.Failed", "Action is not registered");

@@ -243,6 +243,11 @@ await "the partition as it is" watched '.event == "partition" and .name == "web1
 expect 0 cli profile web1 --policy host
 expect 0 cli policy observe
 await "its new mode" watched '.event == "partition" and .name == "web1" and .policy_mode == "observe"'
+cli define web9 --qmp "$work/web9.qmp" --channel "$work/web9.channel" >/dev/null
+expect 0 cli profile web9 --policy off
+await "one that was defined meanwhile" watched '.event == "partition" and .name == "web9" and .policy_mode == "off"'
+! watched '.event == "partition" and .name == null' || fail "watch tells of a partition without a name"
+cli undefine web9 >/dev/null
 kill -TERM "$watcher"
 wait "$watcher" || fail "watch ended with $?"
 "$build/hmc-cli/hmc-cli" --bus "unix:path=$work/bus" watch >"$work/watched" &

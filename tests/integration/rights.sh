@@ -244,6 +244,12 @@ expect 0 cli undefine web3
 if wait "$late"; then fail "what was gone was undefined"; fi
 assert_match "what is said" "There is no partition 'web3'|no partition" "$(<"$work/late.out")"
 
+begin "who sits at a terminal has time to give a password"
+echo slow >"$work/mode"
+: >"$work/authority.out"
+TERM=dumb expect 0 as "$nobody" script -qefc "'$work/hmc-cli' --bus 'unix:path=$work/bus' add-memory web1 1G --dry-run" /dev/null
+assert_match "the flag for a person" "AddMemory $root/partition/web1 1 hvd-" "$(<"$work/authority.out")"
+
 begin "names that are none are refused, whoever asks"
 long=$(printf 'x%.0s' {1..300})
 echo yes >"$work/mode"

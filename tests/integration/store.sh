@@ -130,9 +130,24 @@ after=$(used)
 ((after > before)) || fail "p1 has used $before MiB s, and after a restart $after"
 hvd_stop
 
+record() { # FOLDER
+    "$build/hvd/hvd" --record 1h --state-dir "$1"
+}
+
+begin "what it recorded is read, whether it is at work or not, and where there is nothing nothing is made"
+hvd_start
+expect 0 record "$work/state"
+hvd_stop
+expect 0 record "$work/state"
+expect 1 record "$work/nowhere"
+assert_match "what it says" "$work/nowhere/hvd.sqlite" "$err"
+[[ ! -e $work/nowhere ]] || fail "to record made a store"
+
 begin "the store is damaged: it is kept aside, and hvd begins anew"
 head -c 12000 /dev/zero | tr '\0' x | dd of="$work/state/hvd.sqlite" bs=4096 seek=1 conv=notrunc 2>/dev/null
 sum=$(md5sum <"$work/state/hvd.sqlite")
+expect 1 record "$work/state"
+assert_equal "the damaged store, which is to be recorded" "$sum" "$(md5sum <"$work/state/hvd.sqlite")"
 hvd_start
 await "a word about it" logged 'moved to .*hvd.sqlite.damaged'
 assert_equal "the damaged store" "$sum" "$(md5sum <"$work/state/hvd.sqlite.damaged")"

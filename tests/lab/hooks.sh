@@ -299,7 +299,7 @@ assert_done $GiB
 assert_equal "what the program heard" "filled shrunk" "$(trace)"
 expect 0 cli add-memory h1 512M
 await 5 "the program's growth" guest h1 'grep -qs grows /run/trace'
-guest h1 'echo "/run/hog.pid NOSUCH USR2" >/etc/opendlpar/signal.conf'
+guest h1 'printf "/run/hog.pid NOSUCH USR2" >/etc/opendlpar/signal.conf' # and no end of its line
 refused remove-memory h1 512M
 has_reason hook-refused 'signal.conf:1: not WHO SIGNAL SIGNAL'
 guest h1 'kill -9 $(cat /run/hog.pid); rm /etc/opendlpar/signal.conf'

@@ -252,6 +252,14 @@ assert_at_most "seconds until virsh says so" "$(patience 5)" $((SECONDS - begin)
 assert_match "why" 'no room for the 1 GiB of d' "$err"
 note "$(grep -o 'no room.*' <<<"$err")"
 virsh_ undefine d
+
+step "so is that of a domain whose name is none for a partition"
+domain_settles v1 10 "$GiB"
+sed 's/<name>d</<name>d (2)</' "$work_dir/d.xml" >"$work_dir/odd.xml"
+virsh_ define "$work_dir/odd.xml"
+expect 1 virsh_ start 'd (2)'
+assert_match "why" 'no room for the 1 GiB of d \(2\)' "$err"
+virsh_ undefine 'd (2)'
 domain_settles v1 10 "$GiB"
 unfill v1
 

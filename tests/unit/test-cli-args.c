@@ -53,6 +53,8 @@ static void test_memory_refused(void **state)
                 { &verb_remove_memory, "remove-memory web1",
                         "SIZE is missing; write hmc-cli remove-memory PARTITION SIZE; only --node N" },
                 { &verb_remove_memory, "remove-memory", "PARTITION is missing" },
+                { &verb_move_memory, "move-memory a b",
+                        "SIZE is missing; write hmc-cli move-memory FROM TO SIZE" },
                 { &verb_remove_memory, "remove-memory web1 --node 1 --device d", "SIZE is missing" },
                 { &verb_remove_memory, "remove-memory web1 --node 1 --drc 0x1", "SIZE is missing" },
                 { &verb_remove_memory, "remove-memory web1 0M --node 1", "Size '0M' is zero" },
