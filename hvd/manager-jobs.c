@@ -91,25 +91,29 @@ static bool is_queued(const struct job *j)
                (j->request.kind == JOB_RESTORE_MEMORY || j->request.dry_run || !history_holds(j->manager, j));
 }
 
-static bool is_first_of(const struct partition *p, const struct job *j)
+/* The one that is next in a partition that is free, or NULL. What makes whole does not wait behind one that
+ * waits for another partition. */
+static struct job *next_of(const struct partition *p)
 {
         const struct job_link *link;
+        struct job *next = NULL;
 
         if (p->active || p->is_leaving)
-                return false;
+                return NULL;
         TAILQ_FOREACH (link, &p->jobs, entry) {
-                if (link->job == j)
-                        return true;
-                if (is_queued(link->job))
-                        return false;
+                if (!is_queued(link->job))
+                        continue;
+                if (link->job->request.kind == JOB_RESTORE_MEMORY)
+                        return link->job;
+                next = next ?: link->job;
         }
-        return true;
+        return next;
 }
 
 /* Whether nothing that came earlier is to be done with any of its partitions. */
 static bool is_first(const struct job *j)
 {
-        return is_first_of(j->partition, j) && (!j->peer || is_first_of(j->peer, j));
+        return next_of(j->partition) == j && (!j->peer || next_of(j->peer) == j);
 }
 
 static void take(struct partition *p, struct job *j)
@@ -120,14 +124,8 @@ static void take(struct partition *p, struct job *j)
 
 static void start_next_job(struct manager *m, struct partition *p)
 {
-        struct job_link *link;
+        struct job *j = p ? next_of(p) : NULL;
 
-        if (!p || p->active || p->is_leaving)
-                return;
-        TAILQ_FOREACH (link, &p->jobs, entry)
-                if (is_queued(link->job))
-                        break;
-        struct job *j = link ? link->job : NULL;
         if (!j || !is_first(j))
                 return;
         take(j->partition, j);

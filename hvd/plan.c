@@ -288,9 +288,16 @@ void plan_nearest_additions(const struct plan_snapshot *s, uint64_t size_bytes, 
 
 uint64_t plan_kernel_part(uint64_t kernel_bytes, uint64_t movable_bytes, uint64_t bytes, uint64_t step_bytes)
 {
-        uint64_t kernel = 0;
+        uint64_t low = 0, high = DIV_UP(bytes, step_bytes);
 
-        while (kernel < bytes && zone_ratio_budget(kernel_bytes + kernel, movable_bytes) < bytes - kernel)
-                kernel += step_bytes;
-        return MIN(kernel, bytes);
+        /* By halves: the figures are a guest's, and there may be any number of steps. */
+        while (low < high) {
+                uint64_t middle = low + (high - low) / 2, kernel = MIN(middle * step_bytes, bytes);
+
+                if (zone_ratio_budget(kernel_bytes + kernel, movable_bytes) < bytes - kernel)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return MIN(low * step_bytes, bytes);
 }

@@ -31,7 +31,8 @@ struct pool {
 
 /* --- accounts --- */
 
-/* What a job makes of the memory that a partition has; *peak: the most that it has in between. */
+/* What a job makes of the memory that a partition has; *peak: the most that it may have by then, as what is
+ * to leave may stay. */
 static int64_t after_job(const struct partition *p, const struct job *j, int64_t before, int64_t *peak)
 {
         int64_t after = before;
@@ -40,26 +41,24 @@ static int64_t after_job(const struct partition *p, const struct job *j, int64_t
         switch (j->request.kind) {
         case JOB_ADD_MEMORY:
                 after += bytes;
+                *peak += bytes;
                 break;
         case JOB_REMOVE_MEMORY:
                 after -= bytes;
                 break;
         case JOB_SET_MEMORY:
                 after = (int64_t)j->request.target_bytes;
+                *peak = MAX(*peak, after);
                 break;
         case JOB_MOVE_MEMORY:
                 after += j->peer == p ? bytes : -bytes;
+                /* What is moved is the one's until it is freed, and then on its way to the other. */
+                *peak +=
+                        j->peer == p ? (int64_t)(j->transit_bytes + j->done_bytes) : -(int64_t)j->freed_bytes;
                 break;
         default:
                 break;
         }
-        /* What is moved is the one's until it is freed, and then on its way to the other. */
-        if (j->request.kind == JOB_MOVE_MEMORY && j->peer == p)
-                *peak = MAX(*peak, before + (int64_t)(j->transit_bytes + j->done_bytes));
-        else if (j->request.kind == JOB_MOVE_MEMORY && p->active == j)
-                *peak = before - (int64_t)j->freed_bytes;
-        else
-                *peak = MAX(*peak, after);
         return after;
 }
 

@@ -46,11 +46,30 @@ struct guest_call {
         sd_event_source *patience, *again;
 };
 
+static int send_cancel(const struct guest_call *c)
+{
+        struct message_request cancel = { .op = OP_CANCEL, .target_id = c->request_id };
+
+        return agent_call(c->job->partition->agent, &cancel, STOP_USEC, NULL, NULL, NULL, NULL, NULL);
+}
+
+/* Whether what it begins nobody would end where its job is taken away: blocks stay offline for as long as the
+ * session lasts. */
+static bool is_beginning(const struct guest_call *c)
+{
+        return c->request.op == OP_OFFLINE ||
+               (c->request.op == OP_HOOK &&
+                       (c->request.hook.phase == HOOK_CHECK || c->request.hook.phase == HOOK_PRE));
+}
+
 struct guest_call *guest_call_free(struct guest_call *c)
 {
         if (!c)
                 return NULL;
+        bool goes_on = c->call && !c->stopped;
         agent_call_free(c->call);
+        if (goes_on && is_beginning(c) && !c->job->partition->is_leaving)
+                (void)send_cancel(c);
         if (c->waiting)
                 c->job->partition->waiter = NULL;
         sd_event_source_disable_unref(c->patience);
@@ -258,8 +277,7 @@ void guest_call_stop(struct guest_call *c)
                 return;
         }
 
-        struct message_request cancel = { .op = OP_CANCEL, .target_id = c->request_id };
-        int r = agent_call(c->job->partition->agent, &cancel, STOP_USEC, NULL, NULL, NULL, NULL, NULL);
+        int r = send_cancel(c);
         if (r >= 0)
                 r = sd_event_add_time_relative(manager_event(c->job->manager), &c->patience, CLOCK_MONOTONIC,
                         STOP_USEC, 0, on_patience, c);

@@ -40,6 +40,9 @@ struct job_hooks *job_hooks_free(struct job_hooks *h)
 {
         if (!h)
                 return NULL;
+        /* Of a job that was taken away. */
+        if (h->pre_sent && h->step != TOLD && !h->job->partition->is_leaving)
+                h->job->partition->hooks_owed_usec = now_monotonic_usec();
         guest_call_free(h->call);
         sd_event_source_disable_unref(h->hurry);
         free(h);

@@ -71,7 +71,8 @@ static bool give_back(struct move *w)
         struct job *j = w->job;
         uint64_t rest = j->freed_bytes - MIN(j->freed_bytes, w->arrived_bytes);
 
-        j->transit_bytes = rest;
+        /* What arrived and is not confirmed as well. */
+        j->transit_bytes = j->freed_bytes - MIN(j->freed_bytes, j->done_bytes);
         w->step = RETURN;
         if (rest == 0 || j->request.return_to_pool)
                 return settle_account(w);

@@ -194,15 +194,19 @@ struct account {
         size_t n_offline;
 };
 
-static bool is_in_virtio_mem(const struct partition *p, uint64_t address)
+/* What of a range, as the guest tells of it, lies in virtio-mem devices. Address 0: one that has nothing. */
+static void take_offline(struct account *a, const struct partition *p, const struct block_range *b)
 {
-        for (size_t i = 0; i < p->snapshot.n_devices; i++) {
+        for (size_t i = 0; i < p->snapshot.n_devices && a->n_offline < PROTO_RANGES_MAX; i++) {
                 const struct platform_device *d = &p->snapshot.devices[i];
+                uint64_t start = MAX(b->start, d->address);
+                uint64_t end = MIN(b->start + b->length, d->address + d->region_bytes);
 
-                if (!d->is_dimm && address >= d->address && address - d->address < d->region_bytes)
-                        return true;
+                if (d->is_dimm || d->address == 0 || start >= end)
+                        continue;
+                a->offline[a->n_offline++] = (struct mem_range) { start, end - start };
+                a->offline_bytes += end - start;
         }
-        return false;
 }
 
 static int take_account(const struct partition *p, struct account *ret)
@@ -222,14 +226,9 @@ static int take_account(const struct partition *p, struct account *ret)
                 ret->to_come_bytes += d->requested_bytes - MIN(d->size_bytes, d->requested_bytes);
                 ret->usable_bytes += d->size_bytes - MIN(devices[i].offline_bytes, d->size_bytes);
         }
-        for (size_t i = 0; i < p->n_blocks && ret->n_offline < PROTO_RANGES_MAX; i++) {
-                const struct block_range *b = &p->blocks[i];
-
-                if (b->state != BLOCK_OFFLINE || !is_in_virtio_mem(p, b->start))
-                        continue;
-                ret->offline[ret->n_offline++] = (struct mem_range) { b->start, b->length };
-                ret->offline_bytes += b->length;
-        }
+        for (size_t i = 0; i < p->n_blocks; i++)
+                if (p->blocks[i].state == BLOCK_OFFLINE)
+                        take_offline(ret, p, &p->blocks[i]);
         return 0;
 }
 

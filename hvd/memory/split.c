@@ -78,6 +78,7 @@ static bool undo_next(struct split *w)
                         .bytes = leg->done_bytes,
                         .node = j->request.node,
                         .method = mechanism_name(j->partition, m),
+                        .persistent = j->request.persistent,
                 };
 
                 if (leg->done_bytes == 0)

@@ -428,6 +428,28 @@ static void test_undefined(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
+/* Its memory was to go to another one, which is undefined meanwhile. */
+static void test_receiver_undefined(void **state)
+{
+        struct fixture *fx = *state, *second;
+        struct error error;
+        struct job *j;
+
+        start_one(fx);
+        second = start_second(fx, "web2", "", "");
+        RUN_UNTIL(fx, partition_is_settled(fx->p) && partition_is_settled(second->p));
+        script(fx->guest, CHECK("remove") "reply\n" PRE("remove") "reply\nexpect offline\n");
+        assert_int_equal(manager_submit(fx->manager, fx->p, second->p, MOVE(GIB), &j, &error), 0);
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        expect_cancel(fx);
+        script(fx->guest, SETTLE);
+        assert_int_equal(manager_undefine(fx->manager, "web2", &error), 0);
+        second->p = NULL;
+        RUN_UNTIL(fx, fake_finished(fx->guest));
+        finish(fx);
+        finish_second(fx, second);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -452,6 +474,7 @@ int main(void)
                 TEST(test_settle_after_job),
                 TEST(test_gone_at_end),
                 TEST(test_undefined),
+                TEST(test_receiver_undefined),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -287,6 +287,86 @@ static void test_undefined(void **state)
         finish_second(p.a, p.b);
 }
 
+/* The one that gets is undefined while the other one's guest is at work: it is told to stop. */
+static void test_undefined_while_it_leaves(void **state)
+{
+        struct pair p = start_pair(*state);
+        struct error error;
+
+        script(p.a->guest, "expect offline\n");
+        struct job *j = move(&p, MOVE(GIB));
+        RUN_UNTIL(p.a, fake_finished(p.a->guest));
+        expect_cancel(p.a);
+        assert_int_equal(manager_undefine(p.a->manager, "web2", &error), 0);
+        p.b->p = NULL;
+        assert_true(job_state_is_end(j->state));
+        RUN_UNTIL(p.a, fake_finished(p.a->guest));
+        finish(p.a);
+        assert_int_equal(partition_current_bytes(p.a->p), 3 * GIB);
+        finish_second(p.a, p.b);
+}
+
+static void on_reserved(uint32_t id, const struct error *error, void *userdata)
+{
+        assert_null(error);
+}
+
+/* An addition that waits behind a move: it may find that nothing has left, and what it needs then is held. */
+static void test_addition_behind(void **state)
+{
+        struct pair p = start_pair(*state);
+        struct manager *m = p.a->manager;
+        struct error error;
+        struct job *third;
+        uint32_t id;
+
+        assert_int_equal(pool_reserve(m, "others", p.free_bytes - GIB, USEC_PER_SEC, 0, on_reserved, NULL,
+                                 &id, &error),
+                0);
+        script(p.a->guest, "expect offline @off\n");
+        struct job *j = move(&p, MOVE(GIB)), *behind = submit(p.a, ADD(GIB));
+        assert_int_equal(pool_account(m).free_bytes, 0);
+        assert_int_equal(pool_requested_bytes(p.a->p), 3 * GIB);
+        assert_true(manager_submit(m, p.b->p, NULL, ADD(GIB), &third, &error) < 0);
+        assert_int_equal(error.code, ERROR_POOL_EXHAUSTED);
+        RUN_UNTIL(p.a, fake_finished(p.a->guest));
+        job_stop(behind, JOB_STOP_CANCEL);
+        expect_cancel(p.a);
+        script(p.a->guest, "reply @off {'complete':false,'ranges':[" ONLINE("5G") "]}\n");
+        job_stop(j, JOB_STOP_CANCEL);
+        RUN_UNTIL_END(p.a, j);
+        assert_int_equal(pool_release(m, id, &error), 0);
+        end_pair(&p, 3 * GIB, GIB);
+}
+
+/* web1's guest is reset while its move waits for web2: what it had comes back at once. */
+static void test_restore_before_the_queue(void **state)
+{
+        struct pair p = start_pair(*state);
+        struct error error;
+        struct job *waits;
+
+        script(p.b->qmp, MAKE(0) UNMAKE(0));
+        script(p.b->guest, "expect prepare @prepare\n");
+        struct job *busy = submit(p.b, ADD(GIB));
+        assert_int_equal(manager_submit(p.a->manager, p.a->p, p.b->p, MOVE(GIB), &waits, &error), 0);
+        RUN_UNTIL(p.b, fake_finished(p.b->guest));
+        assert_null(p.a->p->active);
+        script(p.a->qmp, "event RESET {'guest':true,'reason':'guest-reset'}\n");
+        RUN_UNTIL(p.a, agent_state(p.a->p->agent) == AGENT_WAITING);
+        script(p.a->guest, BLOCKS(",[4G,2G,'offline','unknown',0]") HELLO_OF_ANOTHER_BOOT
+                "expect online\n" BLOCKS(",[4G,2G,'online','movable',0]") "reply {'ranges':[[4G,2G,'online',"
+                                                                          "'movable',0]]}\n");
+        RUN_UNTIL(p.a, fake_finished(p.a->guest) && !p.a->p->active);
+        assert_int_equal(waits->state, JOB_QUEUED);
+        job_stop(waits, JOB_STOP_CANCEL);
+        expect_cancel(p.b);
+        script(p.b->guest, "reply @prepare\n");
+        job_stop(busy, JOB_STOP_CANCEL);
+        RUN_UNTIL_END(p.b, busy);
+        end_pair(&p, 3 * GIB, GIB);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -301,6 +381,9 @@ int main(void)
                 TEST(test_cancelled_in_the_queue),
                 TEST(test_refused),
                 TEST(test_undefined),
+                TEST(test_undefined_while_it_leaves),
+                TEST(test_addition_behind),
+                TEST(test_restore_before_the_queue),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -292,6 +292,32 @@ static void test_reconcile(void **state)
         assert_null(ranges);
 }
 
+/* The fewest steps that do, also where a hostile guest's figures make them more than can be gone through. */
+static void test_kernel_part(void **state)
+{
+        static const struct {
+                uint64_t kernel, movable, bytes, step;
+        } rows[] = {
+                { GIB, 0, 2 * GIB, 128 * MIB },
+                { GIB, 0, 4 * GIB, 128 * MIB },
+                { GIB, 3 * GIB, 4 * GIB, 128 * MIB },
+                { GIB, 8 * GIB, 4 * GIB, 128 * MIB },
+                { GIB, 8 * GIB, 100 * MIB, 128 * MIB },
+                { 0, 1ULL << 52, 1ULL << 51, MIB },
+                { 0, 0, 1ULL << 60, MIB },
+        };
+
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+                uint64_t kernel = rows[i].kernel, movable = rows[i].movable, bytes = rows[i].bytes;
+                uint64_t part = plan_kernel_part(kernel, movable, bytes, rows[i].step);
+                uint64_t less = (DIV_UP(part, rows[i].step) - 1) * rows[i].step;
+
+                assert_true(part == bytes || (part < bytes && part % rows[i].step == 0));
+                assert_true(zone_ratio_budget(kernel + part, movable) >= bytes - part);
+                assert_true(part == 0 || zone_ratio_budget(kernel + less, movable) < bytes - less);
+        }
+}
+
 static void test_zone_policy(void **state)
 {
         for (enum zone_policy p = 0; p < ZONE_POLICY_MAX; p++)
@@ -311,6 +337,7 @@ int main(void)
                 cmocka_unit_test(test_addition_small_steps),
                 cmocka_unit_test(test_removal_errors),
                 cmocka_unit_test(test_reconcile),
+                cmocka_unit_test(test_kernel_part),
                 cmocka_unit_test(test_zone_policy),
         };
 
