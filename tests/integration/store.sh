@@ -136,9 +136,11 @@ record() { # FOLDER
 
 begin "what it recorded is read, whether it is at work or not, and where there is nothing nothing is made"
 hvd_start
-expect 0 record "$work/state"
+expect 1 record "$work/state"
+assert_match "what it has read" 'no samples' "$err"
 hvd_stop
-expect 0 record "$work/state"
+expect 1 record "$work/state"
+assert_match "what it has read" 'no samples' "$err"
 expect 1 record "$work/nowhere"
 assert_match "what it says" "$work/nowhere/hvd.sqlite" "$err"
 [[ ! -e $work/nowhere ]] || fail "to record made a store"

@@ -357,7 +357,7 @@ static void test_example(void **state)
                 n_keys += key;
         }
         fclose(f);
-        assert_int_equal(n_keys, 10);
+        assert_int_equal(n_keys, 13);
         write_text("hvd.conf", text);
         if (load(true, &c, &error) < 0)
                 fail_msg("%s", error.message);

@@ -344,26 +344,27 @@ static void test_restore_before_the_queue(void **state)
 {
         struct pair p = start_pair(*state);
         struct error error;
-        struct job *waits;
+        struct job *busy, *waits;
 
         script(p.b->qmp, MAKE(0) UNMAKE(0));
         script(p.b->guest, "expect prepare @prepare\n");
-        struct job *busy = submit(p.b, ADD(GIB));
+        assert_int_equal(manager_submit(p.a->manager, p.b->p, NULL, ADD(GIB), &busy, &error), 0);
         assert_int_equal(manager_submit(p.a->manager, p.a->p, p.b->p, MOVE(GIB), &waits, &error), 0);
         RUN_UNTIL(p.b, fake_finished(p.b->guest));
         assert_null(p.a->p->active);
         script(p.a->qmp, "event RESET {'guest':true,'reason':'guest-reset'}\n");
         RUN_UNTIL(p.a, agent_state(p.a->p->agent) == AGENT_WAITING);
-        script(p.a->guest, BLOCKS(",[4G,2G,'offline','unknown',0]") HELLO_OF_ANOTHER_BOOT
-                "expect online\n" BLOCKS(",[4G,2G,'online','movable',0]") "reply {'ranges':[[4G,2G,'online',"
-                                                                          "'movable',0]]}\n");
+        script(p.a->guest, "on get-state reply {" MEMORY("1G", "0", "512M") "}\n");
+        script(p.a->guest, BLOCKS(",[4G,2G,'offline','unknown',0]") HELLO_OF_ANOTHER_BOOT "expect online\n");
+        script(p.a->guest, BLOCKS(",[4G,2G,'online','movable',0]"));
+        script(p.a->guest, "reply {'ranges':[[4G,2G,'online','movable',0]]}\n");
         RUN_UNTIL(p.a, fake_finished(p.a->guest) && !p.a->p->active);
         assert_int_equal(waits->state, JOB_QUEUED);
         job_stop(waits, JOB_STOP_CANCEL);
         expect_cancel(p.b);
         script(p.b->guest, "reply @prepare\n");
         job_stop(busy, JOB_STOP_CANCEL);
-        RUN_UNTIL_END(p.b, busy);
+        RUN_UNTIL_END(p.a, busy);
         end_pair(&p, 3 * GIB, GIB);
 }
 

@@ -310,7 +310,7 @@ static void test_kernel_part(void **state)
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
                 uint64_t kernel = rows[i].kernel, movable = rows[i].movable, bytes = rows[i].bytes;
                 uint64_t part = plan_kernel_part(kernel, movable, bytes, rows[i].step);
-                uint64_t less = (DIV_UP(part, rows[i].step) - 1) * rows[i].step;
+                uint64_t less = part > 0 ? (part - 1) / rows[i].step * rows[i].step : 0;
 
                 assert_true(part == bytes || (part < bytes && part % rows[i].step == 0));
                 assert_true(zone_ratio_budget(kernel + part, movable) >= bytes - part);
