@@ -82,7 +82,7 @@ static void on_ready(struct loop_io *io, uint32_t events)
         if (n < 0 || from.nl_pid != 0 || from.nl_groups == 0) /* not the kernel: root could send here too */
                 return;
         text[n] = '\0';
-        if (uevent_read_block(text, &block, &state) >= 0 && state == b->state)
+        if (uevent_read_block(text, (size_t)n, &block, &state) >= 0 && state == b->state)
                 b->on_ring(block, b->userdata);
 }
 

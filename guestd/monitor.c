@@ -30,12 +30,12 @@ struct monitor {
 
 /* Read as it is: making a udev_device of each costs an emulated guest half a millisecond, in the middle of
  * the addition that it reports. */
-static void handle_message(struct monitor *m, const char *text)
+static void handle_message(struct monitor *m, const char *text, size_t length)
 {
         enum block_state state;
         uint32_t number;
 
-        if (uevent_read_block(text, &number, &state) >= 0)
+        if (uevent_read_block(text, length, &number, &state) >= 0)
                 m->handlers.on_block(number, state, m->userdata);
         else if (strstr(text, "/virtio-ports/"))
                 m->handlers.on_port(m->userdata);
@@ -71,7 +71,7 @@ static bool receive(struct monitor *m)
                 if (from[i].nl_pid != 0 || from[i].nl_groups == 0)
                         continue;
                 texts[i][messages[i].msg_len] = '\0';
-                handle_message(m, texts[i]);
+                handle_message(m, texts[i], messages[i].msg_len);
         }
         return n == BATCH;
 }

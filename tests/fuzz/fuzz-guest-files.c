@@ -166,7 +166,7 @@ static void check_uevent(void)
 
         require(n >= 0);
         text[n] = '\0';
-        if (uevent_read_block(text, &number, &state) == 0)
+        if (uevent_read_block(text, (size_t)n, &number, &state) == 0)
                 require(state < BLOCK_STATE_MAX && strchr(text, '@'));
 }
 

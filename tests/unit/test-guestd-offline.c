@@ -63,6 +63,21 @@ static void test_offline_bad_targets(void **state)
         assert_false(ops_busy(e->ops));
 }
 
+/* What the host hears of as offline it takes away: the inventory alone is no proof of it. */
+static void test_offline_misled(void **state)
+{
+        struct env *e = *state;
+
+        ops_on_block(e->ops, FIRST, BLOCK_OFFLINE);
+        request(e, 1, OP_OFFLINE, FIRST, 1, 5000, 1000);
+        assert_int_equal(e->n_replies, 0);
+        RUN_UNTIL(e, e->n_replies == 1);
+        assert_true(e->reply.complete);
+        assert_int_equal(script->n_writes, 1);
+        assert_string_equal(script->writes[0].word, "offline");
+        assert_block(e, FIRST, BLOCK_OFFLINE, ZONE_UNKNOWN);
+}
+
 static void test_offline_failures(void **state)
 {
         static const struct {
@@ -417,6 +432,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(test_offline),
                 TEST(test_offline_bad_targets),
+                TEST(test_offline_misled),
                 TEST(test_offline_failures),
                 TEST(test_sets),
                 TEST(test_sets_failure),
