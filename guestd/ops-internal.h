@@ -94,6 +94,12 @@ struct op_hook {
         enum hook_phase phase;
 };
 
+/* A block that is offline by a request that was complete, and not yet removed. */
+struct pledge {
+        struct work_item item; /* where it was before */
+        bool is_orphaned;      /* the session is lost, and no later one has asked for it */
+};
+
 struct ops {
         struct loop *loop;
         struct blocks *blocks;
@@ -121,11 +127,9 @@ struct ops {
         struct op_hook hook;
         struct loop_timer hook_timer;
 
-        /* Offline by a request that was complete, not yet removed, and where each was before: sorted by
-         * block. */
-        struct work_item *pledges;
+        struct pledge *pledges; /* sorted by block */
         size_t n_pledges, n_pledges_allocated;
-        struct loop_timer grace_timer;
+        struct loop_timer grace_timer; /* armed while any is orphaned */
 
         struct loop_timer event_timer;
 
@@ -245,6 +249,6 @@ void pledge_add(struct ops *ops, const struct work_item *items, size_t n_items);
 /* The block is no longer offline, or was asked for. */
 void pledge_drop(struct ops *ops, uint32_t block);
 void pledge_on_session(struct ops *ops, bool up);
-/* A request of a session: the grace ends if it is about pledged blocks. */
+/* A request of a session: the pledged blocks that it is about are no longer orphaned. */
 void pledge_take_over(struct ops *ops, const struct mem_range *targets, size_t n_targets);
 void pledge_on_timer(struct loop_timer *timer);

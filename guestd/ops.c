@@ -412,8 +412,8 @@ void ops_on_overflow(struct ops *ops)
         if (r < 0)
                 log_warning("The memory blocks cannot be listed: %s", strerror(-r));
         for (size_t i = ops->n_pledges; i-- > 0;)
-                if (blocks_state(ops->blocks, ops->pledges[i].block) != BLOCK_OFFLINE)
-                        pledge_drop(ops, ops->pledges[i].block);
+                if (blocks_state(ops->blocks, ops->pledges[i].item.block) != BLOCK_OFFLINE)
+                        pledge_drop(ops, ops->pledges[i].item.block);
         if (ops->run.phase == PHASE_IDLE)
                 announce(ops);
         else

@@ -427,6 +427,44 @@ static void test_grace_unclaimed(void **state)
         assert_untouched(e);
 }
 
+/* The grace is for what the lost session left, not for what the new one asks for. */
+static void test_grace_of_one_session(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_OFFLINE, FIRST, 1, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        request(e, 1, OP_OFFLINE, FIRST + 1, 1, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 2);
+        RUN_UNTIL(e, blocks_state(&e->blocks, FIRST) == BLOCK_ONLINE && !ops_busy(e->ops));
+        assert_block(e, FIRST + 1, BLOCK_OFFLINE, ZONE_UNKNOWN);
+        run_loop_for(&e->loop, 40 * USEC_PER_MSEC);
+        assert_block(e, FIRST + 1, BLOCK_OFFLINE, ZONE_UNKNOWN);
+        ops_set_session(e->ops, false);
+        RUN_UNTIL(e, !ops_owes(e->ops));
+        assert_untouched(e);
+}
+
+/* A request claims the blocks that it is about, and no other. */
+static void test_grace_claimed_in_part(void **state)
+{
+        struct env *e = *state;
+
+        request(e, 1, OP_OFFLINE, FIRST, 2, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+        request(e, 1, OP_OFFLINE, FIRST + 1, 1, 5000, 1000);
+        assert_int_equal(e->n_replies, 2);
+        RUN_UNTIL(e, blocks_state(&e->blocks, FIRST) == BLOCK_ONLINE && !ops_busy(e->ops));
+        assert_block(e, FIRST + 1, BLOCK_OFFLINE, ZONE_UNKNOWN);
+        ops_set_session(e->ops, false);
+        RUN_UNTIL(e, !ops_owes(e->ops));
+        assert_untouched(e);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -448,6 +486,8 @@ int main(void)
                 TEST(test_put_back_hangs),
                 TEST(test_grace),
                 TEST(test_grace_unclaimed),
+                TEST(test_grace_of_one_session),
+                TEST(test_grace_claimed_in_part),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
