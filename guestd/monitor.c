@@ -26,6 +26,8 @@ struct monitor {
         struct monitor_handlers handlers;
         void *userdata;
         bool watched;
+        bool is_draining, drain_again;
+        bool overflowed; /* and the blocks were not listed since */
 };
 
 /* Read as it is: making a udev_device of each costs an emulated guest half a millisecond, in the middle of
@@ -63,7 +65,7 @@ static bool receive(struct monitor *m)
                         return true;
                 if (errno != ENOBUFS)
                         return false;
-                m->handlers.on_overflow(m->userdata);
+                m->overflowed = true;
                 return true;
         }
         for (int i = 0; i < n; i++) {
@@ -78,8 +80,27 @@ static bool receive(struct monitor *m)
 
 void monitor_drain(struct monitor *m)
 {
-        while (m && receive(m))
-                ;
+        if (!m)
+                return;
+        m->drain_again = true;
+        /* Called by a handler: what waits is newer than what is still to be handled of this batch. */
+        if (m->is_draining)
+                return;
+        m->is_draining = true;
+        while (m->drain_again) {
+                m->drain_again = false;
+                while (receive(m))
+                        ;
+                if (!m->overflowed)
+                        continue;
+                /* The kernel tells of it before what it had queued until then, and queues nothing more until
+                 * all of that was read: only a list that is made now is newer than all that was handled, and
+                 * what it misses is still told. */
+                m->overflowed = false;
+                m->drain_again = true;
+                m->handlers.on_overflow(m->userdata);
+        }
+        m->is_draining = false;
 }
 
 static void on_ready(struct loop_io *io, uint32_t events)

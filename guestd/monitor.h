@@ -14,7 +14,7 @@ struct monitor_handlers {
         void (*on_block)(uint32_t number, enum block_state state, void *userdata);
         /* A virtio port came, went or got its name. */
         void (*on_port)(void *userdata);
-        /* Events were lost: take the inventory anew. */
+        /* Events were lost, and those that were not are handled: take the inventory anew. */
         void (*on_overflow)(void *userdata);
 };
 
@@ -23,8 +23,8 @@ int monitor_new(
 struct monitor *monitor_free(struct monitor *m);
 
 /* While paused, events wait in the socket's buffer and wake nobody. Resuming handles what waits before it
- * returns. NULL is fine, as tests have no monitor. */
+ * returns; in a handler, once that has returned. NULL is fine, as tests have no monitor. */
 void monitor_pause(struct monitor *m);
 void monitor_resume(struct monitor *m);
-/* Handles what waits, now. */
+/* Handles what waits, now; in a handler likewise. */
 void monitor_drain(struct monitor *m);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The kernel's uevents: what they say. The socket is the real one, but what
+/* The kernel's uevents: what they say, and in which order it is heard. The socket is the real one, but what
  * comes out of it is ours. */
 
 #include <stdarg.h>
@@ -42,6 +42,8 @@ static struct {
 static struct loop loop;
 static struct monitor *monitor;
 static char heard[256];
+/* What a handler does when it is called for the first time. */
+static void (*then)(void);
 
 static void put(struct item item)
 {
@@ -79,10 +81,15 @@ int recvmmsg(int fd, struct mmsghdr *messages, unsigned n_max, int flags, struct
 
 static void hear(const char *word)
 {
+        void (*now)(void) = then;
+
         assert_true(strlen(heard) + strlen(word) + 2 <= sizeof(heard));
         if (*heard)
                 strcat(heard, " ");
         strcat(heard, word);
+        then = NULL;
+        if (now)
+                now();
 }
 
 static void on_block(uint32_t number, enum block_state state, void *userdata)
@@ -109,6 +116,7 @@ static int setup(void **state)
 
         memset(&queue, 0, sizeof(queue));
         heard[0] = '\0';
+        then = NULL;
         assert_int_equal(loop_init(&loop), 0);
         assert_int_equal(monitor_new(&loop, &handlers, NULL, &monitor), 0);
         return 0;
@@ -168,11 +176,51 @@ static void test_who_speaks(void **state)
         assert_string_equal(heard, "42:offline port");
 }
 
+static void goes_online(void)
+{
+        put((struct item) { TEXT(UEVENT("online", BLOCK_PATH "40") END) });
+}
+
+/* The kernel tells of an overflow at once, though what it queued before is older than any list made then. */
+static void test_overflow(void **state)
+{
+        put((struct item) { .errnum = ENOBUFS });
+        put((struct item) { TEXT(UEVENT("offline", BLOCK_PATH "40") END) });
+        monitor_drain(monitor);
+        assert_string_equal(heard, "40:offline overflow");
+
+        /* What comes while the list is made is newer, and waits for nothing. */
+        heard[0] = '\0';
+        put((struct item) { .errnum = ENOBUFS });
+        then = goes_online;
+        monitor_drain(monitor);
+        assert_string_equal(heard, "overflow 40:online");
+}
+
+static void goes_online_and_is_asked_for(void)
+{
+        goes_online();
+        monitor_drain(monitor);
+}
+
+/* A handler that ends a wait listens again, in the middle of a batch. */
+static void test_asked_by_handler(void **state)
+{
+        put((struct item) { TEXT(UEVENT("remove", BLOCK_PATH "50") END) });
+        put((struct item) { TEXT(UEVENT("offline", BLOCK_PATH "40") END) });
+        then = goes_online_and_is_asked_for;
+        monitor_pause(monitor);
+        monitor_resume(monitor);
+        assert_string_equal(heard, "50:absent 40:offline 40:online");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_words),
                 cmocka_unit_test_setup_teardown(test_who_speaks, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_overflow, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_asked_by_handler, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
