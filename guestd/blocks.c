@@ -144,6 +144,7 @@ static int node_from_name(const char *name)
         return (int)v;
 }
 
+/* -1: it has none yet. The kernel tells of all blocks of a device before it links the first to its node. */
 static int look_up_node(struct blocks *b, uint32_t number, int hint)
 {
         char path[64];
@@ -156,26 +157,26 @@ static int look_up_node(struct blocks *b, uint32_t number, int hint)
         snprintf(path, sizeof(path), "memory%u", number);
         _cleanup_(closedirp) DIR *d = opendir_at(b->memory_fd, path);
         if (!d)
-                return 0;
+                return -1;
         for (struct dirent *e; (e = readdir(d));) {
                 int node = node_from_name(e->d_name);
                 if (node >= 0)
                         return node;
         }
-        return 0; /* a kernel without NUMA has no such links */
+        return -1;
 }
 
 unsigned blocks_node(struct blocks *b, uint32_t number)
 {
         struct block *k = blocks_find(b, number);
 
-        if (!k)
+        if (!k || b->one_node)
                 return 0;
         if (k->node < 0) {
                 int hint = k > b->v && k[-1].node >= 0 ? k[-1].node : 0;
-                k->node = b->one_node ? 0 : (int16_t)look_up_node(b, number, hint);
+                k->node = (int16_t)look_up_node(b, number, hint);
         }
-        return (unsigned)k->node;
+        return k->node < 0 ? 0 : (unsigned)k->node;
 }
 
 int blocks_scan(struct blocks *b)

@@ -11,7 +11,7 @@
  * is the memory at N * block_bytes. */
 struct block {
         uint32_t number;
-        int16_t node;  /* -1: not looked up yet */
+        int16_t node;  /* -1: not known yet */
         uint8_t state; /* enum block_state, never ABSENT */
         uint8_t zone;  /* enum zone; ZONE_MAX: not looked up yet */
 };
@@ -48,6 +48,7 @@ enum block_state blocks_note(struct blocks *b, uint32_t number, enum block_state
 enum block_state blocks_refresh(struct blocks *b, uint32_t number);
 /* The zone of an online block, from valid_zones, read once; UNKNOWN for any other block. */
 enum zone blocks_zone(struct blocks *b, uint32_t number);
+/* Read once there is one; 0 until then. */
 unsigned blocks_node(struct blocks *b, uint32_t number);
 
 /* The inventory from block `from_address` on, as runs of blocks alike. At most max ranges; if more follow,

@@ -158,6 +158,21 @@ static void test_one_node(void **state)
         blocks_close(&b);
 }
 
+/* A block's "add" comes before its node: what is not known yet is not remembered. */
+static void test_late_node(void **state)
+{
+        struct tree *t = *state;
+        struct blocks b;
+
+        tree_block(t, 20, "offline\n", "Normal Movable\n", -1);
+        tree_write(t->sys_fd, "devices/system/node/possible", "0-2\n");
+        assert_int_equal(blocks_open(&b, t->sys_fd), 0);
+        assert_int_equal(blocks_node(&b, 20), 0);
+        tree_write(t->memory_fd, "memory20/node2", "");
+        assert_int_equal(blocks_node(&b, 20), 2);
+        blocks_close(&b);
+}
+
 static void test_changes(void **state)
 {
         struct tree *t = *state;
@@ -351,6 +366,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(test_paging, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_targets, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_one_node, setup, teardown),
+                cmocka_unit_test_setup_teardown(test_late_node, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
                 cmocka_unit_test_setup_teardown(test_bad_trees, setup, teardown),
                 cmocka_unit_test(test_names),
