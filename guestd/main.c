@@ -29,8 +29,9 @@
 #include "guestd/ops.h"
 #include "guestd/sampler.h"
 
-/* On the way out: for putting back what an operation had taken offline, and, after the grace in which the
- * host may still remove it, what was reported offline. Below the unit's TimeoutStopSec=. */
+/* On the way out: for putting back what an operation had taken offline, and after the grace what was reported
+ * offline, which the host may still remove, and auto_online_blocks, by which the kernel may still go. Below
+ * the unit's TimeoutStopSec=. */
 #define EXIT_USEC (OPS_GRACE_USEC + 5 * USEC_PER_SEC)
 /* What a new process has of its stack at once. */
 #define STACK_BYTES (128U * 1024)

@@ -427,7 +427,8 @@ bool ops_busy(struct ops *ops)
 
 bool ops_owes(struct ops *ops)
 {
-        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || ops->hook.under_way;
+        return ops_busy(ops) || ops->n_pledges > 0 || ops->settings.n_pools > 0 || ops->hook.under_way ||
+               ops->prepared;
 }
 
 struct children *ops_children(struct ops *ops)

@@ -75,8 +75,8 @@ void ops_on_overflow(struct ops *ops);
 
 /* Whether an operation is still being carried out, or undone. */
 bool ops_busy(struct ops *ops);
-/* Whether blocks are still to go back online, now or when the grace is over, or hooks are being run. What
- * they are still to be told is in a file, for the next guestd. */
+/* Whether blocks are still to go back online, now or when the grace is over, or what PREPARE changed is to be
+ * restored, or hooks are being run. What they are still to be told is in a file, for the next guestd. */
 bool ops_owes(struct ops *ops);
 /* For tests. */
 struct children *ops_children(struct ops *ops);

@@ -80,6 +80,24 @@ static void test_prepare_taken_over(void **state)
         assert_auto_online(e, "offline");
 }
 
+/* A guestd that ends waits for that, unless the host said RELEASE. */
+static void test_prepare_is_owed(void **state)
+{
+        struct env *e = *state;
+
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        ops_set_session(e->ops, false);
+        assert_true(ops_owes(e->ops));
+        assert_auto_online(e, "online_movable");
+        RUN_UNTIL(e, !ops_owes(e->ops));
+        assert_auto_online(e, "offline");
+
+        ops_set_session(e->ops, true);
+        prepare(e, 1, ZONE_MOVABLE, GIB);
+        request(e, 2, OP_RELEASE, 0, 0, 0, 0);
+        assert_false(ops_owes(e->ops));
+}
+
 /* Whatever is under way, and whatever is still to leave. */
 static void test_released(void **state)
 {
@@ -230,6 +248,7 @@ int main(void)
                 TEST(test_state_and_blocks),
                 TEST(test_prepare),
                 TEST(test_prepare_taken_over),
+                TEST(test_prepare_is_owed),
                 TEST(test_released),
                 TEST(test_hurry),
                 TEST(test_no_auto_online),
