@@ -112,6 +112,17 @@ check_accounts g1 0
 assert_equal "MemTotal as at first" "$(jq .total_kib <<<"$start")" "$(guest_account g1 | jq .total_kib)"
 assert_equal "backends as at first" "$start_backends" "$(host_backends g1)"
 
+step "events that somebody asks the kernel for again, as udevadm trigger does, change nothing"
+expect 0 cli add-memory g1 1G
+n_jobs=$(cli -o json jobs | jq length)
+# shellcheck disable=SC2016  # it is for the guest's shell
+guest g1 'for f in /sys/devices/system/memory/memory*/uevent; do echo add >"$f"; done'
+sleep 1
+assert_equal "online in Movable, as guestd says" "$GiB" "$(show g1 '[.devices[].movable_bytes] | add')"
+assert_equal "jobs" "$n_jobs" "$(cli -o json jobs | jq length)"
+expect 0 cli remove-memory g1 1G
+check_accounts g1 0
+
 step "2 GiB come and leave at once"
 expect 0 cli add-memory g1 2G
 expect 0 cli remove-memory g1 2G
