@@ -151,6 +151,7 @@ void manager_partition_changed(struct manager *m, struct partition *p)
  * before went with it. */
 void manager_partition_up(struct manager *m, struct partition *p)
 {
+        p->unheard_bytes = 0;
         if (partition_wanted_bytes(p) == 0) {
                 record_kept(m->store, p, 0);
                 record_owed(m->store, p, 0);

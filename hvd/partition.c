@@ -17,6 +17,7 @@
 #include "hvd/memory/hooks.h"
 #include "hvd/memory/mechanism.h"
 #include "hvd/memory/restore.h"
+#include "hvd/pool.h"
 #include "hvd/record.h"
 
 /* Changes that a guest can cause at will are looked at so often at most. */
@@ -144,14 +145,16 @@ static void on_platform_up(struct platform *platform, void *userdata)
 static void on_platform_down(struct platform *platform, const struct error *error, void *userdata)
 {
         struct partition *p = userdata;
+        bool may_run = error->code == ERROR_HYPERVISOR_SILENT || error->code == ERROR_HYPERVISOR_MISBEHAVED;
 
         log_info("Partition '%s': %s", p->definition.name, error->message);
+        p->unheard_bytes = may_run ? pool_held_bytes(p) : 0;
         p->platform_up = false;
         p->platform_error = *error;
         p->has_snapshot = false;
         platform_snapshot_done(&p->snapshot);
         /* Another QEMU's balloon is empty; one that only does not answer is the same one. */
-        if (error->code != ERROR_HYPERVISOR_SILENT && error->code != ERROR_HYPERVISOR_MISBEHAVED)
+        if (!may_run)
                 record_owed(manager_store(p->manager), p, 0);
         p->balloon_unheard = false;
 

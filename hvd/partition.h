@@ -49,6 +49,8 @@ struct partition {
         bool is_leaving;             /* it is being undefined: nothing begins any more */
         uint64_t settled_bytes;      /* current, when the active job began */
         uint64_t kept_bytes; /* current without DIMMs, as the last job left it; 0: none did. The manager's */
+        /* Held when its hypervisor fell silent; 0: that is heard, or gone. What runs on has its memory. */
+        uint64_t unheard_bytes;
         struct agent_waiter *waiter; /* the active job's, if its request to the guest waits for a session */
         unsigned n_departures;       /* of devices that left unasked */
         unsigned n_resets;           /* of the guest: what had left by then it cannot have any more */

@@ -3,10 +3,11 @@
 /* The host's memory for partitions, as an account: nothing is stored, all is added up when it is asked for.
  *
  * A partition holds the most that it has, was asked to have, or has on the way there: an addition holds its
- * bytes from the moment in which it is queued, a removal frees them when both ends say that they are gone. So
- * two requests are never granted the same memory, and what hvd was told to keep for an owner is not given to
- * another one in the meantime. Reservations live as long as hvd does, but those that are kept beyond the
- * connection of who made them: these are in the store until they end. */
+ * bytes from the moment in which it is queued, a removal frees them when both ends say that they are gone,
+ * and one whose hypervisor does not answer holds what it did before. So two requests are never granted the
+ * same memory, and what hvd was told to keep for an owner is not given to another one in the meantime.
+ * Reservations live as long as hvd does, but those that are kept beyond the connection of who made them:
+ * these are in the store until they end. */
 
 #include "hvd/pool.h"
 
@@ -93,7 +94,8 @@ uint64_t pool_held_bytes(const struct partition *p)
         int64_t peak, current = (int64_t)partition_current_bytes(p);
 
         follow_jobs(p, &peak);
-        return (uint64_t)MAX(peak, current);
+        uint64_t held = (uint64_t)MAX(peak, current);
+        return MAX(held, p->unheard_bytes);
 }
 
 static uint64_t total_bytes(struct manager *m)

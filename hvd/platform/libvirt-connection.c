@@ -282,7 +282,7 @@ static int on_grace(sd_event_source *source, uint64_t usec, void *userdata)
         struct lv_domain *d;
         struct error error;
 
-        error_set(&error, ERROR_HYPERVISOR_ABSENT, "libvirt is out of reach; is libvirtd running?");
+        error_set(&error, ERROR_HYPERVISOR_SILENT, "libvirt is out of reach; is libvirtd running?");
         if (!c->is_up)
                 TAILQ_FOREACH (d, &c->domains, entry)
                         if (d->platform)

@@ -180,6 +180,7 @@ struct libvirt_platform {
         struct lv_domain *domain;
         LIST_HEAD(, platform_op) ops;
         bool is_up, port_open;
+        bool is_silent;      /* down as libvirt is out of reach: the domain may run */
         bool port_was_heard; /* by an event: a look may be older than that */
         int domain_id;
         char channel_alias[PLATFORM_ID_MAX];

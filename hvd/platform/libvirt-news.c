@@ -8,9 +8,13 @@
 
 void lv_platform_down(struct libvirt_platform *p, const struct error *error)
 {
-        if (!p->is_up)
+        bool is_silent = error->code == ERROR_HYPERVISOR_SILENT;
+
+        /* One that was silent may prove to be gone. */
+        if (!p->is_up && !(p->is_silent && !is_silent))
                 return;
         p->is_up = false;
+        p->is_silent = is_silent;
         p->n_lost = 0;
         p->balloon_wish_bytes = 0;
         while (!LIST_EMPTY(&p->ops)) {
@@ -99,6 +103,7 @@ void lv_platform_take(struct libvirt_platform *p, const struct lv_look *look, bo
         if (lv_remember(p, &look->account.snapshot) < 0)
                 return;
         p->is_up = true;
+        p->is_silent = false;
         p->domain_id = look->domain_id;
         p->base.handlers->on_up(&p->base, p->base.userdata);
         take_port(p, look->account.channel_open);

@@ -290,6 +290,19 @@ step "what was reserved goes with the domain"
 lab stop c
 await 3 "the reservation's end" reservations_are 0
 
+step "libvirtd is away for longer than a restart takes: domains run on, and what they have is not free"
+free_is() {
+    [[ $(peek -o json pool | jq .free_bytes) == "$1" ]]
+}
+free=$(cli -o json pool | jq .free_bytes)
+lab libvirtd kill
+await 30 "the word that v1 is out of reach" state_is v1 absent
+assert_equal "what is free then" "$free" "$(cli -o json pool | jq .free_bytes)"
+lab libvirtd start
+await 10 "v1" state_is v1 running
+await 10 "v2" state_is v2 running
+await 10 "the same to be free" free_is "$free"
+
 step "without hvd nothing is refused"
 lab hvd stop
 lab guest d --platform libvirt --no-define --memory 1G --max-memory 1G

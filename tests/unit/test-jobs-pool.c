@@ -471,6 +471,32 @@ static void test_requested(void **state)
         finish(fx);
 }
 
+/* A QEMU that is not understood any more runs on, and has what it had; one that is gone has nothing. */
+static void test_unheard(void **state)
+{
+        struct fixture *fx = *state;
+
+        start(fx, DEVICES(BOTH, "2G"), BLOCKS(",[4G,2G,'online','movable',0]"));
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+        assert_int_equal(free_bytes(fx), TOTAL - 3 * GIB);
+        script(fx->qmp, "raw no QMP\\n\nexpect-close\n");
+        RUN_UNTIL(fx, !fx->p->platform_up);
+        assert_int_equal(free_bytes(fx), TOTAL - 3 * GIB);
+        assert_int_equal(pool_account(fx->manager).current_bytes, 0);
+        script(fx->qmp, "negotiate\n");
+        RUN_UNTIL(fx, fx->p->has_snapshot);
+        assert_int_equal(free_bytes(fx), TOTAL - 3 * GIB);
+        assert_int_equal(fx->p->unheard_bytes, 0);
+        RUN_UNTIL(fx, partition_is_settled(fx->p));
+
+        script(fx->qmp, "raw no QMP\\n\nexpect-close\naccept\nclose\n");
+        RUN_UNTIL(fx, free_bytes(fx) == TOTAL);
+        script(fx->qmp, "negotiate\n");
+        RUN_UNTIL(fx, fx->p->has_snapshot);
+        assert_int_equal(free_bytes(fx), TOTAL - 3 * GIB);
+        finish(fx);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -488,6 +514,7 @@ int main(void)
                 TEST(test_late),
                 TEST(test_withdrawn),
                 TEST(test_requested),
+                TEST(test_unheard),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
