@@ -212,8 +212,7 @@ static int survey(struct ops *ops)
 
         TARGETS_FOREACH (ops->blocks, run->targets, run->n_targets, number) {
                 /* As the kernel has told; a block that it tells of too late fails in the walk, or is done.
-                 * What is offline already is in no walk, and yet the host takes it away: it is looked at.
-                 */
+                 * What is offline already is in no walk, so it is looked at before the host takes it. */
                 enum block_state state = blocks_state(ops->blocks, number);
                 if (state == BLOCK_OFFLINE)
                         state = blocks_refresh(ops->blocks, number);

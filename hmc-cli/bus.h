@@ -33,6 +33,7 @@ int bus_open(struct cli *cli);
 /* How long to wait for the answer to a call that takes hvd at most usec: longer where somebody may be asked
  * for a password first. */
 uint64_t bus_timeout(uint64_t usec);
+
 void bus_close(struct cli *cli);
 /* How a verb without options of its own begins: takes its words and connects. False: *ret_exit is the exit
  * code, and all has been said. */

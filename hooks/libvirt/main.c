@@ -170,9 +170,9 @@ static int reserve(const struct hook_config *c, const struct domain_account *a, 
         sd_bus *bus = NULL;
         uint32_t id;
         int code = EXIT_SUCCESS;
-        bool will_be_seen = a->has_channel && partition_name_valid(a->name);
         /* A domain's name may be one that no partition has, nor an owner. */
-        const char *owner = partition_name_valid(a->name) ? a->name : a->snapshot.uuid;
+        bool is_name = partition_name_valid(a->name), will_be_seen = a->has_channel && is_name;
+        const char *owner = is_name ? a->name : a->snapshot.uuid;
 
         int r = connect_bus(&bus);
         if (r >= 0)

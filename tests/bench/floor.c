@@ -9,27 +9,19 @@
  *
  *     plug SIZE N          N DIMMs: the backends first, then the clock from device_add until the guest has
  *                          taken each, by ACPI_DEVICE_OST source 1 status 0, or until the watcher says so
- *
  *     add SIZE N           N DIMMs, without waiting for the guest
- *
  *     unplug N             the same: the clock from device_del to DEVICE_DELETED of each, then the backends
- *
  *     eject MSEC ID BACKEND
  *                          any device, with its blocks as they are: device_del, then the clock until it is
  *                          gone, the guest refuses, or nothing was heard for so long; "ok USEC
  *                          gone|refused|silent"
- *
  *     plugged              "ok BYTES DEVICES"
- *
  *     watch COMMAND...     starts a watcher, for the plug that follows: it says a line when it is ready, and
  *                          one when the guest has taken the memory. For guests that do not tell QEMU
- *
  *     run FILE COMMAND...  the clock from fork to exit; "ok USEC CODE"; FILE takes what it prints
- *
  *     start, stop          a clock around the steps between them
  *
  *     resize ID BYTES      a virtio-mem device's requested size: the clock until the guest has followed
- *
  *     balloon BYTES        the same for the balloon's target
  *
  * Several devices are asked for at once. An error leaves the guest as it is: whoever measures gives up then.

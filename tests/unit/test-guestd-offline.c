@@ -413,15 +413,21 @@ static void test_grace(void **state)
         assert_int_equal(script->n_writes, 0);
 }
 
+/* The first n blocks are offline for a session that is lost, and a new one begins. */
+static void pledge_and_reconnect(struct env *e, unsigned n)
+{
+        request(e, 1, OP_OFFLINE, FIRST, n, 5000, 1000);
+        RUN_UNTIL(e, e->n_replies == 1);
+        ops_set_session(e->ops, false);
+        ops_set_session(e->ops, true);
+}
+
 /* The host is back and does not ask for them. */
 static void test_grace_unclaimed(void **state)
 {
         struct env *e = *state;
 
-        request(e, 1, OP_OFFLINE, FIRST, 4, 5000, 1000);
-        RUN_UNTIL(e, e->n_replies == 1);
-        ops_set_session(e->ops, false);
-        ops_set_session(e->ops, true);
+        pledge_and_reconnect(e, 4);
         assert_true(ops_owes(e->ops));
         RUN_UNTIL(e, !ops_owes(e->ops));
         assert_untouched(e);
@@ -432,10 +438,7 @@ static void test_grace_of_one_session(void **state)
 {
         struct env *e = *state;
 
-        request(e, 1, OP_OFFLINE, FIRST, 1, 5000, 1000);
-        RUN_UNTIL(e, e->n_replies == 1);
-        ops_set_session(e->ops, false);
-        ops_set_session(e->ops, true);
+        pledge_and_reconnect(e, 1);
         request(e, 1, OP_OFFLINE, FIRST + 1, 1, 5000, 1000);
         RUN_UNTIL(e, e->n_replies == 2);
         RUN_UNTIL(e, blocks_state(&e->blocks, FIRST) == BLOCK_ONLINE && !ops_busy(e->ops));
@@ -452,10 +455,7 @@ static void test_grace_claimed_in_part(void **state)
 {
         struct env *e = *state;
 
-        request(e, 1, OP_OFFLINE, FIRST, 2, 5000, 1000);
-        RUN_UNTIL(e, e->n_replies == 1);
-        ops_set_session(e->ops, false);
-        ops_set_session(e->ops, true);
+        pledge_and_reconnect(e, 2);
         request(e, 1, OP_OFFLINE, FIRST + 1, 1, 5000, 1000);
         assert_int_equal(e->n_replies, 2);
         RUN_UNTIL(e, blocks_state(&e->blocks, FIRST) == BLOCK_ONLINE && !ops_busy(e->ops));
